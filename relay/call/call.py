@@ -121,7 +121,7 @@ class Call(OpenRecord):
         self.state = SETTING_UP
         calls.counts.stages.begin(SETTING_UP)
         self.kept = False  # stored as an attempt under way
-        self.given = None
+        self.unacked_answer = None
         self.reservation = CallReservation(calls.counts)
         self._waiting_for_end: list[Continuation] = []
         self._greeted = False  # the opening announcement was played, or is not due
@@ -338,7 +338,7 @@ class Call(OpenRecord):
 
     def drop(self, at_once: bool = False) -> None:
         """Drop the stored attempt: a restart need not end it. `at_once`: see `DropAttempt`."""
-        self.given = None
+        self.unacked_answer = None
         if self.kept:
             self.kept = False
             self._ua.outbox.drop_attempt(self.call_id, at_once)
@@ -405,7 +405,9 @@ class Call(OpenRecord):
         assert self.callee is not None
         media = None if self.media is None else self.media.state
         held, records = self.reservation.keys, self._recorder is not None
-        return dump_call(self.caller, self.callee, self._max_call_s, self._session_s, held, media, records, self.given)
+        return dump_call(
+            self.caller, self.callee, self._max_call_s, self._session_s, held, media, records, self.unacked_answer
+        )
 
     def resume(self, state: CallState, now: float) -> None:
         """Restart timers and limit counts from the committed state."""
@@ -416,8 +418,8 @@ class Call(OpenRecord):
         self._greeted = True
         self._limit(max(state.max_call_s - lasted_s, 0), now)
         self._session_s = state.session_s
-        if state.given is not None:
-            self.given = (state.given.cseq, state.given.data, state.given.ack_cseq)
+        if state.unacked_answer is not None:
+            self.unacked_answer = (state.unacked_answer.cseq, state.unacked_answer.data, state.unacked_answer.ack_cseq)
         self._restart_session_timer(now)
         if self.media is not None:
             self.media.watch(self._media_gone, now)

@@ -40,11 +40,11 @@ class CallerInvite:
         """A new early dialog towards the caller."""
         return Dialog.as_uas(self.request, self._ua.token())
 
-    def give(self, status: int, data: bytes, now: float) -> None:
+    def respond(self, status: int, data: bytes, now: float) -> None:
         """Send a response."""
         self._transaction.respond(status, data, now)
 
-    def give_trying(self, now: float) -> None:
+    def respond_trying(self, now: float) -> None:
         self.is_trying = True
         self._transaction.respond(100, self._reply.write(100), now)
 

@@ -80,7 +80,7 @@ class OutOfDialog:
     def receive(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
         """Handle a peer's request without a To tag. Raises ParseError if it cannot even be answered."""
         is_recorded = self._is_recorded(request)
-        if is_recorded and (self.closed or self._shedding.turns_away(request, flow, peer, now)):
+        if is_recorded and (self.closed or self._shedding.sheds_request(request, flow, peer, now)):
             return
         reply = Reply(request, flow)
         try:
@@ -99,7 +99,7 @@ class OutOfDialog:
             else:
                 self._stateless.answer(reply, error.status, now)
 
-    def turn_away(self, request: Request, flow: Flow, now: float) -> None:
+    def refuse_stranger(self, request: Request, flow: Flow, now: float) -> None:
         """Answer 403 to an unknown source, within the limit of answers; drop the rest."""
         outbox = self._ua.outbox
         outbox.counters["strangers"] += 1

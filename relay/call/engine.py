@@ -172,7 +172,7 @@ class Engine:
 
         `lasts`: the overload is longer than a burst.
         """
-        return self._shedding.takes(data, flow, waited_s, now, lasts=lasts)
+        return self._shedding.sheds(data, flow, waited_s, now, lasts=lasts)
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         """The answer to a `LookUp`."""
@@ -433,7 +433,7 @@ class Engine:
                 self.bans.offend(flow.host, "no login", now, proven=flow.reliable)
                 return
         if peer is None:
-            self._out_of_dialog.turn_away(request, flow, now)
+            self._out_of_dialog.refuse_stranger(request, flow, now)
         elif request.method == "ACK":
             self._in_dialog.acknowledge(request, flow, peer, now)
         elif request.method == "CANCEL":

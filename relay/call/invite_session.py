@@ -138,7 +138,7 @@ class InviteSession(SessionBase):
         """Send 100. It ends the caller's retransmissions, so the attempt must be stored first for a restart."""
         if not self._invite.is_trying:
             self._keep_once()
-            self._invite.give_trying(now)
+            self._invite.respond_trying(now)
 
     def over(self, attempt: OutboundAttempt) -> None:
         if attempt in self._outstanding:
@@ -341,7 +341,7 @@ class InviteSession(SessionBase):
             self.call.ringing(now)
         if self._offer and masking.brings_sdp(response):
             self._had_early_media = True
-        self._invite.give(status, data, now)
+        self._invite.respond(status, data, now)
 
     def answered(self, leg: Leg, response: Response, now: float) -> None:
         """The callee's 2xx: commit the record, then answer both sides."""
@@ -352,7 +352,7 @@ class InviteSession(SessionBase):
         caller.dialog.confirmed = True
         late_offer = not masking.has_sdp(self._invite.request)
         cseq = self._invite.request.cseq.number
-        self.call.given = (cseq, data, leg.invite_cseq if late_offer else 0)
+        self.call.unacked_answer = (cseq, data, leg.invite_cseq if late_offer else 0)
         self._outstanding.clear()  # the call keeps the stored attempt until the caller's ACK
         self._decide(states.ANSWER)
         self._invite.release()
@@ -367,7 +367,7 @@ class InviteSession(SessionBase):
         caller.give_answer(cseq, data, self._invite.flow, now)
         if not late_offer:
             caller.other.acknowledge_due()
-        self._invite.give(200, data, now)
+        self._invite.respond(200, data, now)
         self._enter(states.COMMITTED)
 
     # -- failure
@@ -472,7 +472,7 @@ class InviteSession(SessionBase):
 
     def _send_final(self, status: int, data: bytes, now: float) -> None:
         """The record is durable: send the caller his final response."""
-        self._invite.give(status, data, now)
+        self._invite.respond(status, data, now)
         self._enter(states.COMMITTED)
         self._drop_if_over()
 

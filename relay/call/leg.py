@@ -37,10 +37,12 @@ MOST_RELIABLE: Final = 64  # reliable provisional responses to one INVITE; furth
 class CallBase:
     """A call as its parts know it: what legs and recorder read, and the events that they emit."""
 
-    __slots__ = ("call_id", "given", "media", "state")
+    __slots__ = ("call_id", "media", "state", "unacked_answer")
 
     call_id: str
-    given: tuple[int, bytes, int] | None  # our 2xx to the caller's INVITE, until its ACK: fields of a GivenAnswer
+    unacked_answer: (
+        tuple[int, bytes, int] | None
+    )  # our 2xx to the caller's INVITE, until its ACK: fields of a UnackedAnswer
     state: str  # in the table `CALL_LIFE`
     media: Media | None  # set when media go through rtpengine
 
@@ -462,7 +464,7 @@ class Leg:
         if method == "INVITE" and not self.dialog.confirmed:
             return (500 if self.side == "caller" else 491, "the first INVITE is not answered yet")
         # The other side may not know the dialog before its first ACK; later only an offer has to wait for one.
-        if other.answer_due or (other.answer and (offers or self.call.given)):
+        if other.answer_due or (other.answer and (offers or self.call.unacked_answer)):
             return (491, "the other side has not acknowledged our answer yet")
         if method == "PRACK":  # part of the INVITE's offer and answer, or a new offer after them
             return (500, "another offer is not answered yet") if offers and self.updating else None

@@ -268,7 +268,7 @@ class OutboundAttempt:
         self._given_up = True
         self._forget_legs(self._won)
         if self._won is not None:
-            self._turn_away(self._won, now)
+            self._end_superfluous(self._won, now)
             self._session.over(self)
         elif self._sent is not None:
             self._sent.cancel(now, reason)
@@ -355,11 +355,11 @@ class OutboundAttempt:
         elif not self._is_fork_too_many(response):
             leg = leg or self._leg(response)
             leg.establish(response)
-            self._turn_away(leg, now)
+            self._end_superfluous(leg, now)
             if self._won is None:
                 self._session.over(self)
 
-    def _turn_away(self, leg: Leg, now: float) -> None:
+    def _end_superfluous(self, leg: Leg, now: float) -> None:
         """ACK, then BYE for a superfluous 2xx: it crossed our CANCEL, or another fork was faster."""
         if leg.bye_sent:
             leg.acknowledge_again()
@@ -395,7 +395,7 @@ class OutboundAttempt:
         if leg is None:
             headers = [header for header in response.headers if header[0] not in _WAY]
             leg = self._leg(Response.of(response.status, response.reason, headers))
-        self._turn_away(leg, now)
+        self._end_superfluous(leg, now)
 
     def _fail(self, why: str, now: float) -> None:
         if why == "lost":  # the INVITE goes on

@@ -64,7 +64,7 @@ class Recovery:
         call = self._resume_or_close(record, dialogs, now)
         if call is not None:
             if kept is None:
-                call.given = None  # the ACK came
+                call.unacked_answer = None  # the ACK came
             else:
                 self._take_up_answer(call, kept, now)
             self._probe_or_end(call, now)
@@ -179,7 +179,7 @@ class Recovery:
         data = invite.refusal(verdict, RETRY if verdict is LOST else "")
 
         def answer(at: float) -> None:
-            invite.give(status, data, at)
+            invite.respond(status, data, at)
             self._outbox.drop_attempt(record.call_id)
 
         if stored is None:
@@ -214,13 +214,13 @@ class Recovery:
             self._outbox.note("attempt.not_readable", call_id=call.call_id, reason=str(error))
             call.drop()
             return
-        if call.given is None:
+        if call.unacked_answer is None:
             call.drop()
             return
-        cseq, data, ack_cseq = call.given
+        cseq, data, ack_cseq = call.unacked_answer
         callee.ack_due = ack_cseq or None
         caller.give_answer(cseq, data, invite.flow, now)
-        invite.give(200, data, now)
+        invite.respond(200, data, now)
         others = self._session(kept.record, invite, now)  # targets given up earlier, which may still ring
         others.call.kept = False
         others.lose(self._attempts(others, state, call.callee_leg_call_id, now), LOST, now)  # the caller has his answer

@@ -48,7 +48,7 @@ def flow_by(known: tuple[int, str, str, int], peers: Peers) -> Flow:
     return Flow(index, transport, host, port)
 
 
-class GivenAnswer(msgspec.Struct, array_like=True, frozen=True):
+class UnackedAnswer(msgspec.Struct, array_like=True, frozen=True):
     """Our 2xx to the caller's INVITE, sent once the record is durable."""
 
     cseq: int
@@ -65,7 +65,7 @@ class CallState(msgspec.Struct, array_like=True, frozen=True):
     held: list[str]  # keys of the route's caps that the call counts towards
     media: tuple[str, str, str, str] | None  # `Media.state`, if media go through rtpengine
     records: bool  # the call is to be recorded
-    given: GivenAnswer | None = None  # until the caller's ACK
+    unacked_answer: UnackedAnswer | None = None  # until the caller's ACK
 
 
 # -- The stored form of an attempt under way

@@ -45,10 +45,12 @@ def dump_call(
     held: tuple[str, ...] = (),
     media: tuple[str, str, str, str] | None = None,
     records: bool = False,
-    given: tuple[int, bytes, int] | None = None,
+    unacked_answer: tuple[int, bytes, int] | None = None,
 ) -> bytes:
-    """Encode a call. `given`: the fields of a GivenAnswer."""
-    return _encode((VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held, media, records, given))
+    """Encode a call. `unacked_answer`: the fields of a UnackedAnswer."""
+    return _encode(
+        (VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held, media, records, unacked_answer)
+    )
 
 
 def load_call(data: bytes) -> CallState:

@@ -106,7 +106,7 @@ class Shedding:
             return None
         return Rank.STRANGER if peer is None else Rank.NEW
 
-    def takes(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
+    def sheds(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
         """Shed a message that waited too long, or was shed before; not of `Rank.INSIDE`. False: not shed."""
         is_late = self._is_late(waited_s, lasts=lasts)
         if not is_late and now - waited_s > self._shed_late_at:  # earlier ones were handled by `sort`
@@ -116,7 +116,7 @@ class Shedding:
         self._shed_late_at = now
         return True
 
-    def turns_away(self, request: Request, flow: Flow, peer: Peer, now: float) -> bool:
+    def sheds_request(self, request: Request, flow: Flow, peer: Peer, now: float) -> bool:
         """Shed a parsed request of a peer: no room for its transaction, or shed before. False: not shed.
         Raises ParseError if it cannot be answered."""
         has_room = self._shares.admits_transaction(peer.name, now)

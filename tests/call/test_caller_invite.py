@@ -25,7 +25,7 @@ def response(data: bytes) -> Response:
 
 def test_trying_has_no_tag() -> None:
     made, parts = arrived(invite())
-    made.give_trying(1.0)
+    made.respond_trying(1.0)
     (sent,) = parts.outbox.take_actions()
     assert isinstance(sent, Send)
     trying = response(sent.data)
@@ -50,7 +50,7 @@ def test_released_invite_gives_its_response_and_keeps_no_message() -> None:
     made, parts = arrived(invite())
     data = made.refusal(NO_PEER, "")
     made.release()
-    made.give(NO_PEER.status, data, 1.0)
+    made.respond(NO_PEER.status, data, 1.0)
     (sent,) = parts.outbox.take_actions()
     assert isinstance(sent, Send)
     assert sent.data == data
