@@ -44,10 +44,12 @@ LOCK_PAUSE_S = 1.0  # between two tries, for statements that queued behind the l
 SECURE_DELETE = "PRAGMA secure_delete = ON"
 # FULL: in WAL mode NORMAL does not sync commits, and a power failure would lose records of answered calls.
 # A page of records is rewritten many times while it fills; a checkpoint every 16 MiB copies it to the store once.
+# The log grows beyond that while a long reading goes on, such as a check of all rows; its room is then given back.
 WRITER_PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA wal_autocheckpoint = 4000",
+    f"PRAGMA journal_size_limit = {64 << 20}",
     SECURE_DELETE,
 )
 # No mmap_size: SQLite unmaps the file after each commit of another connection. With one commit per three look-ups, a

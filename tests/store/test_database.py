@@ -20,7 +20,16 @@ import pytest
 from relay.errors import Refused, StoreError
 from relay.store.bindings import find_binding
 from relay.store.connection import Connection
-from relay.store.database import MOST_KEPT, Reader, connect, connect_reader, open_store, store_errors, transaction
+from relay.store.database import (
+    MOST_KEPT,
+    Reader,
+    connect,
+    connect_reader,
+    one_moment,
+    open_store,
+    store_errors,
+    transaction,
+)
 from relay.store.groups import Group, find_group
 from relay.store.ledger_tables import SQLITE, triggers
 from relay.store.sealing.sealer import make_key
@@ -48,6 +57,20 @@ def test_new_store_is_private_complete_and_in_wal_mode(disk: Disk) -> None:
         assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
         assert connection.execute("SELECT id, state FROM business").fetchall() == [("default", "approved")]
         assert [file.stat().st_mode & 0o777 for file in disk.path.parent.glob("relay.db-*")] == [0o600, 0o600]
+
+
+def test_the_log_gives_its_room_back_after_a_long_reading(disk: Disk) -> None:
+    log = disk.path.with_name("relay.db-wal")
+    with closing(connect(disk.path)) as connection, closing(connect_reader(disk.path)) as reader:
+        connection.execute("CREATE TABLE noted (a)")
+        with one_moment(reader):
+            reader.execute("SELECT * FROM noted").fetchall()
+            for _ in range(80):
+                connection.execute("INSERT INTO noted VALUES (zeroblob(1000000))")
+            assert log.stat().st_size > 80_000_000
+        for _ in range(3):  # a checkpoint; the log begins anew
+            connection.execute("INSERT INTO noted VALUES (1)")
+        assert log.stat().st_size <= 64 << 20
 
 
 def test_opening_again_changes_nothing(disk: Disk) -> None:
