@@ -40,9 +40,7 @@ class CallBase:
     __slots__ = ("call_id", "media", "state", "unacked_answer")
 
     call_id: str
-    unacked_answer: (
-        tuple[int, bytes, int] | None
-    )  # our 2xx to the caller's INVITE, until its ACK: fields of a UnackedAnswer
+    unacked_answer: tuple[int, bytes, int] | None  # 2xx to the caller's INVITE: the fields of an UnackedAnswer
     state: str  # in the table `CALL_LIFE`
     media: Media | None  # set when media go through rtpengine
 

@@ -47,7 +47,7 @@ def dump_call(
     records: bool = False,
     unacked_answer: tuple[int, bytes, int] | None = None,
 ) -> bytes:
-    """Encode a call. `unacked_answer`: the fields of a UnackedAnswer."""
+    """Encode a call. `unacked_answer`: the fields of an UnackedAnswer."""
     return _encode(
         (VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held, media, records, unacked_answer)
     )
