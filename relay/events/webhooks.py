@@ -253,7 +253,7 @@ def write_events(webhook: Webhook, events: Iterable[Event]) -> bytes:
             [
                 alibaba.report(event.event_id, event.kind, dict(_sent(webhook, event.data)))
                 for event in events
-                if event.data
+                if event.data is not None and event.kind != TEST
             ]
         )
     return msgspec.json.encode({"events": [_shown(webhook, event) for event in events]})

@@ -93,7 +93,8 @@ def test_a_leak_is_in_the_audit_log_and_an_event(numbered: Shop) -> None:
     assert (last.action, last.object_) == ("probe.leak", "carrier")
     assert last.details == {"messages": 1, "marks": 700, "leaks": list(LEAKED)}
     (event,) = numbered.waiting(hook)
-    assert (event.kind, event.data) == ("probe.leak", {"peer": "carrier", "leaks": list(LEAKED)})
+    told = {"at": event.at_ms, "peer": "carrier", "leaks": list(LEAKED)}
+    assert (event.kind, event.data) == ("probe.leak", told)
 
 
 def test_a_failed_call_is_no_leak(numbered: Shop) -> None:

@@ -163,7 +163,8 @@ async def test_filings_that_end_soon_are_told_once(shop: Shop, writer: GroupWrit
         events = shop.waiting(hook)[before:]
         assert [event.kind for event in events] == ["filing.expiring"] * len(told)
         assert [event.data for event in events] == [
-            {"count": count, "expires_at": NOW_MS + days * DAY_MS} for count, days in told
+            {"at": event.at_ms, "count": count, "expires_at": NOW_MS + days * DAY_MS}
+            for event, (count, days) in zip(events, told, strict=True)
         ]
 
 
