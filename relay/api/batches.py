@@ -209,7 +209,7 @@ class HandOverRequest(RequestModel, json_schema_extra={"examples": [{"order_ids"
     from_a: Party | None = Field(
         None, description="only bindings whose a it is; requires the scope parties:read; omitted: whoever is a"
     )
-    to_a: Party | None = Field(description="the new party a; null: nobody for now (AXB, AXYB)")
+    to_a: Party | None = Field(description="the new party a; null: no one for now (AXB, AXYB)")
     business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")
     cursor: Annotated[str, StringConstraints(pattern=BINDING_ID)] | None = Field(
         None, description="`next` of the last answer: further bindings of from_a; without order_ids alone"

@@ -49,11 +49,11 @@ class Peers:
     def apply_config(self, settings: Settings, located: Mapping[str, tuple[Target, ...]]) -> None:
         """Apply a new configuration with the same listeners, and the DNS results for its peers. A target that remains
         keeps its health."""
-        former = self._targets
+        previous = self._targets
         self._apply(settings)
         self.locate(located)
         for name, targets in self._targets.items():
-            _take_over(targets, former.get(name, []))
+            _take_over(targets, previous.get(name, []))
 
     def by_source(self, host: str) -> Peer | None:
         """The peer whose `sources` contain the address, narrowest network first; None for an unknown source."""
