@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -175,13 +175,9 @@ def openapi_document() -> bytes:
     return describe(_ROUTES)
 
 
-_SOON: Final = frozenset({"rate_limited", "store_busy", "relay_unavailable"})  # limits count per second
-
-
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    headers = {"retry-after": "1"} if error.kind in _SOON else {}
-    return problem_response(request.state.request_id, error.kind, detail_of(error), errors_of(error), headers)
+    return problem_response(request.state.request_id, error.kind, detail_of(error), errors_of(error))
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:
@@ -190,7 +186,7 @@ async def _unreadable(request: Request, error: Exception) -> Response:
 
 
 async def _store_failed(request: Request, _: Exception) -> Response:
-    return problem_response(request.state.request_id, "store_busy", headers={"retry-after": "1"})
+    return problem_response(request.state.request_id, "store_busy")
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -60,9 +60,7 @@ class Authentication:
             await self._reject(scope, receive, send, refused)
             return
         except StoreError:
-            await problem_response(state["request_id"], "store_busy", headers={"retry-after": "1"})(
-                scope, receive, send
-            )
+            await problem_response(state["request_id"], "store_busy")(scope, receive, send)
             return
         allowance = self._limits.take(key, self._clock())
         if not allowance.granted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field
 from starlette.responses import Response
@@ -127,6 +127,9 @@ def problem_of(refused: Refused, request_id: str) -> Problem:
     return Problem.model_validate(problem(refused.kind, detail_of(refused), errors_of(refused), request_id))
 
 
+_SOON: Final = frozenset({"rate_limited", "store_busy", "relay_unavailable"})  # limits count per second
+
+
 def problem_response(
     request_id: str,
     kind: str,
@@ -134,6 +137,10 @@ def problem_response(
     errors: Sequence[tuple[str, str]] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The HTTP response. The JSON is ASCII: a field name may hold a lone surrogate, which UTF-8 cannot encode."""
+    """The HTTP response, with a Retry-After (`headers` has another) if the kind passes by itself.
+
+    The JSON is ASCII: a field name may hold a lone surrogate, which UTF-8 cannot encode.
+    """
+    soon = {"retry-after": "1"} if kind in _SOON else {}
     body = json.dumps(problem(kind, detail, errors, request_id)).encode()
-    return Response(body, status_of(kind), dict(headers or {}), MEDIA_TYPE)
+    return Response(body, status_of(kind), soon | dict(headers or {}), MEDIA_TYPE)
