@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 
-from relay.store.connection import Connection
-from relay.store.record_rows import FOLLOWED, INDEX_CURSOR, MOST_ROWS, SET_CURSOR, IndexRow, add_index
+from relay.store.record_index import CURSOR, SET_CURSOR, IndexRow, add_index, followed
+from relay.store.record_rows import MOST_ROWS
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import GroupWriter
 
@@ -22,7 +22,7 @@ MOST_WAITING = 4_000  # records: a search reads each of them, for some 10 to 30 
 INTERVAL_S = 10.0  # shortest between two writes, but for MOST_WAITING; so a record waits no longer
 SLICE_S = 0.004  # of one transaction, which blocks the journal
 _PART = 8 * MOST_ROWS
-_FOLLOWED = f"SELECT max(at) FROM cursor WHERE name IN ('{FOLLOWED}', '{INDEX_CURSOR}')"
+_GROUP_BITS = 10
 
 
 class Overtaken(Exception):
@@ -83,12 +83,6 @@ class CallIndex:
         self._due_s = self._clock_s() + INTERVAL_S
 
 
-def followed(connection: Connection) -> int:
-    """The chain_seq of the last record that is followed."""
-    (at,) = connection.execute(_FOLLOWED).fetchone()
-    return at or 0
-
-
 def _write(unit: UnitOfWork, rows: Sequence[IndexRow], cursor: int, followed_to: int, place: int) -> int | None:
     """Write rows from `place` on. Returns the place behind them; None: that was all, and the cursor is written, too.
 
@@ -101,18 +95,18 @@ def _write(unit: UnitOfWork, rows: Sequence[IndexRow], cursor: int, followed_to:
         add_index(unit.connection, rows[place : place + _PART])
         place += _PART
         if place >= len(rows):
-            unit.connection.execute(SET_CURSOR, (INDEX_CURSOR, cursor))
+            unit.connection.execute(SET_CURSOR, (CURSOR, cursor))
             return None
         if time.monotonic() >= until_s:
             return place
 
 
 def _by_page(rows: Sequence[IndexRow]) -> list[IndexRow]:
-    """Group rows by the second byte of their key, so that rows of one page are adjacent.
+    """Group rows by the first bits of their key, so that rows of one page are adjacent.
 
     A full sort costs more than it saves.
     """
-    groups: list[list[IndexRow]] = [[] for _ in range(256)]
+    groups: list[list[IndexRow]] = [[] for _ in range(1 << _GROUP_BITS)]
     for row in rows:
-        groups[row[0][1]].append(row)  # the first byte is the same in all keys
+        groups[row[0] >> 64 - _GROUP_BITS].append(row)  # a negative key is one of a group in the second half
     return list(chain.from_iterable(groups))

@@ -20,32 +20,30 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError, StoreError
-from relay.events.call_index import MOST_WAITING, CallIndex, Overtaken, followed
+from relay.events.call_index import MOST_WAITING, CallIndex, Overtaken
 from relay.events.webhooks import call_data, of_binding
 from relay.log import Outage
 from relay.model.actions import CallEvent
-from relay.model.call import PROBE_BUSINESS, CallRecord
-from relay.model.numbers import LOCKED_FOR_FRAUD, is_700
-from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch
+from relay.model.call import CallRecord
+from relay.model.numbers import LOCKED_FOR_FRAUD
+from relay.policy.fraud import WINDOW_MS, Finding, Signals, Watch
 from relay.store.bindings import note_used
 from relay.store.call_counts import count_calls
 from relay.store.connection import Connection, Place
 from relay.store.database import Reader, one_moment
 from relay.store.journal.rows import EventRow, event_rows, open_event
 from relay.store.numbers import set_locks
-from relay.store.record_rows import (
-    COLUMNS,
+from relay.store.record_index import (
+    CURSOR,
     FOLLOWED,
-    INDEX_CURSOR,
-    SELECT,
-    SELECT_INDEX_CURSOR,
+    PREVIOUS_CURSOR,
+    SELECT_CURSOR,
     SET_CURSOR,
     IndexRow,
-    Row,
-    StoredRecord,
+    followed,
     index_rows,
-    open_row,
 )
+from relay.store.record_rows import SELECT, Row, StoredRecord, open_row
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import queue_event
@@ -62,12 +60,11 @@ EVENTS = "call_event"  # its row of `cursor`
 
 _EVENT_CURSOR = f"SELECT coalesce((SELECT at FROM cursor WHERE name = '{EVENTS}'), 0)"
 _LAST = "SELECT coalesce((SELECT seq FROM chain_head), 0), coalesce((SELECT max(chain_seq) FROM call_record), 0)"
-_PUT_BACK = f"UPDATE cursor SET at = ?1 WHERE name = '{INDEX_CURSOR}' AND at > ?1"
+_PUT_BACK = f"UPDATE cursor SET at = ?1 WHERE name IN ('{CURSOR}', '{PREVIOUS_CURSOR}') AND at > ?1"
 _NEW = f"{SELECT} WHERE chain_seq > ?1 ORDER BY chain_seq LIMIT ?2"
 _UNINDEXED = f"{SELECT} WHERE chain_seq > ?1 AND chain_seq <= ?2 ORDER BY chain_seq LIMIT ?3"
 _LATELY = f"{SELECT} WHERE ended_at > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
 _LISTENING = "SELECT DISTINCT business FROM webhook WHERE disabled_at IS NULL"
-_CALLER_HASH = COLUMNS.index("caller_hash")
 
 
 @dataclass(slots=True)
@@ -251,9 +248,8 @@ class Follower:
             stretch.faults.append(str(error))
             return
         stretch.records.append(stored)
-        stretch.index += index_rows(self._sealer, stored.record, stored.chain_seq)
-        if (seen := _seen(row[_CALLER_HASH], stored.record)) is not None:
-            stretch.findings += self._watch.see(seen)
+        stretch.index += index_rows(self._sealer, stored)
+        stretch.findings += self._watch.see(stored.record, stored.caller_hash)
 
     def _read_unindexed(self, connection: Connection, until: int) -> None:
         """Read the records that another process has followed, but not added to the index: not all at once.
@@ -261,12 +257,11 @@ class Follower:
         After a kill they are few. If someone has set the index's cursor back to 0, they are all records of the store.
         """
         found: list[IndexRow] = []
-        (indexed,) = connection.execute(SELECT_INDEX_CURSOR).fetchone()
+        (indexed,) = connection.execute(SELECT_CURSOR).fetchone()
         rows = connection.execute(_UNINDEXED, (indexed, until, MOST_WAITING)).fetchall()
         for row in rows:
             with contextlib.suppress(StoreError):  # an altered one, which was reported then
-                stored = open_row(self._sealer, row)
-                found += index_rows(self._sealer, stored.record, stored.chain_seq)
+                found += index_rows(self._sealer, open_row(self._sealer, row))
         cursor = rows[-1][-2] if len(rows) == MOST_WAITING else until
         self._index.begin(found, len(rows), cursor, until)
 
@@ -274,12 +269,9 @@ class Follower:
         """Show the watch the records from before the start; their findings were written then."""
         since_ms = int(time.time() * 1000) - WINDOW_MS
         for row in connection.execute(_LATELY, (since_ms, until)):
-            try:
-                seen = _seen(row[_CALLER_HASH], open_row(self._sealer, row).record)
-            except StoreError:
-                continue
-            if seen is not None:
-                self._watch.see(seen)
+            with contextlib.suppress(StoreError):
+                stored = open_row(self._sealer, row)
+                self._watch.see(stored.record, stored.caller_hash)
         self._watched = True
 
     # -- reports to the operator
@@ -351,14 +343,13 @@ def _write(unit: UnitOfWork, stretch: _Stretch, steady_ms: int) -> int:
     return made
 
 
-def _uses(records: Iterable[StoredRecord]) -> list[tuple[int, str]]:
+def _uses(records: Iterable[StoredRecord]) -> dict[str, int]:
     """When each binding was last used: calls and messages that were put through, answered or not."""
-    used = {
+    return {
         stored.record.binding_id: stored.record.ended_at or 0
         for stored in records
         if stored.record.binding_id is not None and stored.record.routed_at is not None
     }
-    return [(at_ms, binding_id) for binding_id, at_ms in used.items()]
 
 
 def _queue_event(unit: UnitOfWork, listening: set[str], kind: str, record: CallRecord) -> bool:
@@ -393,23 +384,3 @@ def _follow_up(unit: UnitOfWork, finding: Finding) -> None:
     unit.audit("fraud.found", finding.number, reason=finding.signal, details=details)
     if finding.lock:
         set_locks(unit, finding.number, add=LOCKED_FOR_FRAUD)
-
-
-def _seen(caller_hash: bytes, record: CallRecord) -> Seen | None:
-    """What the watch sees of a record; None unless a caller with a number dialled a 700 number, and not the probe."""
-    if (
-        record.business == PROBE_BUSINESS
-        or not record.caller
-        or not is_700(record.number_dialled)
-        or record.outcome is None
-    ):
-        return None
-    return Seen(
-        record.number_dialled,
-        caller_hash,
-        record.outcome,
-        record.duration_ms if record.answered_at is not None else None,
-        record.received_at,
-        record.peer_in,
-        record.end_reason,
-    )

@@ -226,7 +226,7 @@ class Timers:
     async def _keep_used(self) -> None:
         """Move the expiry of bindings that end some time after their last call, and have a call that is up."""
         if used := await asyncio.to_thread(self._used):
-            await self._writer.run(RELAY, lambda unit: note_used(unit, [(unit.now_ms, each) for each in used]))
+            await self._writer.run(RELAY, lambda unit: note_used(unit, dict.fromkeys(used, unit.now_ms)))
 
     def _used(self) -> list[str]:
         def read(connection: Connection) -> list[str]:

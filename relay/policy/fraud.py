@@ -9,6 +9,8 @@ from collections import OrderedDict, deque
 from typing import Final, NamedTuple
 
 from relay.call.admission import CALLER_NOT_OF_PEER, REFUSED_TOO_OFTEN
+from relay.model.call import PROBE_BUSINESS, CallRecord
+from relay.model.numbers import is_700
 
 WINDOW_MS: Final = 600_000
 _KEPT_MS: Final = 2 * WINDOW_MS  # a caller or number: records are in the order of calls' ends, at_ms is their start
@@ -36,18 +38,6 @@ class Signals(NamedTuple):
     short_s: int = 6
 
 
-class Seen(NamedTuple):
-    """One ended call."""
-
-    number: str  # the 700 number dialled
-    caller_hash: bytes
-    outcome: str
-    duration_ms: int | None  # None: not answered
-    at_ms: int  # time of the INVITE, Unix milliseconds
-    peer: str = ""  # the calling peer
-    end_reason: str | None = None
-
-
 class Finding(NamedTuple):
     """A reached threshold, reported once until the count falls below it again."""
 
@@ -59,7 +49,7 @@ class Finding(NamedTuple):
 
 
 class Watch:
-    """The counters of all signals. `see` takes every ended call, in the order of the records."""
+    """The counters of all signals. `see` takes every record, in their order."""
 
     def __init__(self, signals: Signals) -> None:
         self._signals = signals
@@ -72,34 +62,43 @@ class Watch:
         """Apply new thresholds. Counts are kept."""
         self._signals = signals
 
-    def see(self, seen: Seen) -> list[Finding]:
-        """Count a call. Returns the thresholds that it reached."""
-        if seen.outcome == _UNPROVEN:
+    def see(self, record: CallRecord, caller_hash: bytes) -> list[Finding]:
+        """Count an ended call or message. Returns the thresholds that it reached.
+
+        Only those of a caller with a number to a 700 number count, and not the probe's.
+        """
+        number, outcome, at_ms = record.number_dialled, record.outcome, record.received_at
+        if record.business == PROBE_BUSINESS or not record.caller or not is_700(number):
             return []
-        if seen.end_reason == _GUESSES:
-            return self._count_guess(seen)
+        if outcome is None or outcome == _UNPROVEN:
+            return []
+        if record.end_reason == _GUESSES:
+            return self._count_guess(record)
         signals = self._signals
         findings: list[Finding | None] = []
-        if seen.outcome in _OF_STRANGERS:
-            count = self._strangers.count(seen.number.encode(), seen.caller_hash, seen.at_ms)
-            findings.append(_finding("strangers", signals.strangers, seen, *count))
-        if seen.duration_ms is not None and seen.duration_ms < 1000 * signals.short_s:
-            count = self._short_calls.count(seen.caller_hash, None, seen.at_ms)
-            findings.append(_finding("short_calls", signals.short_calls, seen, *count))
-        findings.append(_finding("sequential", signals.sequential, seen, *self._extend_sequence(seen)))
+        if outcome in _OF_STRANGERS:
+            count = self._strangers.count(number.encode(), caller_hash, at_ms)
+            findings.append(_finding("strangers", signals.strangers, number, count))
+        duration_ms = None if record.answered_at is None else record.duration_ms
+        if duration_ms is not None and duration_ms < 1000 * signals.short_s:
+            count = self._short_calls.count(caller_hash, None, at_ms)
+            findings.append(_finding("short_calls", signals.short_calls, number, count))
+        count = self._extend_sequence(caller_hash, int(number), at_ms)
+        findings.append(_finding("sequential", signals.sequential, number, count))
         return [finding for finding in findings if finding is not None]
 
-    def _count_guess(self, seen: Seen) -> list[Finding]:
+    def _count_guess(self, record: CallRecord) -> list[Finding]:
         """Report the peer's pause (`relay.policy.call_policy`), once in ten minutes."""
-        before, count = self._guesses.count(f"{seen.peer} {seen.number}".encode(), None, seen.at_ms)
-        return [] if before else [Finding("guesses", seen.number, count, False, seen.peer)]
+        peer, number = record.peer_in, record.number_dialled
+        before, count = self._guesses.count(f"{peer} {number}".encode(), None, record.received_at)
+        return [] if before else [Finding("guesses", number, count, False, peer)]
 
-    def _extend_sequence(self, seen: Seen) -> tuple[int, int]:
+    def _extend_sequence(self, caller_hash: bytes, number: int, at_ms: int) -> tuple[int, int]:
         """The length of the caller's sequence before this call, and with it."""
         sequences = self._sequences
-        last = sequences.pop(seen.caller_hash, None)
-        sequences[seen.caller_hash] = sequence = _next_sequence(last, int(seen.number), seen.at_ms)
-        while len(sequences) > MOST_KEYS or next(iter(sequences.values())).at_ms < seen.at_ms - _KEPT_MS:
+        last = sequences.pop(caller_hash, None)
+        sequences[caller_hash] = sequence = _next_sequence(last, number, at_ms)
+        while len(sequences) > MOST_KEYS or next(iter(sequences.values())).at_ms < at_ms - _KEPT_MS:
             sequences.popitem(last=False)
         return min(0 if last is None else last.length, sequence.length), sequence.length
 
@@ -151,9 +150,10 @@ class _Tally:
         return len(times) if value is None else len({each for _, each in times})
 
 
-def _finding(name: str, signal: Signal, seen: Seen, before: int, count: int) -> Finding | None:
-    """A finding if the count has just reached a threshold."""
+def _finding(name: str, signal: Signal, number: str, counts: tuple[int, int]) -> Finding | None:
+    """A finding if the count has just reached a threshold. `counts`: before and now."""
+    before, count = counts
     for most, lock in ((signal.lock, True), (signal.warn, False)):
         if most and before < most <= count:
-            return Finding(name, seen.number, count, lock)
+            return Finding(name, number, count, lock)
     return None

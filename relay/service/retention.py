@@ -32,6 +32,7 @@ from relay.store.maintenance import (
     purge_complaints,
     purge_events,
     purge_members,
+    purge_previous_index,
     purge_records,
     purge_routes,
 )
@@ -175,6 +176,7 @@ def _purge_uncounted(sweep: _Sweep, before: _Before, now_ms: int) -> None:
     sweep.all(purge_events, before.records)
     sweep.all(purge_complaints, day)
     sweep.all(forget_recordings, before.records)
+    sweep.all(purge_previous_index, None)
 
 
 def _purge_recordings(sweep: _Sweep, kept_in: Path, before_ms: int) -> int:

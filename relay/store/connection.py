@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from relay.errors import Report
 
+_CHUNK: Final = 500  # keys in one statement
+
 
 class PostgresServer(NamedTuple):
     """A database shared by several relays, the nodes."""
@@ -102,6 +104,13 @@ def each_row(connection: Connection, sql: str, parameters: Parameters = ()) -> I
     if isinstance(connection, Paging):
         return connection.each_row(sql, parameters)
     return iter(connection.execute(sql, parameters))
+
+
+def selected(connection: Connection, sql: str, keys: Sequence[object], *more: int) -> Iterator[tuple[Any, ...]]:
+    """The rows of a SELECT with `IN ({keys})`, for _CHUNK keys at a time."""
+    for start in range(0, len(keys), _CHUNK):
+        some = keys[start : start + _CHUNK]
+        yield from connection.execute(sql.format(keys=", ".join("?" * len(some))), [*some, *more]).fetchall()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from relay.policy.evaluate import ALWAYS_MS, BindingContext, Counted, LookupResu
 from relay.policy.rules import MEMORY_S, Rules
 from relay.store.journal.rows import open_caller
 from relay.store.ledger_tables import TABLES, Dialect
-from relay.store.record_rows import number_key, pair_key
+from relay.store.record_index import number_key, pair_key
 from relay.store.sealing.rows import is_proven_for_call, not_proven, open_fields
 from relay.store.sealing.sealer import Sealer
 
@@ -131,14 +131,15 @@ class Opener:
         self._proven = _proven_rows(filing=rules.filing_required)
         self._first_count = 3 * len(self._proven) + 1
 
-    def counted(self, number: str, caller: str, unix_s: float) -> tuple[Any, ...]:
+    def counted(self, number: str, caller_hash: bytes, unix_s: float) -> tuple[Any, ...]:
         """The arguments for the counts of earlier calls; empty without such counts."""
         if not self._caller_windows_s and not self._number_windows_s:
             return ()
         recent_ms = int((unix_s - MEMORY_S) * 1000)
         windows_s = self._caller_windows_s + self._number_windows_s
+        key = number_key(self._sealer, number)
         return (
-            *(pair_key(self._sealer, number, caller), number_key(self._sealer, number), recent_ms),
+            *(pair_key(key, caller_hash), key, recent_ms),
             *(int((unix_s - window_s) * 1000) for window_s in windows_s),
         )
 

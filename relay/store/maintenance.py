@@ -33,7 +33,17 @@ from relay.store.groups import SEALED_ENTRIES, SEALED_GROUPS, SEALED_MEMBERS, SE
 from relay.store.hooks import SEALED_HOOKS
 from relay.store.journal.rows import SEALED_CALLERS
 from relay.store.keys import SEALED_KEYS
-from relay.store.record_rows import COLUMNS, DELETE_INDEX, SELECT, index_rows
+from relay.store.record_index import (
+    CURSOR,
+    DELETE,
+    FOLLOWED,
+    PREVIOUS_CURSOR,
+    SET_CURSOR,
+    IndexRow,
+    followed,
+    index_rows,
+)
+from relay.store.record_rows import COLUMNS, SELECT
 from relay.store.records import LAST_MS, follow
 from relay.store.sealing.keys import follow_key, sealing_keys
 from relay.store.sealing.rows import SealedRows
@@ -45,7 +55,7 @@ from relay.store.writer import Writer
 _ENDED_AT, _CHAIN_SEQ = COLUMNS.index("ended_at"), COLUMNS.index("chain_seq")
 _OLDEST_RECORDS = f"{SELECT} WHERE chain_seq <= :last ORDER BY chain_seq LIMIT :most"
 # If no follower ever ran, there is none to wait for.
-_FOLLOWED = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'call_record'), 4611686018427387904)"
+_INDEXED = f"SELECT coalesce((SELECT at FROM cursor WHERE name = '{CURSOR}'), 4611686018427387904)"
 
 # Ids begin with the time of creation, in 12 hex digits, so old bindings are adjacent.
 _OLD = "id > :after AND id < :bound"
@@ -93,6 +103,9 @@ DELETE FROM outbox WHERE seq IN (
     WHERE webhook.disabled_at < ?1
     LIMIT ?2)
 """
+_PREVIOUS_INDEX = """
+DELETE FROM call_index WHERE (key, at, record) IN (SELECT key, at, record FROM call_index LIMIT ?)
+"""
 _MEMBERS = """
 DELETE FROM past_member WHERE (group_id, hash, added_at) IN
     (SELECT group_id, hash, added_at FROM past_member WHERE removed_at < ? LIMIT ?)
@@ -107,16 +120,16 @@ def purge_records(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete records of calls that ended before `before_ms`. Raises StoreError if the start of the chain is broken."""
     connection, sealer = unit.connection, unit.sealer
     head = read_checkpoint(connection, sealer, RECORDS)
-    (followed,) = connection.execute(_FOLLOWED).fetchone()
-    rows = connection.execute(_OLDEST_RECORDS, {"last": followed, "most": most}).fetchall()
-    index: list[tuple[bytes, int, int]] = []
+    (indexed,) = connection.execute(_INDEXED).fetchone()
+    rows = connection.execute(_OLDEST_RECORDS, {"last": indexed, "most": most}).fetchall()
+    index: list[IndexRow] = []
     links = ((row[_CHAIN_SEQ], row[_ENDED_AT]) for row in rows)
     gone = rows[: number_over(connection, RECORDS, links, before_ms, unit.now_ms)]
     for row in gone:
         head, stored = follow(sealer, head, row)
-        index += index_rows(sealer, stored.record, head.seq)
+        index += index_rows(sealer, stored)
     if gone:
-        connection.executemany(DELETE_INDEX, sorted(index))  # neighbours share a page
+        connection.executemany(DELETE, sorted(index))  # neighbours share a page
         write_checkpoint(unit, RECORDS, head)
         connection.execute("DELETE FROM call_record WHERE chain_seq <= ?", (head.seq,))
     return len(gone)
@@ -172,6 +185,15 @@ def purge_events(unit: UnitOfWork, before_ms: int, most: int) -> int:
     return unit.connection.execute(_EVENTS, (before_ms, most)).rowcount
 
 
+def purge_previous_index(unit: UnitOfWork, _: object, most: int) -> int:
+    """Delete rows of the index that the previous version uses. If that version comes back, it adds all of them anew."""
+    deleted = unit.connection.execute(_PREVIOUS_INDEX, (most,)).rowcount
+    if deleted:
+        unit.connection.execute(SET_CURSOR, (FOLLOWED, followed(unit.connection)))
+        unit.connection.execute(SET_CURSOR, (PREVIOUS_CURSOR, 0))
+    return deleted
+
+
 def purge_complaints(unit: UnitOfWork, before_day: str, most: int) -> int:
     """Delete counts of complaints of days before `before_day` (as 2026-01-31)."""
     return unit.connection.execute(_COMPLAINTS, (before_day, most)).rowcount
@@ -179,8 +201,8 @@ def purge_complaints(unit: UnitOfWork, before_day: str, most: int) -> int:
 
 def count_records(connection: Connection, before_ms: int, now_ms: int) -> int:
     """The number of call records that a purge would delete."""
-    (followed,) = connection.execute(_FOLLOWED).fetchone()
-    return count_over(connection, RECORDS, before_ms, now_ms, followed)
+    (indexed,) = connection.execute(_INDEXED).fetchone()
+    return count_over(connection, RECORDS, before_ms, now_ms, indexed)
 
 
 def count_bindings(connection: Connection, before_ms: int) -> int:

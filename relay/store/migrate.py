@@ -38,11 +38,11 @@ from relay.store.sealing.sealer import Sealer, load_key
 COPIED: Final = (
     *("business", "business_change", "api_key", "pool", "prefix", "number", "party_group", "group_member"),
     *("past_member", "binding", "binding_change", "past_party", "route", "list_entry", "last_caller", "idempotency"),
-    *("audit", "audit_head", "checkpoint", "call_record", "chain_head", "call_event", "call_index", "cursor"),
+    *("audit", "audit_head", "checkpoint", "call_record", "chain_head", "call_event", "record_index", "cursor"),
     *("webhook", "outbox", "complaint", "recording", "sealing_key", "filing", "call_count", "capture_arm"),
     *("configuration", "filing_change", "hook"),
 )
-LEFT_OUT: Final = ("key_check", "schema_least", "live_call", "ledger", "ledger_touch", "ledger_head")
+LEFT_OUT: Final = ("key_check", "schema_least", "live_call", "call_index", "ledger", "ledger_touch", "ledger_head")
 _COUNTED: Final = ("call_event", "outbox")  # tables with a generated `seq`
 _ROWS: Final = 1_000  # rows in memory
 

@@ -1,14 +1,13 @@
-"""The row of an ended call in the table `call_record`, and its rows in the index of calls.
+"""The row of an ended call in the table `call_record`.
 
-Owns the columns and the encoding of the record, which is sealed, beside the columns for searches; and the keys of the
-index, for searches of records and for the counts of frequency caps. Calls that are up, transactions, the order of the
-chain and queries are in the neighbouring modules.
+Owns the columns and the encoding of the record, which is sealed, beside the columns for searches. The index of records,
+calls that are up, transactions, the order of the chain and queries are in the neighbouring modules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -45,12 +44,14 @@ _CONTEXT: Final = b"record"
 
 
 class StoredRecord(NamedTuple):
-    """An opened row: the record, its encoding, which the chain hashes, and its link in the chain."""
+    """An opened row: the record, its encoding, which the chain hashes, its link in the chain, its look-up hashes."""
 
     record: CallRecord
     encoded: bytes
     chain_seq: int
     chain_hash: bytes
+    caller_hash: bytes
+    callee_hash: bytes | None
 
 
 def row_of(sealer: Sealer, record: CallRecord, audit: Head | None = None) -> tuple[Row, bytes]:
@@ -64,16 +65,16 @@ def row_of(sealer: Sealer, record: CallRecord, audit: Head | None = None) -> tup
 
 def open_row(sealer: Sealer, row: Row) -> StoredRecord:
     """Open a row of `SELECT`. Raises StoreError naming the record if it was altered."""
-    *finding, sealed, seq, link = row
+    finding, (sealed, seq, link) = row[:-3], row[-3:]
     try:
         encoded = sealer.open_(sealed, _CONTEXT)
         record = decode_record(encoded)
     except StoreError:
         raise StoreError(f"call record {finding[0]} was altered") from None
     # Recomputing the plain columns binds them to the sealed record.
-    if tuple(finding) != _finding(sealer, record):
+    if finding != _finding(sealer, record):
         raise StoreError(f"call record {finding[0]} was altered: its search columns do not match its content")
-    return StoredRecord(record, encoded, seq, link)
+    return StoredRecord(record, encoded, seq, link, finding[-2], finding[-1])
 
 
 def encode_record(record: CallRecord, audit: Head | None = None) -> bytes:
@@ -143,71 +144,3 @@ def _finding(sealer: Sealer, record: CallRecord) -> Row:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
-
-
-# -- The index of ended calls
-#
-# The follower writes its rows, in the order of the chain, some seconds after the records (`relay.events.call_index`).
-# `relay.store.records` searches it, and reads the records behind its cursor; the look-up counts in it. A row is (key,
-# received_at, chain_seq). Keys are look-up hashes of
-#     "NUMBER CALLER"     pair_key: a granted call of this caller to this number (frequency caps)
-#     "NUMBER"            number_key: a granted call to this number (frequency caps, searches)
-#     "beside NUMBER"     beside_key: any other role of a 700 number or a party in a record (searches)
-#     "call CALL_ID", "order ORDER_ID", "business ID"    searches
-
-# Rows of `cursor`: the chain_seq of the last record that is indexed, and of the last that is followed. A relay of an
-# earlier version knows only the first, goes on from there, and counts some calls again after a kill.
-INDEX_CURSOR = "call_record"
-FOLLOWED = "followed"
-INSERT_INDEX = "INSERT INTO call_index (key, at, record) VALUES"
-DELETE_INDEX = "DELETE FROM call_index WHERE key = ? AND at = ? AND record = ?"
-SET_CURSOR = "INSERT INTO cursor (name, at) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET at = ?2"
-SELECT_INDEX_CURSOR = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'call_record'), 0)"
-
-IndexRow = tuple[bytes, int, int]  # key, at, record
-
-
-def pair_key(sealer: Sealer, number: str, caller: str) -> bytes:
-    return sealer.lookup_hash(f"{number} {caller}")
-
-
-def number_key(sealer: Sealer, number: str) -> bytes:
-    return sealer.lookup_hash(number)
-
-
-def beside_key(sealer: Sealer, number: str) -> bytes:
-    return sealer.lookup_hash(f"beside {number}")
-
-
-def call_key(sealer: Sealer, call_id: str) -> bytes:
-    return sealer.lookup_hash(f"call {call_id}")
-
-
-def order_key(sealer: Sealer, order_id: str) -> bytes:
-    return sealer.lookup_hash(f"order {order_id}")
-
-
-@lru_cache(maxsize=256)
-def business_key(sealer: Sealer, business: str) -> bytes:
-    return sealer.lookup_hash(f"business {business}")
-
-
-def add_index(connection: Connection, rows: Sequence[IndexRow]) -> None:
-    """Add rows of the index. Those that are there are ignored."""
-    insert(connection, INSERT_INDEX, rows, "ON CONFLICT DO NOTHING")
-
-
-def index_rows(sealer: Sealer, record: CallRecord, chain_seq: int) -> list[IndexRow]:
-    """All index rows of one record."""
-    number, caller = record.number_dialled, record.caller
-    parts = {part for part in (number, record.number_shown, caller, record.callee) if part}
-    keys = [call_key(sealer, record.call_id)]
-    if record.routed_at is not None:
-        keys += (pair_key(sealer, number, caller), number_key(sealer, number))
-        parts.discard(number)
-    keys += (beside_key(sealer, part) for part in parts)
-    if record.order_id:
-        keys.append(order_key(sealer, record.order_id))
-    if record.business:
-        keys.append(business_key(sealer, record.business))
-    return [(key, record.received_at, chain_seq) for key in keys]

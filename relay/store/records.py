@@ -26,20 +26,15 @@ from relay.store.database import one_moment
 from relay.store.journal.rows import SELECT as SELECT_LIVE
 from relay.store.journal.rows import SELECT_OF_CALL as SELECT_LIVE_OF_CALL
 from relay.store.journal.rows import open_live
-from relay.store.record_rows import (
-    COLUMNS,
-    SELECT,
-    SELECT_INDEX_CURSOR,
-    Row,
-    StoredRecord,
-    anchor_of,
+from relay.store.record_index import (
+    SELECT_CURSOR,
     beside_key,
     business_key,
     call_key,
     number_key,
-    open_row,
     order_key,
 )
+from relay.store.record_rows import COLUMNS, SELECT, Row, StoredRecord, anchor_of, open_row
 from relay.store.sealing.sealer import Sealer
 
 _COUNT = "SELECT count(*) FROM call_record WHERE ended_at >= ? AND ended_at < ?"
@@ -199,11 +194,11 @@ LONGEST_CALL_MS = 8 * 24 * 3_600_000
 _MOST_UNREAD = 10_000  # if more records are not indexed, the index is not used
 
 _PLACES = """
-SELECT at, record FROM call_index AS found
+SELECT at, record FROM record_index AS found
 WHERE key = {key} AND at >= :low AND at < :high AND (at, record) {beyond} (:place_at, :place_seq)
-AND record <= :indexed AND EXISTS (SELECT 1 FROM call_record WHERE chain_seq = record)
+AND record <= :indexed AND EXISTS (SELECT 1 FROM call_record WHERE chain_seq = record{call})
 """
-_HAS_TOO = "AND EXISTS (SELECT 1 FROM call_index WHERE key IN ({keys}) AND at = found.at AND record = found.record)"
+_HAS_TOO = "AND EXISTS (SELECT 1 FROM record_index WHERE key IN ({keys}) AND at = found.at AND record = found.record)"
 _UNREAD = f"{SELECT} WHERE chain_seq > :indexed AND received_at >= :since AND received_at < :until {{parts}}"
 _BY_TIME = f"""
 {SELECT} WHERE ended_at >= :low AND ended_at < :high AND received_at >= :since AND received_at < :until
@@ -211,7 +206,7 @@ AND (ended_at, chain_seq) {{beyond}} (:place_at, :place_seq) {{parts}}
 ORDER BY ended_at {{order}}, chain_seq {{order}} LIMIT :limit
 """
 
-_COUNT_UNREAD = f"SELECT coalesce((SELECT seq FROM chain_head), 0) - ({SELECT_INDEX_CURSOR})"
+_COUNT_UNREAD = f"SELECT coalesce((SELECT seq FROM chain_head), 0) - ({SELECT_CURSOR})"
 _HAS_PART = """
 AND (number_dialled = :{name} OR number_shown = :{name} OR :{name}_hash IN (dialled_hash, caller_hash, callee_hash)
 {or_})
@@ -269,7 +264,7 @@ def read_page(
     with one_moment(connection):
         if not criteria:
             return _by_time(reading)
-        (indexed,) = connection.execute(SELECT_INDEX_CURSOR).fetchone()
+        (indexed,) = connection.execute(SELECT_CURSOR).fetchone()
         sources = (_indexed(reading, criteria, indexed), _unread(reading, indexed))
         merged = heapq.merge(*sources, key=lambda found: found.position, reverse=newest_first)
         return [found for found, _ in zip(merged, range(limit), strict=False)]
@@ -361,11 +356,11 @@ class _Reading(NamedTuple):
     limit: int
 
 
-def _criteria(sealer: Sealer, wanted: Wanted) -> list[tuple[bytes, ...]]:
+def _criteria(sealer: Sealer, wanted: Wanted) -> list[tuple[int, ...]]:
     """The index keys: a record must have one key of each tuple. The most selective tuple comes first."""
-    criteria: list[tuple[bytes, ...]] = []
+    criteria: list[tuple[int, ...]] = []
     if wanted.call_id is not None:
-        criteria.append((call_key(sealer, wanted.call_id),))
+        criteria.append((call_key(wanted.call_id),))
     if wanted.order_id is not None:
         criteria.append((order_key(sealer, wanted.order_id),))
     criteria += (
@@ -384,11 +379,13 @@ def _times(wanted: Wanted) -> dict[str, Any]:
     return {"since": wanted.since_ms, "until": wanted.until_ms}
 
 
-def _indexed(reading: _Reading, criteria: list[tuple[bytes, ...]], indexed: int) -> Iterator[Found]:
+def _indexed(reading: _Reading, criteria: list[tuple[int, ...]], indexed: int) -> Iterator[Found]:
     connection, sealer, wanted, order, limit = reading
-    query = _indexed_query(order, [len(keys) for keys in criteria])
+    query = _indexed_query(order, [len(keys) for keys in criteria], is_of_call=wanted.call_id is not None)
     keys = {f"key_{row}_{column}": key for row, keys in enumerate(criteria) for column, key in enumerate(keys)}
     parameters = keys | order.parameters(wanted.since_ms, wanted.until_ms) | {"limit": limit, "indexed": indexed}
+    if wanted.call_id is not None:
+        parameters["call_id"] = wanted.call_id
     for position in connection.execute(query, parameters).fetchall():
         row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (position[1],)).fetchone()
         stored = open_row(sealer, row)
@@ -397,11 +394,14 @@ def _indexed(reading: _Reading, criteria: list[tuple[bytes, ...]], indexed: int)
         yield Found(position, stored)
 
 
-def _indexed_query(order: _Order, sizes: list[int]) -> str:
-    """The query: index ranges of the keys of the first criterion, merged, and one key of each other criterion."""
+def _indexed_query(order: _Order, sizes: list[int], *, is_of_call: bool) -> str:
+    """The query: index ranges of the keys of the first criterion, merged, and one key of each other criterion.
+
+    `is_of_call`: the first key is that of a call; other calls may have it.
+    """
     names = [[f":key_{row}_{column}" for column in range(size)] for row, size in enumerate(sizes)]
     others = " ".join(_HAS_TOO.format(keys=", ".join(row)) for row in names[1:])
-    words = order.words()
+    words = order.words() | {"call": " AND call_id = :call_id" if is_of_call else ""}
     # One of several numbers may be dialled, and another shown: such a record is in two ranges.
     union = " UNION " if sizes[0] > 2 else " UNION ALL "
     ranges = union.join(f"{_PLACES.format(key=name, **words)} {others}" for name in names[0])

@@ -62,7 +62,7 @@ def _chosen(options: argparse.Namespace, run: Path) -> int:
         print("\n" + http_load.table(figures))
         return sum(figure.failed for figure in figures)
     if options.follower:
-        found = follower.measure(run, Bindings(options.bindings[0], options.stores), options.follower)
+        found = follower.measure(run, Bindings(options.bindings[0], options.stores), options.follower, options.indexed)
         print("\n" + follower.table(found))
         return 0
     if options.capture:
@@ -211,6 +211,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--http", type=_numbers, metavar="CONNECTIONS", help=http)
     ended = "measure the backend's follower alone, at that many calls a second, such as 300,1000"
     parser.add_argument("--follower", type=_numbers, metavar="RATES", help=ended)
+    before = "calls that the index has before the runs of --follower, default 0"
+    parser.add_argument("--indexed", type=int, default=0, metavar="CALLS", help=before)
     pure = "measure the relay of .venv, pure Python, instead of the compiled one, which scripts/compile builds"
     parser.add_argument("--interpreted", action="store_true", help=pure)
     alone = "measure the engine alone: [api] enabled = false; with --nodes that is always so"

@@ -12,8 +12,9 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,13 @@ from servers import PYTHON, RELAY700, relay_toml
 
 if TYPE_CHECKING:
     from relay.events.follower import Follower
+    from relay.model.call import CallRecord
+    from relay.store.sealing.sealer import Sealer
 
 RECORDS = 20_000  # for each rate; the first half is not measured
 COMMIT_S = 0.02  # between two of the journal's
 IDLE_LOOKS = 200
+INDEXED_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,9 @@ class Followed:
     idle_us: float  # of a look that finds nothing
 
 
-def measure(run: Path, bindings: stores.Bindings, rates: Sequence[int]) -> list[Followed]:
-    """A new store for each rate."""
-    return [_measure(run / f"follower-{rate}", bindings, rate) for rate in rates]
+def measure(run: Path, bindings: stores.Bindings, rates: Sequence[int], indexed: int) -> list[Followed]:
+    """A new store for each rate. `indexed`: records that the index has beforehand."""
+    return [_measure(run / f"follower-{rate}", bindings, rate, indexed) for rate in rates]
 
 
 def table(figures: Sequence[Followed]) -> str:
@@ -49,17 +53,17 @@ def table(figures: Sequence[Followed]) -> str:
     return "\n".join(["calls/s   us a call   calls a look   us an idle look", *rows])
 
 
-def _measure(folder: Path, bindings: stores.Bindings, rate: int) -> Followed:
+def _measure(folder: Path, bindings: stores.Bindings, rate: int, indexed: int) -> Followed:
     folder.mkdir()
     config = folder / "relay.toml"
     config.write_text(relay_toml(folder, free("127.0.0.10"), free(CALLEE_HOST), bindings.prefixes))
     stores.put_relay_store(folder, bindings, [*RELAY700, "bindings", "import", "-c", str(config)])
-    follow = [PYTHON, __file__, str(folder), str(bindings.count), str(rate)]
+    follow = [PYTHON, __file__, str(folder), str(bindings.count), str(rate), str(indexed)]
     done = subprocess.run(follow, check=True, stdout=subprocess.PIPE)
     return Followed(rate, *json.loads(done.stdout))
 
 
-async def _follow(folder: Path, count: int, rate: int) -> tuple[float, float, float]:
+async def _follow(folder: Path, count: int, rate: int, indexed: int) -> tuple[float, float, float]:
     """CPU time of a call, us; calls a look; CPU time of an idle look, us."""
     from relay.events.follower import Follower
     from relay.log import configure
@@ -79,6 +83,7 @@ async def _follow(folder: Path, count: int, rate: int) -> tuple[float, float, fl
     follower = Follower(path, sealer, writer, configure("json", "error"), Watch(Signals()), lambda: now_s)
     draw, called, ids = random.Random(700), list(stores.Bindings(count, folder)), _ids(path)
     began_ms = int(time.time() * 1000) - 1000 * RECORDS // rate
+    _index(path, sealer, (_record(draw, called, ids, began_ms - indexed + n) for n in range(indexed)))
     written = followed_at = measured = looks = 0
     look_at_s = spent_s = 0.0
     while written < RECORDS:
@@ -110,6 +115,26 @@ async def _idle_us(follower: Follower) -> float:
     return (time.process_time() - before_s) / IDLE_LOOKS * 1e6
 
 
+def _index(path: Path, sealer: Sealer, records: Iterator[CallRecord]) -> None:
+    """Add rows of records to the index that are not in the store, and older than all in it."""
+    import contextlib
+
+    from relay.store.database import connect, transaction
+    from relay.store.record_index import add_index, index_rows
+    from relay.store.record_rows import StoredRecord
+
+    with contextlib.closing(connect(path)) as connection:
+        numbered = enumerate(records, -(1 << 40))
+        while chunk := list(islice(numbered, INDEXED_AT_ONCE)):
+            rows = []
+            for seq, record in chunk:
+                hashes = sealer.lookup_hash(record.caller), sealer.lookup_hash(record.callee or "")
+                rows += index_rows(sealer, StoredRecord(record, b"", seq, b"", *hashes))
+            with transaction(connection):
+                add_index(connection, sorted(rows))
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def _ids(path: Path) -> dict[str, str]:
     """The ids of the bindings by 700 number."""
     import contextlib
@@ -120,7 +145,7 @@ def _ids(path: Path) -> dict[str, str]:
         return dict(connection.execute("SELECT x, id FROM binding").fetchall())
 
 
-def _record(draw: random.Random, called: Sequence[stores.Binding], ids: dict[str, str], at_ms: int) -> object:
+def _record(draw: random.Random, called: Sequence[stores.Binding], ids: dict[str, str], at_ms: int) -> CallRecord:
     """The record of an answered call that lasted a second."""
     from relay.model.call import CallRecord, record_id
 
@@ -156,4 +181,5 @@ def _record(draw: random.Random, called: Sequence[stores.Binding], ids: dict[str
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_follow(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))))
+    folder, *numbers = sys.argv[1:]
+    print(json.dumps(asyncio.run(_follow(Path(folder), *map(int, numbers)))))

@@ -16,21 +16,21 @@ from relay.events.follower import Follower
 from relay.policy.fraud import Signals, Watch
 from relay.store.call_counts import owner_of_business, read_counts
 from relay.store.database import connect_reader
-from relay.store.record_rows import FOLLOWED, SET_CURSOR, IndexRow, index_rows
+from relay.store.record_index import CURSOR, FOLLOWED, PREVIOUS_CURSOR, SET_CURSOR, IndexRow
 from relay.store.records import Wanted, read_all
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop
-from tests.support.stored import X, ended_record
+from tests.support.stored import X, ended_record, rows_of
 
 CALLS = [ended_record(f"c{n}", business="shop") for n in range(1, 6)]
 
 
 def rows(shop: Shop) -> list[IndexRow]:
-    return sorted(shop.rows("SELECT key, at, record FROM call_index"))  # type: ignore[arg-type]
+    return sorted(shop.rows("SELECT key, at, record FROM record_index"))  # type: ignore[arg-type]
 
 
 def expected(shop: Shop, calls: int = len(CALLS)) -> list[IndexRow]:
-    return sorted(row for n in range(calls) for row in index_rows(shop.sealer, CALLS[n], n + 1))
+    return sorted(row for n in range(calls) for row in rows_of(shop.sealer, CALLS[n], n + 1))
 
 
 def a_follower(shop: Shop, writer: GroupWriter, clock_s: Callable[[], float]) -> Follower:
@@ -78,19 +78,20 @@ async def test_a_kill_loses_no_row_and_counts_no_call_twice(shop: Shop, writer: 
     await after.run()
     assert after.statistics()["records_followed"] == 2
     assert rows(shop) == expected(shop)
-    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_record": 5, "followed": 5}
+    assert dict(shop.rows("SELECT * FROM cursor")) == {"record_index": 5, "followed": 5}
     with closing(connect_reader(shop.path)) as connection:
         [counts] = read_counts(connection, owner_of_business("shop"), 3_600, 0, 1 << 40).values()
     assert counts.outcomes == {"answered": 5}
 
 
-async def test_records_that_an_earlier_version_has_followed_are_not_followed_again(
-    shop: Shop, writer: GroupWriter
-) -> None:
+async def test_records_that_the_previous_version_has_followed_are_only_indexed(shop: Shop, writer: GroupWriter) -> None:
     await shop.record(*CALLS)
-    shop.run(lambda unit: unit.connection.executemany("INSERT INTO cursor VALUES (?, ?)", [("call_record", 4)]))
+    shop.run(lambda unit: unit.connection.execute(SET_CURSOR, (PREVIOUS_CURSOR, 4)))
     follower = a_follower(shop, writer, lambda: 0.0)
     assert [await follower.step(), await follower.step()] == [1, 0]
+    follower.finish()
+    await follower.run()
+    assert rows(shop) == expected(shop)
 
 
 async def test_a_failed_write_is_repeated_as_a_whole(
@@ -117,7 +118,7 @@ async def test_a_failed_write_is_repeated_as_a_whole(
     assert shop.rows("SELECT * FROM cursor") == [("followed", 5)]
     await index.write()
     assert rows(shop) == expected(shop)
-    assert shop.rows("SELECT * FROM cursor") == [("call_record", 5), ("followed", 5)]
+    assert shop.rows("SELECT * FROM cursor") == [("followed", 5), ("record_index", 5)]
 
 
 async def test_no_call_is_found_twice_while_its_rows_are_written(
@@ -149,7 +150,7 @@ async def test_a_cursor_that_was_set_back_is_caught_up_in_steps(
     monkeypatch.setattr(module, "MOST_WAITING", 2)
     monkeypatch.setattr("relay.events.follower.MOST_WAITING", 2)
     await shop.record(*CALLS[:4])
-    shop.run(lambda unit: unit.connection.executemany(SET_CURSOR, [(FOLLOWED, 4), ("call_record", 0)]))
+    shop.run(lambda unit: unit.connection.executemany(SET_CURSOR, [(FOLLOWED, 4), (CURSOR, 0)]))
     await shop.record(CALLS[4])
     follower = a_follower(shop, writer, lambda: 0.0)
     if is_finishing:
@@ -183,7 +184,7 @@ async def test_calls_after_a_store_was_put_back_are_indexed(shop: Shop, writer: 
     await follower.look()
     now_s = 122.0
     await follower.look()
-    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_record": 5, "followed": 5}
+    assert dict(shop.rows("SELECT * FROM cursor")) == {"record_index": 5, "followed": 5}
     with closing(connect_reader(shop.path)) as connection:
         found = [record.call_id for record in read_all(connection, shop.sealer, Wanted(number=X))]
     assert found == ["c1", "c2", "new-c3", "new-c4", "new-c5"]

@@ -356,7 +356,7 @@ def filled(shelf: Shelf) -> None:
 
 def test_an_emptied_index_hides_no_call(shelf: Shelf, writer: Writer) -> None:
     filled(shelf)
-    shelf.connection.execute("DELETE FROM call_index")
+    shelf.connection.execute("DELETE FROM record_index")
     shelf.connection.execute("UPDATE cursor SET at = 6")
     assert len(lines(made(shelf, writer), "records.jsonl")) == 6
 

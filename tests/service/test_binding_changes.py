@@ -41,7 +41,7 @@ def refused(backend: Backend, binding: Binding, **asked: Any) -> tuple[str, str]
 
 def used(backend: Backend, made: Binding) -> Binding:
     """The binding after a call that ends now."""
-    backend.run(lambda unit: note_used(unit, [(unit.now_ms, made.binding_id)]))
+    backend.run(lambda unit: note_used(unit, {made.binding_id: unit.now_ms}))
     found: Binding = backend.binding(made.binding_id)
     return found
 

@@ -151,6 +151,16 @@ def test_a_purge_continues_until_nothing_is_due(store: Store, monkeypatch: pytes
     assert purge(store.writer, Retention(), store.kept_in, NOW_MS) == Purged(205, 5, 0, 0, 0)
 
 
+def test_the_index_of_the_previous_version_is_emptied_and_that_version_would_make_it_anew(store: Store) -> None:
+    """Its keys are of records that may be purged meanwhile."""
+    rows = [(bytes([1, n]), NOW_MS, n) for n in range(1, 4)]
+    store.connection.executemany("INSERT INTO call_index (key, at, record) VALUES (?, ?, ?)", rows)
+    store.connection.execute("INSERT INTO cursor (name, at) VALUES ('call_record', 3)")
+    purge(store.writer, Retention(), store.kept_in, NOW_MS)
+    assert store.connection.execute("SELECT count(*) FROM call_index").fetchone() == (0,)
+    assert dict(store.connection.execute("SELECT name, at FROM cursor").fetchall()) == {"call_record": 0, "followed": 3}
+
+
 def test_an_interrupted_purge_leaves_the_rest_for_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.service.retention.RECORDS_CHUNK", 10)
     old_ms = NOW_MS - HALF_YEAR_MS - 1

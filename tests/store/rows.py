@@ -10,7 +10,8 @@ from typing import Any
 from relay.policy.rules import LastCaller
 from relay.store.database import connect
 from relay.store.journal.rows import PUT_CALLERS, caller_row
-from relay.store.record_rows import add_index, insert, number_key, pair_key
+from relay.store.record_index import add_index, number_key, pair_key
+from relay.store.record_rows import insert
 from relay.store.sealing.rows import ANY_CALLER, Secret, seal_binding
 from tests.store.conftest import Disk
 from tests.support.stored import NOW_MS, A, B, X
@@ -103,7 +104,8 @@ class Rows:
 
     def granted(self, number: str, caller: str, at_ms: int) -> None:
         """Add the index rows of a past call, as the follower writes them."""
-        for key in (pair_key(self.sealer, number, caller), number_key(self.sealer, number)):
+        called = number_key(self.sealer, number)
+        for key in (pair_key(called, self.sealer.lookup_hash(caller)), called):
             add_index(self._connection, [(key, at_ms, next(self._serial))])
 
     def close(self) -> None:

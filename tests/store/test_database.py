@@ -150,6 +150,7 @@ _TO_SCHEMA_2 = (
     "ALTER TABLE checkpoint ADD COLUMN mac BLOB NOT NULL DEFAULT x''",
     "DROP TABLE call_count",
     "DROP TABLE capture_arm",
+    "DROP TABLE record_index",
     "DROP TABLE configuration",
     "DROP TABLE filing",
     "DROP TABLE filing_change",

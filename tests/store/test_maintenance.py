@@ -24,13 +24,13 @@ from relay.store.maintenance import (
     purge_records,
     purge_routes,
 )
-from relay.store.record_rows import add_index, index_rows
+from relay.store.record_index import add_index
 from relay.store.records import Verdict, verify_records
 from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.store.conftest import Disk
-from tests.support.stored import NOW_MS, X, ended_record
+from tests.support.stored import NOW_MS, X, ended_record, rows_of
 
 COUNT = 7
 
@@ -64,8 +64,8 @@ async def filled(disk: Disk) -> Disk:
     await write(disk, *range(1, COUNT + 1))
     with closing(connect(disk.path)) as connection:
         for n in range(1, COUNT + 1):
-            add_index(connection, index_rows(disk.sealer, record(n), n))
-        connection.execute("INSERT INTO cursor VALUES ('call_record', ?)", (COUNT,))
+            add_index(connection, rows_of(disk.sealer, record(n), n))
+        connection.execute("INSERT INTO cursor VALUES ('record_index', ?)", (COUNT,))
     return disk
 
 
@@ -140,8 +140,8 @@ async def test_records_of_a_clock_that_was_ahead_go_with_the_next_one(
     assert verify(disk).broken is None
 
 
-def test_records_not_followed_yet_are_kept(filled: Disk, writer: Writer) -> None:
-    execute(filled, "UPDATE cursor SET at = 2 WHERE name = 'call_record'")
+def test_records_not_indexed_yet_are_kept(filled: Disk, writer: Writer) -> None:
+    execute(filled, "UPDATE cursor SET at = 2 WHERE name = 'record_index'")
     with closing(connect(filled.path)) as connection:
         assert count_records(connection, NOW_MS + 5_000, LATER_MS) == 2
     assert purge(writer, 5) == 2
@@ -155,8 +155,8 @@ def test_purge_does_not_wait_for_a_follower_that_never_ran(filled: Disk, writer:
 
 def test_purge_deletes_exactly_the_index_rows_of_its_records(filled: Disk, writer: Writer) -> None:
     purge(writer, 6)
-    left = execute(filled, "SELECT key, at, record FROM call_index ORDER BY record, key")
-    expected = [row for n in (6, 7) for row in sorted(index_rows(filled.sealer, record(n), n))]
+    left = execute(filled, "SELECT key, at, record FROM record_index ORDER BY record, key")
+    expected = [row for n in (6, 7) for row in sorted(rows_of(filled.sealer, record(n), n))]
     assert left == expected
 
 

@@ -320,7 +320,7 @@ def test_all_records_are_read_when_the_index_is_far_behind(
 def test_forged_index_row_is_an_error(shelf: Shelf) -> None:
     shelf.add(*CALLS)
     shelf.follow()
-    shelf.connection.execute("UPDATE call_index SET record = 1, at = ? WHERE record = 6", (NOW_MS + 6_000,))
+    shelf.connection.execute("UPDATE record_index SET record = 1, at = ? WHERE record = 6", (NOW_MS + 6_000,))
     with pytest.raises(StoreError, match="index of calls was altered"):
         page(shelf, Wanted(business="other"))
 

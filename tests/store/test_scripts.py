@@ -51,7 +51,7 @@ SERVER = Kind(list(scripts_of(schema_of(PostgresServer("", "", Path())))), 2)
 
 # For a new column or index SQLite reads a whole STRICT table, with the store locked.
 SMALL = {"business", "api_key", "pool", "prefix", "webhook", "party_group", "cursor", "checkpoint", "filing"}
-ENDLESS = {"call_record", "call_index", "audit", "binding_change", "past_party", "recording"}
+ENDLESS = {"call_record", "call_index", "record_index", "audit", "binding_change", "past_party", "recording"}
 
 _MAKES = re.compile(r"CREATE TABLE (\w+) \(")
 _INDEXES = re.compile(r"CREATE (?:UNIQUE )?INDEX (\w+) ON (\w+) ")

@@ -107,7 +107,7 @@ async def test_kill_between_commit_and_follower(story: Story) -> None:
     await story.backend_stopped()
     event_id = await story.call()
     assert story.rows("SELECT count(*) FROM call_record") == 1
-    assert story.rows("SELECT count(*) FROM outbox") == story.rows("SELECT count(*) FROM call_index") == 0
+    assert story.rows("SELECT count(*) FROM outbox") == story.rows("SELECT count(*) FROM record_index") == 0
     await story.killed_and_started()
     await story.delivered(event_id)
     assert story.inbox.taken == [event_id]

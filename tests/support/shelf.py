@@ -8,9 +8,10 @@ from pathlib import Path
 from relay.model.call import CallRecord
 from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head
 from relay.store.database import connect
-from relay.store.record_rows import INSERT, add_index, index_rows, insert, row_of
+from relay.store.record_index import add_index
+from relay.store.record_rows import INSERT, insert, row_of
 from relay.store.sealing.sealer import Sealer
-from tests.support.stored import NOW_MS, ended_record
+from tests.support.stored import NOW_MS, ended_record, rows_of
 
 
 class Shelf:
@@ -34,8 +35,8 @@ class Shelf:
         """Let the follower read up to record `to`, counted from 1."""
         last = len(self.records) if to is None else to
         for seq in range(1, last + 1):
-            add_index(self.connection, index_rows(self.sealer, self.records[seq - 1], seq))
-        self.connection.execute("INSERT OR REPLACE INTO cursor VALUES ('call_record', ?)", (last,))
+            add_index(self.connection, rows_of(self.sealer, self.records[seq - 1], seq))
+        self.connection.execute("INSERT OR REPLACE INTO cursor VALUES ('record_index', ?)", (last,))
 
 
 def call(n: int, **changes: object) -> CallRecord:

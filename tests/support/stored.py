@@ -10,6 +10,8 @@ from relay.model.numbers import Parties
 from relay.service.placement import BindRules, release, settle
 from relay.store.bindings import find_binding, update
 from relay.store.connection import Connection, Place
+from relay.store.record_index import IndexRow, index_rows
+from relay.store.record_rows import open_row, row_of
 from relay.store.records import Wanted, live_calls, read_all
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
@@ -21,6 +23,12 @@ A, B = "8613800000001", "8613900000002"
 _NUMBER = "INSERT INTO number (number, prefix, pool) VALUES (?, '', 'default') ON CONFLICT DO NOTHING"
 PBX = Parties(extensions=(("8000", "8999"),))  # mobile numbers, and extensions of a PBX
 NOW_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+
+
+def rows_of(sealer: Sealer, record: CallRecord, seq: int) -> list[IndexRow]:
+    """The index rows of an ended record."""
+    row, _ = row_of(sealer, record)
+    return index_rows(sealer, open_row(sealer, (*row, seq, b"")))
 
 
 def binding(binding_id: str = "b1", **changes: object) -> Binding:

@@ -29,10 +29,10 @@ from relay.call.recovery import KeptAttempt
 from relay.defence.limits import Tally, is_within_share
 from relay.errors import Report, StoreError
 from relay.model.call import CallRecord
-from relay.store.connection import Connection, Place
+from relay.store.connection import Connection, Place, selected
 from relay.store.database import reading
 from relay.store.files import open_beside
-from relay.store.journal.rows import LiveCall, open_live, selected
+from relay.store.journal.rows import LiveCall, open_live
 from relay.store.record_rows import COLUMNS, SELECT, StoredRecord, decode_record, encode_record, open_row
 from relay.store.sealing.sealer import Sealer
 

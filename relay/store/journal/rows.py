@@ -6,7 +6,7 @@ live calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -17,17 +17,11 @@ from relay.errors import Report, StoreError
 from relay.model.actions import CallEvent, Commit
 from relay.model.call import CallRecord
 from relay.policy.rules import LastCaller
-from relay.store.connection import Connection, Place, PostgresServer
+from relay.store.connection import Connection, Place, PostgresServer, selected
 from relay.store.database import connect, reading, store_errors
+from relay.store.record_index import SELECT_CURSOR, call_key
 from relay.store.record_rows import SELECT as SELECT_RECORD
-from relay.store.record_rows import (
-    SELECT_INDEX_CURSOR,
-    Row,
-    call_key,
-    decode_record,
-    encode_record,
-    open_row,
-)
+from relay.store.record_rows import Row, decode_record, encode_record, open_row
 from relay.store.sealing.rows import SealedRows
 from relay.store.sealing.sealer import Sealer
 
@@ -85,12 +79,11 @@ SELECT: Final = "SELECT id, call_id, sealed FROM live_call ORDER BY id"
 SELECT_OF_CALL: Final = "SELECT id, call_id, sealed FROM live_call WHERE call_id = ?"
 _SELECT_OF_NODE: Final = "SELECT id, call_id, sealed FROM live_call WHERE node = ? ORDER BY id, call_id"
 _ROW_IDS: Final = "SELECT call_id, id FROM live_call"
-_INDEXED: Final = f"{SELECT_RECORD} WHERE chain_seq IN (SELECT record FROM call_index WHERE key IN ({{keys}}))"
+_INDEXED: Final = f"{SELECT_RECORD} WHERE chain_seq IN (SELECT record FROM record_index WHERE key IN ({{keys}}))"
 _NOT_INDEXED: Final = f"""
-{SELECT_RECORD} WHERE call_id IN ({{keys}}) AND chain_seq > ({SELECT_INDEX_CURSOR})
+{SELECT_RECORD} WHERE call_id IN ({{keys}}) AND chain_seq > ({SELECT_CURSOR})
 AND chain_seq > (SELECT seq FROM chain_head) - 10000
 """
-_CHUNK: Final = 500  # keys in one statement
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
@@ -159,7 +152,7 @@ def without_ended(place: Place, sealer: Sealer, calls: list[LiveCall], report: R
         return []
     up = {call.record.call_id: call for call in calls}
     with reading(place) as connection:
-        by_index = selected(connection, _INDEXED, [call_key(sealer, call_id) for call_id in up])
+        by_index = selected(connection, _INDEXED, [call_key(call_id) for call_id in up])
         rows = [*by_index, *selected(connection, _NOT_INDEXED, list(up))]
     for row in rows:
         with suppress(StoreError):  # an altered record ends no call; a row that cannot be deleted is found again
@@ -173,13 +166,6 @@ def without_ended(place: Place, sealer: Sealer, calls: list[LiveCall], report: R
 def _delete_call(place: Place, call_id: str) -> None:
     with store_errors(place), closing(connect(place)) as connection:
         connection.execute("DELETE FROM live_call WHERE call_id = ?", (call_id,))
-
-
-def selected(connection: Connection, sql: str, keys: Sequence[object], *more: int) -> Iterator[tuple[Any, ...]]:
-    """The rows of a SELECT with `IN ({keys})`, for _CHUNK keys at a time."""
-    for start in range(0, len(keys), _CHUNK):
-        some = keys[start : start + _CHUNK]
-        yield from connection.execute(sql.format(keys=", ".join("?" * len(some))), [*some, *more]).fetchall()
 
 
 def laid_over(calls: Iterable[LiveCall], commits: Iterable[Commit]) -> list[LiveCall]:

@@ -24,7 +24,7 @@ from relay.store.connection import LookupOutage, PostgresServer
 from relay.store.ledger_tables import POSTGRES
 from relay.store.lookup import Opener, Syntax, decides, decoded, fallback, statement
 from relay.store.postgres.nodes import SERVER_FAULTS
-from relay.store.record_rows import number_key, pair_key
+from relay.store.record_index import number_key, pair_key
 from relay.store.sealing.sealer import Sealer
 
 CONNECTIONS: Final = 8  # look-ups at once
@@ -97,7 +97,7 @@ class PostgresRouteReader:
         revision = self._opener.revision
         try:
             async with asyncio.timeout(patience_s):
-                own, anybodys, counted = await self._ask(number, caller, caller_hash, unix_s)
+                own, anybodys, counted = await self._ask(number, caller_hash, unix_s)
             row = decoded(*own[:4])
             if not decides(row, unix_s):
                 row = fallback(row, decoded(*anybodys[:4]))
@@ -113,7 +113,7 @@ class PostgresRouteReader:
         return found
 
     async def _ask(
-        self, number: str, caller: str, caller_hash: bytes, unix_s: float
+        self, number: str, caller_hash: bytes, unix_s: float
     ) -> tuple[asyncpg.Record, asyncpg.Record, Counted | None]:
         """The row of the caller's own route, the row of the route for any caller, and the counts."""
         assert self._pool is not None  # open() made it
@@ -123,7 +123,7 @@ class PostgresRouteReader:
                 own, anybodys = await self._pool.fetch(statement, number, caller_hash)
                 counted = None
             else:
-                keys = counting.keys(self._sealer, number, caller)
+                keys = counting.keys(self._sealer, number, caller_hash)
                 own, anybodys = await self._pool.fetch(statement, number, caller_hash, int(unix_s * 1000), *keys)
                 counted = counting.read(own[-counting.width :], keys)
             if statement is self._statement:  # else the rules have changed meanwhile, and the columns with them
@@ -139,7 +139,7 @@ class PostgresRouteReader:
             async with asyncio.timeout(PATIENCE_S):
                 query = _statement(None, filing=rules.filing_required)
                 own, anybodys = await self._pool.fetch(query, number, caller_hash)
-                counts = [await self._peek_at(capped, number, caller, unix_s) for capped in capped_by(rules)]
+                counts = [await self._peek_at(capped, number, caller_hash, unix_s) for capped in capped_by(rules)]
             row = decoded(*own[:4])
             if not decides(row, unix_s):
                 row = fallback(row, decoded(*anybodys[:4]))
@@ -147,12 +147,12 @@ class PostgresRouteReader:
         except (StoreError, *SERVER_FAULTS):
             return STORE_FAILED, None
 
-    async def _peek_at(self, capped: Capped, number: str, caller: str, unix_s: float) -> list[int]:
+    async def _peek_at(self, capped: Capped, number: str, caller_hash: bytes, unix_s: float) -> list[int]:
         """The calls counted towards each cap."""
         assert self._pool is not None
         if not capped.caps:
             return []
-        key = _KEYS[capped.name](self._sealer, number, caller)
+        key = _KEYS[capped.name](number_key(self._sealer, number), caller_hash)
         return list(await self._pool.fetchrow(peek_statement(capped.caps), key, int(unix_s * 1000)))
 
     async def give_back(self, counted: Counted) -> None:
@@ -207,13 +207,13 @@ def _statement(counting: Counting | None, *, filing: bool) -> str:
 FEW: Final = 100  # calls; caps above that count in slices
 SLICES: Final = 32  # per shortest window
 MOST_SLICES: Final = 512  # per key
-# How far a node's clock may be behind the server's. Older calls are counted in call_index, by the clocks of nodes.
+# How far a node's clock may be behind the server's. Older calls are counted in record_index, by the clocks of nodes.
 _CLOCKS_MS: Final = 5_000
 _MEMORY_MS: Final = 1_000 * MEMORY_S
 _KEPT_MS: Final = 2 * _MEMORY_MS  # how long an idle row is kept
 # The statement found no binding in force: if the call policy found one all the same, the call must be refused.
 _NOT_COUNTED: Final = Counted((), STORE_FAILED)
-SWEPT: Final = 256  # parts of the table, by the first byte of a hash
+SWEPT: Final = 256  # parts of the table, by the first bits of a key
 
 # $3 is the time of the call by the node's clock, against which bindings expire. At most one row.
 _CANDIDATE: Final = """
@@ -230,13 +230,13 @@ candidate AS MATERIALIZED (
 _LEFT: Final = """,
         least({caps}) AS {name}_left"""
 _LEFT_BY: Final = """{most} - (
-            SELECT count(*) FROM call_index
+            SELECT count(*) FROM record_index
             WHERE key = {key} AND at > $3::bigint - {window_ms} AND at <= $3::bigint - {memory_ms})"""
 # Only the differences of `granted` and `before` matter, so a row may start at any number: it starts at `left`.
 _COUNTED: Final = """
 {name} AS (
     INSERT INTO frequency AS was (key, granted, begun, before)
-    SELECT {key}, {left} + 1, ARRAY[at], ARRAY[CAST({left} AS bigint)] FROM candidate WHERE {first}
+    SELECT int8send({key}), {left} + 1, ARRAY[at], ARRAY[CAST({left} AS bigint)] FROM candidate WHERE {first}
     ON CONFLICT (key) DO UPDATE SET
         granted = was.granted + 1,
         begun = CASE WHEN {same} THEN was.begun ELSE (was.begun || excluded.begun){kept} END,
@@ -252,10 +252,11 @@ _SINCE: Final = "was.granted - coalesce(was.before[width_bucket(excluded.begun[1
 # $1: the key; $2: the time of the call by the node's clock. One column for each cap.
 _PEEK: Final = """
 SELECT {counts} FROM (SELECT CAST(extract(epoch FROM now()) * 1000 AS bigint) AS at) AS clock
-LEFT JOIN frequency AS was ON was.key = $1 AND $2::bigint > 0
+LEFT JOIN frequency AS was ON was.key = int8send($1::bigint) AND $2::bigint > 0
 """
 _EARLIER: Final = """
-(SELECT count(*) FROM call_index WHERE key = $1 AND at > $2::bigint - {window_ms} AND at <= $2::bigint - {memory_ms})
+(SELECT count(*) FROM record_index
+    WHERE key = $1::bigint AND at > $2::bigint - {window_ms} AND at <= $2::bigint - {memory_ms})
 """
 # $1: the key; $2: the slice of the count.
 GIVE_BACK: Final = """
@@ -264,7 +265,7 @@ UPDATE frequency SET
     before = ARRAY(
         SELECT calls - CAST(at > $2 AS integer)
         FROM unnest(begun, before) WITH ORDINALITY AS slice (at, calls, place) ORDER BY place)
-WHERE key = $1
+WHERE key = int8send($1::bigint)
 """
 # $1 and $2: the first key, and the end of the range. Waits for no look-up, and blocks none for long.
 SWEEP: Final = f"""
@@ -300,20 +301,20 @@ class Counting:
         self.columns = ", ".join(["(SELECT at FROM candidate)", *(f"(SELECT slice FROM {name})" for name in names)])
         left, tables = "", ""
         for place, capped in enumerate(self._capped):
-            key = f"${4 + place}"
+            key = f"${4 + place}::bigint"
             left += _left(capped, key)
             tables += f",{counting_part(capped, key, *names[:place])}"
         self.tables = _CANDIDATE.format(left=left, no_calls=NO_CALLS) + tables
 
-    def keys(self, sealer: Sealer, number: str, caller: str) -> list[bytes]:
+    def keys(self, sealer: Sealer, number: str, caller_hash: bytes) -> list[int]:
         """The keys under which a call is counted."""
-        return [_KEYS[capped.name](sealer, number, caller) for capped in self._capped]
+        return [_KEYS[capped.name](number_key(sealer, number), caller_hash) for capped in self._capped]
 
-    def read(self, columns: Sequence[int | None], keys: Sequence[bytes]) -> Counted:
+    def read(self, columns: Sequence[int | None], keys: Sequence[int]) -> Counted:
         """Decode the columns."""
         if columns[0] is None:
             return _NOT_COUNTED
-        under: list[tuple[bytes, int]] = []
+        under: list[tuple[int, int]] = []
         for capped, key, slice_ms in zip(self._capped, keys, columns[1:], strict=True):
             if slice_ms is None:
                 return Counted(under, capped.over)
@@ -330,9 +331,9 @@ def capped_by(rules: Rules) -> tuple[Capped, Capped]:
     )
 
 
-_KEYS: Final[dict[str, Callable[[Sealer, str, str], bytes]]] = {
+_KEYS: Final[dict[str, Callable[[int, bytes], int]]] = {
     "by_caller": pair_key,
-    "by_number": lambda sealer, number, caller: number_key(sealer, number),
+    "by_number": lambda number_key, caller_hash: number_key,
 }
 
 
@@ -396,4 +397,4 @@ def sweep_parts() -> Iterator[tuple[bytes, bytes]]:
     """The key ranges for `SWEEP`, through the whole table again and again."""
     while True:
         for part in range(SWEPT):
-            yield bytes([1, part]), bytes([1, part + 1]) if part + 1 < SWEPT else bytes([2])
+            yield (part << 7).to_bytes(2), (part + 1 << 7).to_bytes(2)

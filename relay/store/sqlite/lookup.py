@@ -29,7 +29,7 @@ CALM_LOOKS: Final = 30  # checks without an error until an outage is over: parts
 # Returning a column costs the sqlite3 module as much as finding it, so most are returned as one JSON array.
 # "+" keeps SQLite from using an index.
 _SYNTAX: Final = Syntax(SQLITE, "?1", "?2", "(SELECT 1)", "?3", "+")
-_COUNT: Final = "(SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
+_COUNT: Final = "(SELECT count(*) FROM record_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
 _NEWEST_FIRST: Final = f"{SELECT} ORDER BY chain_seq DESC"
 
 
@@ -67,7 +67,7 @@ class RouteReader:
         caller_hash = self._sealer.lookup_hash(caller)
         if self._displaced is not None:
             return STORE_FAILED
-        counted = self._opener.counted(number, caller, unix_s)
+        counted = self._opener.counted(number, caller_hash, unix_s)
         try:
             row = self._row((number, caller_hash, caller_hash, *counted))
             if not decides(row, unix_s):

@@ -17,11 +17,11 @@ from relay.store.database import connect, connect_reader
 from relay.store.journal.journal import Batch, Journal
 from relay.store.journal.queue import MAX_BATCH
 from relay.store.journal.rows import LiveCall, event_rows, open_caller, open_event
-from relay.store.record_rows import INDEX_CURSOR, SET_CURSOR, add_index, index_rows
+from relay.store.record_index import CURSOR, SET_CURSOR, add_index
 from relay.store.records import Wanted, read_all, verify_records
 from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
-from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
+from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put, rows_of
 
 
 async def test_acknowledged_record_is_durable(disk: Disk) -> None:
@@ -239,8 +239,8 @@ async def test_live_row_put_back_after_the_end_is_reported_and_not_restored(disk
     with closing(connect(disk.path)) as thief:
         thief.execute("INSERT INTO live_call VALUES (?, ?, ?)", copied)
         if is_indexed:
-            add_index(thief, index_rows(disk.sealer, ended_record("c1"), 1))
-            thief.execute(SET_CURSOR, (INDEX_CURSOR, 1))
+            add_index(thief, rows_of(disk.sealer, ended_record("c1"), 1))
+            thief.execute(SET_CURSOR, (CURSOR, 1))
     async with opened(disk, reported) as journal:
         assert journal.live() == [(live_record("c2"), b"dialogs c2")]
         assert journal.live() == [(live_record("c2"), b"dialogs c2")]
@@ -255,9 +255,9 @@ async def test_record_of_another_call_or_an_altered_one_ends_no_call(disk: Disk)
             journal.queue.append(Commit(0, commit, b"" if commit.ended_at is None else None), Waiter())
     with closing(connect(disk.path)) as thief:
         for seq, call in enumerate(("c1", "c2"), 1):
-            add_index(thief, index_rows(disk.sealer, ended_record(call), seq))
+            add_index(thief, rows_of(disk.sealer, ended_record(call), seq))
         thief.execute("UPDATE call_record SET call_id = 'c2' WHERE call_id = 'c4'")
-        thief.execute(SET_CURSOR, (INDEX_CURSOR, 0))
+        thief.execute(SET_CURSOR, (CURSOR, 0))
     async with opened(disk, reported) as journal:
         assert [call.record.call_id for call in journal.live()] == ["c1", "c2"]
     assert reported == []

@@ -26,7 +26,7 @@ from relay.postgres_look_ups import SWEEP_EACH, PostgresLookUps
 from relay.store.connection import Connection, PostgresServer
 from relay.store.numbers import set_locks
 from relay.store.postgres.lookup import FEW, SWEPT, Capped, PostgresRouteReader, counting_part, slice_ms_of
-from relay.store.record_rows import add_index, number_key, pair_key
+from relay.store.record_index import add_index, number_key, pair_key
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
@@ -78,7 +78,7 @@ async def test_a_peek_sees_the_counts_that_the_next_look_up_compares_and_counts_
     await reader.open()
     with closing(reader), closing(postgres.connect(place)) as other:
         now_ms = int(other.execute("SELECT extract(epoch FROM now()) * 1000").fetchone()[0])
-        add_index(other, [(pair_key(sealer, X, A), now_ms - 3_600_000, 1)])
+        add_index(other, [(key_of_pair(sealer, X, A), now_ms - 3_600_000, 1)])
         for granted in range(4):
             for _ in range(2):
                 found, counts = await reader.peek(X, A, now_ms / 1000, rules)
@@ -173,8 +173,8 @@ class Store(NamedTuple):
     def one(self, query: str, *values: object) -> Any:
         return self.connection.execute(query, values).fetchone()
 
-    def keys(self) -> set[bytes]:
-        return {bytes(key) for (key,) in self.connection.execute("SELECT key FROM frequency").fetchall()}
+    def keys(self) -> set[int]:
+        return {int.from_bytes(key) for (key,) in self.connection.execute("SELECT key FROM frequency").fetchall()}
 
     def let_pass(self, ms: int) -> None:
         """Move all counted calls into the past, by `ms`."""
@@ -346,7 +346,7 @@ async def test_call_refused_by_the_cap_of_a_number_is_not_counted_for_the_caller
             "granted",
             "frequency_number",
         ]
-        key = pair_key(store.sealer, X, CALLERS[1])
+        key = key_of_pair(store.sealer, X, CALLERS[1]).to_bytes(8)
         await until(lambda: store.one("SELECT granted FROM frequency WHERE key = ?", key) == (0,))
 
 
@@ -375,7 +375,7 @@ async def test_long_windows_add_the_calls_in_the_index(store: Store) -> None:
     ago_ms = {"beyond": 86_401_000, "within": 3_600_000, "of late": 60_000}
     for record, (key, ago) in enumerate(
         (key, ago)
-        for key in (pair_key(store.sealer, X, CALLERS[0]), number_key(store.sealer, X))
+        for key in (key_of_pair(store.sealer, X, CALLERS[0]), number_key(store.sealer, X))
         for ago in ago_ms.values()
     ):
         add_index(store.connection, [(key, NOW_MS - ago, record)])
@@ -417,8 +417,12 @@ async def test_expired_rows_are_deleted(store: Store) -> None:
         assert await node.call(Y) == "granted"
         for _ in range(SWEPT * SWEEP_EACH):
             node.look_ups.look()
-        kept = {pair_key(store.sealer, Y, A), number_key(store.sealer, Y)}
+        kept = {key_of_pair(store.sealer, Y, A), number_key(store.sealer, Y)}
         await until(lambda: store.keys() == kept)
+
+
+def key_of_pair(sealer: Sealer, number: str, caller: str) -> int:
+    return pair_key(number_key(sealer, number), sealer.lookup_hash(caller))
 
 
 async def grants(place: PostgresServer, caps: Sequence[Cap], times: Sequence[int]) -> list[bool]:
@@ -427,7 +431,7 @@ async def grants(place: PostgresServer, caps: Sequence[Cap], times: Sequence[int
     statement = f"WITH candidate AS (SELECT CAST($1 AS bigint) AS at), {part} SELECT slice FROM by_number"
     connection = await asyncpg.connect(place.url)
     try:
-        return [await connection.fetchval(statement, at, b"\x01key") is not None for at in times]
+        return [await connection.fetchval(statement, at, 7) is not None for at in times]
     finally:
         await connection.close()
 
