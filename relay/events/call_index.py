@@ -51,7 +51,13 @@ class CallIndex:
         self.cursor, self.followed = cursor, followed
 
     def add(self, rows: Sequence[IndexRow], records: int, cursor: int) -> None:
-        """Add the rows of further records. Nothing is written yet."""
+        """Add the rows of further records. Nothing is written yet.
+
+        While the index is behind, they are dropped: it comes to their records later.
+        """
+        if self.is_behind:
+            self.followed = cursor
+            return
         self._rows += rows
         self._records += records
         self.cursor = self.followed = cursor

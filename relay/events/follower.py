@@ -220,8 +220,6 @@ class Follower:
         stretch = _Stretch(begin, begin[1], listening)
         if self._index.cursor != stretch.record_cursor:
             self._read_unindexed(connection, stretch.record_cursor)
-            if self._index.is_behind:
-                return stretch
         stretch.record_cursor = min(stretch.record_cursor, max(connection.execute(_LAST).fetchone()))
         events = event_rows(connection, stretch.most)
         for event in events:
@@ -254,7 +252,8 @@ class Follower:
     def _read_unindexed(self, connection: Connection, until: int) -> None:
         """Read the records that another process has followed, but not added to the index: not all at once.
 
-        After a kill they are few. If someone has set the index's cursor back to 0, they are all records of the store.
+        After a kill they are few. At the first start of this version they are all records of the store, or if someone
+        has set the index's cursor back; new ones are followed meanwhile.
         """
         found: list[IndexRow] = []
         (indexed,) = connection.execute(SELECT_CURSOR).fetchone()

@@ -90,7 +90,7 @@ class BindingContext(NamedTuple):
 class Counted(NamedTuple):
     """The counts towards frequency caps that a shared store made during the look-up."""
 
-    under: Sequence[tuple[int, int]]  # (key, time slice) counted for this call; undone if it is not granted
+    under: Sequence[tuple[bytes, int]]  # (key, time slice) counted for this call; undone if it is not granted
     over: Refusal | None  # the refusal of an exceeded cap
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from relay.errors import StoreError
+from relay.errors import Refused, StoreError
 from relay.model.call import CallRecord, Kind
 from relay.privacy.records import Value
 from relay.reports.wav import survey
@@ -22,7 +22,7 @@ from relay.store.recordings import (
     kept_recordings,
     open_file,
 )
-from relay.store.records import Found, Position, Wanted, find_live_call, read_page
+from relay.store.records import Found, Position, Wanted, find_live_call, is_indexed, needs_index, read_page
 from relay.store.sealing.sealer import Sealer
 
 NOT_TAKEN: Final[dict[str, Value]] = dict.fromkeys(("recording_ms", "recording_sha256", "recording_purged_at"))
@@ -129,7 +129,12 @@ class CallPage(NamedTuple):
 def search(
     connection: Connection, sealer: Sealer, query: CallQuery, after: Position | None = None, limit: int = 50
 ) -> CallPage:
-    """Return a page of ended calls, newest first. Raises StoreError if a record was altered."""
+    """Return a page of ended calls, newest first. Raises StoreError if a record was altered.
+
+    Raises Refused while the index that it needs is far behind, as at the first start of a version that makes it anew.
+    """
+    if needs_index(query.wanted) and not is_indexed(connection):
+        raise Refused("store_busy", "", "the index of calls is being made: try again in a minute")
     items: list[CallRecord] = []
     examined, size = 0, limit
     while True:

@@ -44,6 +44,7 @@ T = TypeVar("T")
 
 CHUNK = 500  # rows per unit of work
 RECORDS_CHUNK = 50  # records per unit of work: each record's index rows are on pages of their own
+INDEX_CHUNK = 2_000  # rows of an index per unit of work, neighbours
 FILES_CHUNK = 10  # files per unit of work: deleting a large file takes milliseconds
 DAY_MS = 86_400_000
 HALF_YEAR_MS = 184 * DAY_MS  # the longest six months
@@ -104,6 +105,7 @@ def purge(
         sweep.all(purge_businesses, before.businesses),
         _purge_recordings(sweep, kept_in, before.recordings),
     )
+    sweep.all(purge_previous_index, None, INDEX_CHUNK)
     writer.run(actor, lambda unit: unit.audit("purge.end", "store", details=purged._asdict()))
     return purged
 
@@ -176,7 +178,6 @@ def _purge_uncounted(sweep: _Sweep, before: _Before, now_ms: int) -> None:
     sweep.all(purge_events, before.records)
     sweep.all(purge_complaints, day)
     sweep.all(forget_recordings, before.records)
-    sweep.all(purge_previous_index, None)
 
 
 def _purge_recordings(sweep: _Sweep, kept_in: Path, before_ms: int) -> int:

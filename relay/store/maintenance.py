@@ -33,16 +33,7 @@ from relay.store.groups import SEALED_ENTRIES, SEALED_GROUPS, SEALED_MEMBERS, SE
 from relay.store.hooks import SEALED_HOOKS
 from relay.store.journal.rows import SEALED_CALLERS
 from relay.store.keys import SEALED_KEYS
-from relay.store.record_index import (
-    CURSOR,
-    DELETE,
-    FOLLOWED,
-    PREVIOUS_CURSOR,
-    SET_CURSOR,
-    IndexRow,
-    followed,
-    index_rows,
-)
+from relay.store.record_index import CURSOR, DELETE, PREVIOUS_CURSOR, IndexRow, index_rows
 from relay.store.record_rows import COLUMNS, SELECT
 from relay.store.records import LAST_MS, follow
 from relay.store.sealing.keys import follow_key, sealing_keys
@@ -103,8 +94,12 @@ DELETE FROM outbox WHERE seq IN (
     WHERE webhook.disabled_at < ?1
     LIMIT ?2)
 """
-_PREVIOUS_INDEX = """
-DELETE FROM call_index WHERE (key, at, record) IN (SELECT key, at, record FROM call_index LIMIT ?)
+# Once a follower of this version has come further than one of the previous version, which may still run.
+_PREVIOUS_INDEX = f"""
+DELETE FROM call_index WHERE (key, at, record) IN (
+    SELECT key, at, record FROM call_index
+    WHERE (SELECT at FROM cursor WHERE name = '{CURSOR}') >= (SELECT at FROM cursor WHERE name = '{PREVIOUS_CURSOR}')
+    LIMIT ?)
 """
 _MEMBERS = """
 DELETE FROM past_member WHERE (group_id, hash, added_at) IN
@@ -186,12 +181,8 @@ def purge_events(unit: UnitOfWork, before_ms: int, most: int) -> int:
 
 
 def purge_previous_index(unit: UnitOfWork, _: object, most: int) -> int:
-    """Delete rows of the index that the previous version uses. If that version comes back, it adds all of them anew."""
-    deleted = unit.connection.execute(_PREVIOUS_INDEX, (most,)).rowcount
-    if deleted:
-        unit.connection.execute(SET_CURSOR, (FOLLOWED, followed(unit.connection)))
-        unit.connection.execute(SET_CURSOR, (PREVIOUS_CURSOR, 0))
-    return deleted
+    """Delete rows of the index of the previous version."""
+    return unit.connection.execute(_PREVIOUS_INDEX, (most,)).rowcount
 
 
 def purge_complaints(unit: UnitOfWork, before_day: str, most: int) -> int:

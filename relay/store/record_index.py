@@ -6,14 +6,15 @@ look-up counts in them.
 
 A row is (key, received_at, chain_seq). A key is a signed number of 64 bits:
 
-    0, 40 bits of a 700 number, 22 bits    number_key, pair_keys, beside_key: by the last bits
-    01, 40 bits of a hash, 22 bits         the same of a number dialled that is no 700 number
-    10, 62 bits of a keyed hash            beside_key of any other number; order_key, business_key
-    11, 60 bits of a call_id               call_key
+    00, 40 bits of a 700 number, 22 bits    number_key, beside_key
+    01, 62 bits of a keyed hash             number_key of a number dialled that is no 700 number
+    10, 62 bits of a keyed hash             beside_key of such a number; order_key, business_key
+    11, 60 bits of a call_id                call_key
 
-The rows of one number are on one page, those of one time too, so that a call writes to few pages. Hashes are keyed:
-without the key file no real number can be read from a key, or tried. Two things with one key are not expected within
-the life of a store, but change little: a search ends in an error instead of the records of another number.
+A pair_key has the first 26 bits of its number_key, and 38 that also depend on the caller. So the rows of one number lie
+together, as do those of one time: a call writes to few pages. Hashes are keyed: without the key file no real number
+can be read from a key, or tried. Should two things ever have one key, a search ends in an error instead of another's
+records, and a cap counts one call too many.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ SELECT_CURSOR: Final = f"SELECT coalesce((SELECT at FROM cursor WHERE name = '{C
 
 _FOLLOWED: Final = f"SELECT coalesce(max(at), 0) FROM cursor WHERE name IN ('{FOLLOWED}', '{PREVIOUS_CURSOR}')"
 
-_LOW_BITS: Final = 22
-_BESIDE: Final = (1 << _LOW_BITS) - 1  # low bits of beside_key; those of number_key are 0
+_BESIDE: Final = (1 << 22) - 1  # last bits of beside_key; those of number_key are 0
 _SPREAD: Final = 0x9E3779B97F  # odd: a product modulo 2^40 is another for each number
+_38_BITS: Final = (1 << 38) - 1
 _40_BITS: Final = (1 << 40) - 1
 _60_BITS: Final = (1 << 60) - 1
 _NO_700: Final = 1 << 62
@@ -56,12 +57,13 @@ def number_key(sealer: Sealer, number: str) -> int:
     """A granted call to this number (frequency caps, searches)."""
     if is_700(number):
         return _key_of_700(number)
-    return _NO_700 + (int.from_bytes(sealer.lookup_hash(number)[1:6]) << _LOW_BITS)
+    return _NO_700 + _62_bits(sealer.lookup_hash(number))
 
 
 def pair_key(number_key: int, caller_hash: bytes) -> int:
     """A granted call of this caller to the number (frequency caps)."""
-    return number_key + 1 + int.from_bytes(caller_hash[-3:]) % (_BESIDE - 1)
+    last = number_key + int.from_bytes(caller_hash[-5:])
+    return number_key - (number_key & _38_BITS) + (last & _38_BITS)
 
 
 def beside_key(sealer: Sealer, number: str) -> int:
@@ -70,12 +72,12 @@ def beside_key(sealer: Sealer, number: str) -> int:
 
 
 def order_key(sealer: Sealer, order_id: str) -> int:
-    return _key_of_hash(sealer.lookup_hash(f"order {order_id}"))
+    return _HASHED + _62_bits(sealer.lookup_hash(f"order {order_id}"))
 
 
 @lru_cache(maxsize=256)
 def business_key(sealer: Sealer, business: str) -> int:
-    return _key_of_hash(sealer.lookup_hash(f"business {business}"))
+    return _HASHED + _62_bits(sealer.lookup_hash(f"business {business}"))
 
 
 def call_key(call_id: str) -> int:
@@ -97,9 +99,9 @@ def index_rows(sealer: Sealer, stored: StoredRecord) -> list[IndexRow]:
         keys.update((key, pair_key(key, stored.caller_hash)))
     if record.number_shown and record.number_shown != dialled:
         keys.add(beside_key(sealer, record.number_shown))
-    if record.caller:
+    if record.caller and record.caller != dialled:
         keys.add(_beside_key(record.caller, stored.caller_hash))
-    if record.callee and stored.callee_hash:
+    if record.callee and record.callee != dialled and stored.callee_hash:
         keys.add(_beside_key(record.callee, stored.callee_hash))
     if record.order_id:
         keys.add(order_key(sealer, record.order_id))
@@ -120,12 +122,12 @@ def add_index(connection: Connection, rows: Sequence[IndexRow]) -> None:
 
 
 def _key_of_700(number: str) -> int:
-    return (int(number[3:]) * _SPREAD & _40_BITS) << _LOW_BITS
-
-
-def _key_of_hash(lookup_hash: bytes) -> int:
-    return _HASHED + (int.from_bytes(lookup_hash[1:9]) >> 2)
+    return (int(number[3:]) * _SPREAD & _40_BITS) << 22
 
 
 def _beside_key(number: str, lookup_hash: bytes) -> int:
-    return _key_of_700(number) + _BESIDE if is_700(number) else _key_of_hash(lookup_hash)
+    return _key_of_700(number) + _BESIDE if is_700(number) else _HASHED + _62_bits(lookup_hash)
+
+
+def _62_bits(lookup_hash: bytes) -> int:
+    return int.from_bytes(lookup_hash[1:9]) >> 2

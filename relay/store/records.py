@@ -284,7 +284,7 @@ def read_stored(
 
     If the index is far behind, as without a follower, all records of the time span are read instead.
     """
-    indexed = _is_indexed(connection)
+    indexed = is_indexed(connection)
     after: Position | None = None
     while True:
         if indexed:
@@ -297,7 +297,12 @@ def read_stored(
         after = found[-1].position
 
 
-def _is_indexed(connection: Connection) -> bool:
+def needs_index(wanted: Wanted) -> bool:
+    """Whether `read_page` uses the index: for all but a time alone."""
+    return wanted._replace(since_ms=0, until_ms=LAST_MS) != Wanted()
+
+
+def is_indexed(connection: Connection) -> bool:
     """Whether the index is complete enough to be worth using."""
     (unread,) = connection.execute(_COUNT_UNREAD).fetchone()
     return bool(unread <= _MOST_UNREAD)

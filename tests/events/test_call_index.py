@@ -101,7 +101,7 @@ async def test_a_failed_write_is_repeated_as_a_whole(
     monkeypatch.setattr(module, "SLICE_S", 0.0)
     monkeypatch.setattr(module, "_PART", 4)
     index = CallIndex(writer, lambda: 0.0)
-    index.add(expected(shop), 5, 5)
+    index.begin(expected(shop), 5, 5, 5)
     shop.run(lambda unit: unit.connection.execute(SET_CURSOR, (FOLLOWED, 5)))
     wrote: list[int] = []
 
@@ -144,25 +144,28 @@ async def test_no_call_is_found_twice_while_its_rows_are_written(
 
 
 @pytest.mark.parametrize("is_finishing", [False, True])
-async def test_a_cursor_that_was_set_back_is_caught_up_in_steps(
+async def test_an_index_that_is_behind_catches_up_in_steps_while_new_calls_have_their_events(
     shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch, is_finishing: bool
 ) -> None:
+    """At the first start of this version, or if someone has set its cursor back."""
+    hook = shop.hook()
     monkeypatch.setattr(module, "MOST_WAITING", 2)
     monkeypatch.setattr("relay.events.follower.MOST_WAITING", 2)
     await shop.record(*CALLS[:4])
     shop.run(lambda unit: unit.connection.executemany(SET_CURSOR, [(FOLLOWED, 4), (CURSOR, 0)]))
     await shop.record(CALLS[4])
     follower = a_follower(shop, writer, lambda: 0.0)
-    if is_finishing:
-        follower.finish()
-        await follower.run()
-    else:
+    if not is_finishing:
         found = []
         for _ in range(3):
             await follower.step()
             found.append(len({row[2] for row in rows(shop)}))
-        assert found == [0, 2, 5]
+            assert [event.event_id for event in shop.waiting(hook)] == ["c5.ended"]
+        assert found == [0, 2, 4]
+    follower.finish()
+    await follower.run()
     assert follower.statistics()["records_followed"] == 1
+    assert dict(shop.rows("SELECT * FROM cursor")) == {"record_index": 5, "followed": 5}
     assert rows(shop) == expected(shop)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relay.errors import Refused
 from relay.model.call import CallRecord
 from relay.reports.recordings import CallQuery, find_call, search
 from relay.store.journal.rows import PUT, LiveCall, live_row, open_live
@@ -82,6 +83,20 @@ def test_a_small_page_does_not_open_all_unindexed_records_for_each_record(
     monkeypatch.setattr("relay.store.records.open_row", counted)
     assert all_pages(shelf, CallQuery(Wanted(business="default"), "busy"), 1) == ["c1"]
     assert opened <= 4 * 40
+
+
+def test_a_search_is_refused_while_the_index_is_far_behind(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would open all records of the store, for each page and business user."""
+    monkeypatch.setattr("relay.store.records._MOST_UNREAD", 3)
+    shelf.add(*CALLS)
+    shelf.follow(len(CALLS) - 3)
+    theirs = CallQuery(Wanted(business="default"))
+    assert search(shelf.connection, shelf.sealer, theirs).items
+    shelf.follow(len(CALLS) - 4)
+    with pytest.raises(Refused) as refused:
+        search(shelf.connection, shelf.sealer, theirs)
+    assert refused.value.kind == "store_busy"
+    assert search(shelf.connection, shelf.sealer, CallQuery(Wanted(since_ms=1))).items
 
 
 def test_a_live_and_an_ended_call_are_found_by_id(shelf: Shelf) -> None:

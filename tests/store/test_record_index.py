@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from relay.model.call import record_id
+from relay.model.numbers import is_700
 from relay.store.record_index import (
     beside_key,
     business_key,
@@ -26,7 +27,7 @@ OLD_X = "95013"  # an old middle number
 LINES = 10**12
 NUMBERS_700 = st.integers(0, LINES - 1).map(lambda line: f"700{line:012d}")
 NUMBERS = st.one_of(st.just(""), st.integers(100, 10**15 - 1).map(str), NUMBERS_700)
-PAGE = 1 << 22  # keys of one number
+NEAR = 1 << 38  # keys of one number and its callers, and of few other numbers
 
 
 def keys(**changes: object) -> set[int]:
@@ -63,6 +64,26 @@ def test_anonymous_caller_is_not_indexed_as_a_party() -> None:
     assert keys(caller="", callee=None) == {*COMMON, pair(X, ""), number_key(SEALER, X)}
 
 
+def test_forwarded_call_is_indexed_once_for_its_callee_who_was_dialled() -> None:
+    """A search joins the rows of a number and those beside it."""
+    forwarded = keys(number_dialled=B, callee=B, number_shown=None, caller=A)
+    assert forwarded == {*COMMON, beside_key(SEALER, A), pair(B, A), number_key(SEALER, B)}
+
+
+@given(st.binary(min_size=17, max_size=17), st.binary(min_size=17, max_size=17))
+def test_callers_of_one_number_have_different_pairs(one: bytes, other: bytes) -> None:
+    assume(one[-5:] != other[-5:])
+    for number in (X, OLD_X):
+        key = number_key(SEALER, number)
+        assert pair_key(key, one) != pair_key(key, other)
+
+
+@given(NUMBERS_700, NUMBERS_700, st.binary(min_size=17, max_size=17))
+def test_numbers_that_one_caller_called_have_different_pairs(one: str, other: str, caller_hash: bytes) -> None:
+    assume(one != other)
+    assert pair_key(number_key(SEALER, one), caller_hash) != pair_key(number_key(SEALER, other), caller_hash)
+
+
 def test_call_to_an_old_middle_number_counts_for_it() -> None:
     dialled = keys(number_dialled=OLD_X, number_shown=OLD_X)
     assert dialled == {*COMMON, *PARTIES, pair(OLD_X, A), number_key(SEALER, OLD_X)}
@@ -81,13 +102,14 @@ def test_different_numbers_have_different_keys_of_64_bits(one: str, other: str) 
     ]
     assert len(set(found)) == len(found)
     assert all(-(1 << 63) <= key < 1 << 63 for key in found)
+    assert all((number_key(SEALER, number) < 1 << 62) == is_700(number) for number in (one, other))
 
 
 @given(NUMBERS_700, NUMBERS)
 def test_rows_of_one_number_lie_together(number: str, caller: str) -> None:
-    first, last = number_key(SEALER, number), beside_key(SEALER, number)
-    assert first < pair(number, caller) < last < first + PAGE
-    assert first % PAGE == 0
+    keys = number_key(SEALER, number), pair(number, caller), beside_key(SEALER, number)
+    assert len({key // NEAR for key in keys}) == 1
+    assert len(set(keys)) == 3
 
 
 @given(st.integers(0, LINES - 1), st.integers(0, LINES - 1))

@@ -19,6 +19,7 @@ from relay.model.call import CallRecord
 from relay.model.numbers import normalise_party
 from relay.net.control import ControlClient, control_path
 from relay.store.database import connect_reader, open_store
+from relay.store.record_index import CURSOR
 from tests.interop.conftest import running_relay
 from tests.story.calls import Ends, call, refused
 from tests.support.addresses import RELAY, STRANGER, free
@@ -349,7 +350,7 @@ def _earlier(n: int, at_ms: int, dialled: str) -> CallRecord:
 def _indexed(relay: RelayProcess) -> int:
     with closing(connect_reader(relay.folder / "relay.db")) as connection:
         cursors: dict[str, int] = dict(connection.execute("SELECT name, at FROM cursor").fetchall())
-    return cursors.get("call_record", 0)
+    return cursors.get(CURSOR, 0)
 
 
 # -- signs of fraud

@@ -8,7 +8,7 @@ from pathlib import Path
 from relay.model.call import CallRecord
 from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head
 from relay.store.database import connect
-from relay.store.record_index import add_index
+from relay.store.record_index import CURSOR, FOLLOWED, SET_CURSOR, add_index
 from relay.store.record_rows import INSERT, insert, row_of
 from relay.store.sealing.sealer import Sealer
 from tests.support.stored import NOW_MS, ended_record, rows_of
@@ -36,7 +36,7 @@ class Shelf:
         last = len(self.records) if to is None else to
         for seq in range(1, last + 1):
             add_index(self.connection, rows_of(self.sealer, self.records[seq - 1], seq))
-        self.connection.execute("INSERT OR REPLACE INTO cursor VALUES ('record_index', ?)", (last,))
+        self.connection.executemany(SET_CURSOR, [(FOLLOWED, last), (CURSOR, last)])
 
 
 def call(n: int, **changes: object) -> CallRecord:

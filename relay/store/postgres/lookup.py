@@ -8,7 +8,7 @@ Refusal.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -97,7 +97,7 @@ class PostgresRouteReader:
         revision = self._opener.revision
         try:
             async with asyncio.timeout(patience_s):
-                own, anybodys, counted = await self._ask(number, caller_hash, unix_s)
+                own, anybodys, counted = await self._ask(number, caller, caller_hash, unix_s)
             row = decoded(*own[:4])
             if not decides(row, unix_s):
                 row = fallback(row, decoded(*anybodys[:4]))
@@ -113,7 +113,7 @@ class PostgresRouteReader:
         return found
 
     async def _ask(
-        self, number: str, caller_hash: bytes, unix_s: float
+        self, number: str, caller: str, caller_hash: bytes, unix_s: float
     ) -> tuple[asyncpg.Record, asyncpg.Record, Counted | None]:
         """The row of the caller's own route, the row of the route for any caller, and the counts."""
         assert self._pool is not None  # open() made it
@@ -123,8 +123,9 @@ class PostgresRouteReader:
                 own, anybodys = await self._pool.fetch(statement, number, caller_hash)
                 counted = None
             else:
-                keys = counting.keys(self._sealer, number, caller_hash)
-                own, anybodys = await self._pool.fetch(statement, number, caller_hash, int(unix_s * 1000), *keys)
+                keys = counting.keys(self._sealer, number, caller)
+                more = counting.index_keys(self._sealer, number, caller_hash)
+                own, anybodys = await self._pool.fetch(statement, number, caller_hash, int(unix_s * 1000), *keys, *more)
                 counted = counting.read(own[-counting.width :], keys)
             if statement is self._statement:  # else the rules have changed meanwhile, and the columns with them
                 return own, anybodys, counted
@@ -139,7 +140,7 @@ class PostgresRouteReader:
             async with asyncio.timeout(PATIENCE_S):
                 query = _statement(None, filing=rules.filing_required)
                 own, anybodys = await self._pool.fetch(query, number, caller_hash)
-                counts = [await self._peek_at(capped, number, caller_hash, unix_s) for capped in capped_by(rules)]
+                counts = [await self._peek_at(capped, number, caller, unix_s) for capped in capped_by(rules)]
             row = decoded(*own[:4])
             if not decides(row, unix_s):
                 row = fallback(row, decoded(*anybodys[:4]))
@@ -147,13 +148,15 @@ class PostgresRouteReader:
         except (StoreError, *SERVER_FAULTS):
             return STORE_FAILED, None
 
-    async def _peek_at(self, capped: Capped, number: str, caller_hash: bytes, unix_s: float) -> list[int]:
+    async def _peek_at(self, capped: Capped, number: str, caller: str, unix_s: float) -> list[int]:
         """The calls counted towards each cap."""
         assert self._pool is not None
         if not capped.caps:
             return []
-        key = _KEYS[capped.name](number_key(self._sealer, number), caller_hash)
-        return list(await self._pool.fetchrow(peek_statement(capped.caps), key, int(unix_s * 1000)))
+        values: list[object] = [capped.key(self._sealer, number, caller), int(unix_s * 1000)]
+        if capped.long:
+            values.append(capped.index_key(self._sealer, number, self._sealer.lookup_hash(caller)))
+        return list(await self._pool.fetchrow(peek_statement(capped.caps), *values))
 
     async def give_back(self, counted: Counted) -> None:
         """Undo the count of a call that was not granted. If the server fails, it stays counted."""
@@ -213,7 +216,7 @@ _MEMORY_MS: Final = 1_000 * MEMORY_S
 _KEPT_MS: Final = 2 * _MEMORY_MS  # how long an idle row is kept
 # The statement found no binding in force: if the call policy found one all the same, the call must be refused.
 _NOT_COUNTED: Final = Counted((), STORE_FAILED)
-SWEPT: Final = 256  # parts of the table, by the first bits of a key
+SWEPT: Final = 256  # parts of the table, by the first byte of a hash
 
 # $3 is the time of the call by the node's clock, against which bindings expire. At most one row.
 _CANDIDATE: Final = """
@@ -231,12 +234,12 @@ _LEFT: Final = """,
         least({caps}) AS {name}_left"""
 _LEFT_BY: Final = """{most} - (
             SELECT count(*) FROM record_index
-            WHERE key = {key} AND at > $3::bigint - {window_ms} AND at <= $3::bigint - {memory_ms})"""
+            WHERE key = {key}::bigint AND at > $3::bigint - {window_ms} AND at <= $3::bigint - {memory_ms})"""
 # Only the differences of `granted` and `before` matter, so a row may start at any number: it starts at `left`.
 _COUNTED: Final = """
 {name} AS (
     INSERT INTO frequency AS was (key, granted, begun, before)
-    SELECT int8send({key}), {left} + 1, ARRAY[at], ARRAY[CAST({left} AS bigint)] FROM candidate WHERE {first}
+    SELECT {key}, {left} + 1, ARRAY[at], ARRAY[CAST({left} AS bigint)] FROM candidate WHERE {first}
     ON CONFLICT (key) DO UPDATE SET
         granted = was.granted + 1,
         begun = CASE WHEN {same} THEN was.begun ELSE (was.begun || excluded.begun){kept} END,
@@ -249,14 +252,15 @@ _KEPT: Final = "[width_bucket(excluded.begun[1] - {ms}, was.begun) + 1:]"
 # The calls since a time: all except those before the first slice that reaches past it.
 _SINCE: Final = "was.granted - coalesce(was.before[width_bucket(excluded.begun[1] - {ms}, was.begun) + 1], was.granted)"
 
-# $1: the key; $2: the time of the call by the node's clock. One column for each cap.
+# $1: the key; $2: the time of the call by the node's clock; $3, with long caps: the key in the index. One column for
+# each cap.
 _PEEK: Final = """
 SELECT {counts} FROM (SELECT CAST(extract(epoch FROM now()) * 1000 AS bigint) AS at) AS clock
-LEFT JOIN frequency AS was ON was.key = int8send($1::bigint) AND $2::bigint > 0
+LEFT JOIN frequency AS was ON was.key = $1 AND $2::bigint > 0
 """
 _EARLIER: Final = """
 (SELECT count(*) FROM record_index
-    WHERE key = $1::bigint AND at > $2::bigint - {window_ms} AND at <= $2::bigint - {memory_ms})
+    WHERE key = $3::bigint AND at > $2::bigint - {window_ms} AND at <= $2::bigint - {memory_ms})
 """
 # $1: the key; $2: the slice of the count.
 GIVE_BACK: Final = """
@@ -265,7 +269,7 @@ UPDATE frequency SET
     before = ARRAY(
         SELECT calls - CAST(at > $2 AS integer)
         FROM unnest(begun, before) WITH ORDINALITY AS slice (at, calls, place) ORDER BY place)
-WHERE key = int8send($1::bigint)
+WHERE key = $1
 """
 # $1 and $2: the first key, and the end of the range. Waits for no look-up, and blocks none for long.
 SWEEP: Final = f"""
@@ -275,6 +279,9 @@ DELETE FROM frequency WHERE key IN (
         AND begun[cardinality(begun)] < CAST(extract(epoch FROM now()) * 1000 AS bigint) - {_KEPT_MS}
     FOR UPDATE SKIP LOCKED)
 """
+
+
+_BY_CALLER: Final = "by_caller"
 
 
 class Capped(NamedTuple):
@@ -289,32 +296,44 @@ class Capped(NamedTuple):
         """The caps with windows longer than the memory."""
         return [cap for cap in self.caps if cap.window_s > MEMORY_S]
 
+    def key(self, sealer: Sealer, number: str, caller: str) -> bytes:
+        """That of a row of `frequency`."""
+        return sealer.lookup_hash(f"{number} {caller}" if self.name == _BY_CALLER else number)
+
+    def index_key(self, sealer: Sealer, number: str, caller_hash: bytes) -> int:
+        """That of rows of `record_index`."""
+        key = number_key(sealer, number)
+        return pair_key(key, caller_hash) if self.name == _BY_CALLER else key
+
 
 class Counting:
     """The counting part of the look-up statement for the caps of some rules, and the decoding of its columns."""
 
     def __init__(self, rules: Rules) -> None:
-        """The statement takes the time of the call as $3, followed by the result of `keys`."""
+        """The statement takes the time of the call as $3, followed by the results of `keys` and `index_keys`."""
         self._capped = [capped for capped in capped_by(rules) if capped.caps]
         self.width = 1 + len(self._capped)
         names = [capped.name for capped in self._capped]
         self.columns = ", ".join(["(SELECT at FROM candidate)", *(f"(SELECT slice FROM {name})" for name in names)])
-        left, tables = "", ""
-        for place, capped in enumerate(self._capped):
-            key = f"${4 + place}::bigint"
-            left += _left(capped, key)
-            tables += f",{counting_part(capped, key, *names[:place])}"
-        self.tables = _CANDIDATE.format(left=left, no_calls=NO_CALLS) + tables
+        self._long = [capped for capped in self._capped if capped.long]
+        after = 4 + len(self._capped)
+        left = "".join(_left(capped, f"${after + place}") for place, capped in enumerate(self._long))
+        parts = (counting_part(capped, f"${4 + place}", *names[:place]) for place, capped in enumerate(self._capped))
+        self.tables = ",".join((_CANDIDATE.format(left=left, no_calls=NO_CALLS), *parts))
 
-    def keys(self, sealer: Sealer, number: str, caller_hash: bytes) -> list[int]:
+    def keys(self, sealer: Sealer, number: str, caller: str) -> list[bytes]:
         """The keys under which a call is counted."""
-        return [_KEYS[capped.name](number_key(sealer, number), caller_hash) for capped in self._capped]
+        return [capped.key(sealer, number, caller) for capped in self._capped]
 
-    def read(self, columns: Sequence[int | None], keys: Sequence[int]) -> Counted:
+    def index_keys(self, sealer: Sealer, number: str, caller_hash: bytes) -> list[int]:
+        """The keys under which the index has earlier calls."""
+        return [capped.index_key(sealer, number, caller_hash) for capped in self._long]
+
+    def read(self, columns: Sequence[int | None], keys: Sequence[bytes]) -> Counted:
         """Decode the columns."""
         if columns[0] is None:
             return _NOT_COUNTED
-        under: list[tuple[int, int]] = []
+        under: list[tuple[bytes, int]] = []
         for capped, key, slice_ms in zip(self._capped, keys, columns[1:], strict=True):
             if slice_ms is None:
                 return Counted(under, capped.over)
@@ -326,15 +345,9 @@ def capped_by(rules: Rules) -> tuple[Capped, Capped]:
     """The caps by kind of key. All look-ups lock their rows in this order, since the number is counted after the
     caller."""
     return (
-        Capped("by_caller", rules.caller_caps, FREQUENCY_CALLER),
+        Capped(_BY_CALLER, rules.caller_caps, FREQUENCY_CALLER),
         Capped("by_number", rules.number_caps, FREQUENCY_NUMBER),
     )
-
-
-_KEYS: Final[dict[str, Callable[[int, bytes], int]]] = {
-    "by_caller": pair_key,
-    "by_number": lambda number_key, caller_hash: number_key,
-}
 
 
 def _left(capped: Capped, key: str) -> str:
@@ -397,4 +410,4 @@ def sweep_parts() -> Iterator[tuple[bytes, bytes]]:
     """The key ranges for `SWEEP`, through the whole table again and again."""
     while True:
         for part in range(SWEPT):
-            yield (part << 7).to_bytes(2), (part + 1 << 7).to_bytes(2)
+            yield bytes([1, part]), bytes([1, part + 1]) if part + 1 < SWEPT else bytes([2])
