@@ -5,6 +5,7 @@ Independently of the model, no number is given to another party within its cool-
 
 from __future__ import annotations
 
+import atexit
 import copy
 import shutil
 import tempfile
@@ -73,6 +74,7 @@ class Grant(NamedTuple):
 def template() -> Path:
     """A store with numbers, business users and groups, made once and copied."""
     folder = Path(tempfile.mkdtemp(prefix="relay700-model-"))
+    atexit.register(shutil.rmtree, folder)
     sealer = open_store(folder / "relay.db", folder / "relay.key")
     with closing(connect(folder / "relay.db")) as connection, ledger_transaction(connection, sealer, NOW_MS):
         rows = [(number,) for number in NUMBERS]
