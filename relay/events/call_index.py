@@ -62,6 +62,10 @@ class CallIndex:
         self._records += records
         self.cursor = self.followed = cursor
 
+    def is_to_read(self, followed: int) -> bool:
+        """Whether rows are to be read from the store: others have followed records, or it is behind and none wait."""
+        return followed != self.followed or (self.is_behind and not self._records)
+
     @property
     def is_behind(self) -> bool:
         """Whether there are followed records without rows, beside those whose rows wait."""

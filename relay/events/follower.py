@@ -120,7 +120,8 @@ class Follower:
         self._thread = ThreadPoolExecutor(1, "follower")
         self._reader = Reader(path)  # of the thread
         self._stretch: _Stretch | None = None  # read and seen by the watch, not written yet
-        self._is_full = False  # whether the last stretch was, so that there may be more, or the index is behind
+        self._had_more = False  # whether the last stretch was full
+        self._is_full = False  # whether it was, or the index is behind: there is more to do
         self._index = CallIndex(writer, clock_s)
         self._clock_s = clock_s
         self._started_s = time.time() - clock_s()
@@ -167,11 +168,12 @@ class Follower:
 
     async def step(self) -> int:
         """Process the next stretch. Returns its number of events and records, 0 if there is none. Raises StoreError."""
-        if self._index.is_due:
+        if self._index.is_due and not (self._index.is_behind and self._had_more):  # new calls come first
             await self._index.write()
         stretch = self._stretch
         if stretch is None:
             stretch = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
+            self._had_more = stretch.is_full
             self._is_full = stretch.is_full or self._index.is_behind
             if not stretch.size:
                 self._note_end(stretch)
@@ -218,7 +220,7 @@ class Follower:
         listening = {business for (business,) in connection.execute(_LISTENING).fetchall()}
         begin = _cursors(connection)
         stretch = _Stretch(begin, begin[1], listening)
-        if self._index.cursor != stretch.record_cursor:
+        if self._index.is_to_read(stretch.record_cursor):
             self._read_unindexed(connection, stretch.record_cursor)
         stretch.record_cursor = min(stretch.record_cursor, max(connection.execute(_LAST).fetchone()))
         events = event_rows(connection, stretch.most)
@@ -262,7 +264,7 @@ class Follower:
             with contextlib.suppress(StoreError):  # an altered one, which was reported then
                 found += index_rows(self._sealer, open_row(self._sealer, row))
         cursor = rows[-1][-2] if len(rows) == MOST_WAITING else until
-        self._index.begin(found, len(rows), cursor, until)
+        self._index.begin(found, max(len(rows), int(indexed < until)), cursor, until)  # the cursor moves over gaps
 
     def _catch_up(self, connection: Connection, until: int) -> None:
         """Show the watch the records from before the start; their findings were written then."""

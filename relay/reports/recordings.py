@@ -134,7 +134,7 @@ def search(
     Raises Refused while the index that it needs is far behind, as at the first start of a version that makes it anew.
     """
     if needs_index(query.wanted) and not is_indexed(connection):
-        raise Refused("store_busy", "", "the index of calls is being made: try again in a minute")
+        raise Refused("store_busy", "", "the index of calls is being made: try again later")
     items: list[CallRecord] = []
     examined, size = 0, limit
     while True:

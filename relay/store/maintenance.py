@@ -45,8 +45,12 @@ from relay.store.writer import Writer
 
 _ENDED_AT, _CHAIN_SEQ = COLUMNS.index("ended_at"), COLUMNS.index("chain_seq")
 _OLDEST_RECORDS = f"{SELECT} WHERE chain_seq <= :last ORDER BY chain_seq LIMIT :most"
-# If no follower ever ran, there is none to wait for.
-_INDEXED = f"SELECT coalesce((SELECT at FROM cursor WHERE name = '{CURSOR}'), 4611686018427387904)"
+# If no follower ever ran, there is none to wait for; one of this version indexes all records anew.
+_INDEXED = f"""
+SELECT coalesce(
+    (SELECT at FROM cursor WHERE name = '{CURSOR}'), (SELECT 0 FROM cursor WHERE name = '{PREVIOUS_CURSOR}'),
+    4611686018427387904)
+"""
 
 # Ids begin with the time of creation, in 12 hex digits, so old bindings are adjacent.
 _OLD = "id > :after AND id < :bound"
@@ -99,7 +103,7 @@ _PREVIOUS_INDEX = f"""
 DELETE FROM call_index WHERE (key, at, record) IN (
     SELECT key, at, record FROM call_index
     WHERE (SELECT at FROM cursor WHERE name = '{CURSOR}') >= (SELECT at FROM cursor WHERE name = '{PREVIOUS_CURSOR}')
-    LIMIT ?)
+    ORDER BY key, at, record LIMIT ?)
 """
 _MEMBERS = """
 DELETE FROM past_member WHERE (group_id, hash, added_at) IN

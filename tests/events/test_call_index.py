@@ -169,6 +169,39 @@ async def test_an_index_that_is_behind_catches_up_in_steps_while_new_calls_have_
     assert rows(shop) == expected(shop)
 
 
+async def test_new_calls_come_before_an_index_that_is_behind(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 1)
+    monkeypatch.setattr("relay.events.follower.MOST_WAITING", 1)
+    monkeypatch.setattr("relay.events.follower.MOST_TOLD", 1)
+    hook = shop.hook()
+    await shop.record(*CALLS[:2])
+    shop.run(lambda unit: unit.connection.execute(SET_CURSOR, (FOLLOWED, 2)))
+    await shop.record(*CALLS[2:])
+    follower = a_follower(shop, writer, lambda: 0.0)
+    for _ in range(3):
+        await follower.step()
+    assert [event.event_id for event in shop.waiting(hook)] == ["c3.ended", "c4.ended", "c5.ended"]
+    assert rows(shop) == []
+    follower.finish()
+    await follower.run()
+    assert rows(shop) == expected(shop)
+
+
+async def test_the_index_is_complete_if_all_that_the_previous_version_followed_is_purged(
+    shop: Shop, writer: GroupWriter
+) -> None:
+    """Else it would be behind, and lists be refused, until the next call has ended."""
+    await shop.record(*CALLS)
+    shop.run(lambda unit: unit.connection.execute(SET_CURSOR, (PREVIOUS_CURSOR, 5)))
+    shop.run(lambda unit: unit.connection.execute("DELETE FROM call_record"))
+    follower = a_follower(shop, writer, lambda: 0.0)
+    await follower.look()
+    await follower.look()
+    assert dict(shop.rows("SELECT * FROM cursor"))["record_index"] == 5
+
+
 async def test_calls_after_a_store_was_put_back_are_indexed(shop: Shop, writer: GroupWriter) -> None:
     """A backup of two calls in the place of five, three of them not indexed, as after the loss of a database server."""
     now_s = 100.0
