@@ -7,6 +7,7 @@ what was taken away on purpose leaves the file in the same way.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import msgspec
 
 from relay import metrics
 from relay.api.app import openapi_document
+from relay.api.problems import KINDS
 from relay.cli import main
 from relay.config.tables import Tables
 from relay.privacy.records import FIELDS
@@ -23,6 +25,7 @@ from tests.config.test_tables import msgspec_struct
 
 PROMISED = Path("tests/interface.txt")
 DOCUMENT: dict[str, Any] = json.loads(openapi_document())
+SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
 
 def settings() -> Iterator[str]:
@@ -60,10 +63,14 @@ def operations() -> Iterator[str]:
 
 
 def schemas() -> Iterator[str]:
-    for name, schema in DOCUMENT["components"]["schemas"].items():
+    for name, schema in SCHEMAS.items():
         yield from (f"value {name} {value}" for value in schema.get("enum", ()))
         for field in schema.get("properties", ()):
             yield f"field {name} {field}" + (" (required)" if field in schema.get("required", ()) else "")
+
+
+def problems() -> Iterator[str]:
+    yield from (f"problem {kind} {status}" for kind, (status, _) in KINDS.items())
 
 
 def records() -> Iterator[str]:
@@ -77,13 +84,59 @@ def figures() -> Iterator[str]:
 
 
 def interface() -> list[str]:
-    parts = (settings(), commands(), operations(), schemas(), records(), figures())
+    parts = (settings(), commands(), operations(), schemas(), problems(), records(), figures())
     return sorted({line for part in parts for line in part})
 
 
 def test_nothing_that_is_promised_is_missing() -> None:
     missing = sorted(set(PROMISED.read_text().splitlines()) - set(interface()))
     assert not missing, f"docs/RELEASES.md promises these: {missing}"
+
+
+_REFERENCE = re.compile(r"#/components/schemas/(\w+)")
+
+
+def of_requests() -> set[str]:
+    """The schemas of requests. In an answer a new field that is always there takes nothing from programs."""
+    operations = [operation for methods in DOCUMENT["paths"].values() for operation in methods.values()]
+    found: set[str] = set()
+    new = set(_REFERENCE.findall(json.dumps([operation.get("requestBody") for operation in operations])))
+    while new:
+        found |= new
+        new = set(_REFERENCE.findall(json.dumps([SCHEMAS[name] for name in new]))) - found
+    return found
+
+
+def parent(line: str) -> str:
+    """The line without its last word: the operation, command, table or schema."""
+    return line.removesuffix(" (required)").partition(" = ")[0].rpartition(" ")[0]
+
+
+def newly_required(promised: set[str], today: list[str]) -> list[str]:
+    """What today's programs do not give to an operation, command, table or request that existed."""
+    known, asked = {parent(line) for line in promised}, of_requests()
+    return [
+        line
+        for line in today
+        if line.endswith(" (required)") and line not in promised and parent(line) in known
+        if not line.startswith("field ") or line.split()[1] in asked
+    ]
+
+
+def test_nothing_is_required_that_was_not() -> None:
+    found = newly_required(set(PROMISED.read_text().splitlines()), interface())
+    assert not found, f"docs/RELEASES.md promises that what worked goes on, and these are required now: {found}"
+
+
+def test_a_new_required_option_or_field_of_a_request_is_found_and_one_of_an_answer_is_not() -> None:
+    lines = interface()
+    taken = [
+        "command relay700 bind mode (required)",
+        "field BindingCreateRequest mode (required)",
+        "field BindingResponse id (required)",
+    ]
+    assert set(taken) <= set(lines)
+    assert newly_required(set(lines) - set(taken), lines) == taken[:2]
 
 
 if __name__ == "__main__":
