@@ -120,8 +120,7 @@ class Follower:
         self._thread = ThreadPoolExecutor(1, "follower")
         self._reader = Reader(path)  # of the thread
         self._stretch: _Stretch | None = None  # read and seen by the watch, not written yet
-        self._had_more = False  # whether the last stretch was full
-        self._is_full = False  # whether it was, or the index is behind: there is more to do
+        self._was_full = False  # whether the last stretch was, so that there may be more
         self._index = CallIndex(writer, clock_s)
         self._clock_s = clock_s
         self._started_s = time.time() - clock_s()
@@ -162,19 +161,18 @@ class Follower:
     async def look(self) -> float:
         """Process all that is new. Returns the seconds until the next look. Raises StoreError."""
         taken = await self.step()
-        while self._is_full:
+        while self._has_more:
             taken += await self.step()
         return PAUSE_S if taken <= FEW else BUSY_PAUSE_S
 
     async def step(self) -> int:
         """Process the next stretch. Returns its number of events and records, 0 if there is none. Raises StoreError."""
-        if self._index.is_due and not (self._index.is_behind and self._had_more):  # new calls come first
+        if self._index.is_due and not (self._index.is_behind and self._was_full):  # new calls come first
             await self._index.write()
         stretch = self._stretch
         if stretch is None:
             stretch = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
-            self._had_more = stretch.is_full
-            self._is_full = stretch.is_full or self._index.is_behind
+            self._was_full = stretch.is_full
             if not stretch.size:
                 self._note_end(stretch)
                 return 0
@@ -201,6 +199,11 @@ class Follower:
             "follower_behind_seconds": round(self._behind_s, 1),
             "fraud_findings": dict(self._findings),
         }
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether there may be more to do at once."""
+        return self._was_full or self._index.is_behind
 
     def _steady_ms(self) -> int:
         """The time by the clock as it was at the start, in Unix milliseconds."""
@@ -293,7 +296,7 @@ class Follower:
         """The stretch is followed."""
         if stretch.records:
             self._followed_to_s = _ended_s(stretch.records[-1])
-        elif not self._is_full:
+        elif not self._has_more:
             self._followed_to_s = time.time()
         self._log_delay()
 

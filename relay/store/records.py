@@ -262,7 +262,7 @@ def read_page(
     reading = _Reading(connection, sealer, wanted, _Order(newest_first, after), limit)
     criteria = _criteria(sealer, wanted)
     with one_moment(connection):
-        if not criteria:
+        if not needs_index(wanted):
             return _by_time(reading)
         (indexed,) = connection.execute(SELECT_CURSOR).fetchone()
         sources = (_indexed(reading, criteria, indexed), _unread(reading, indexed))
