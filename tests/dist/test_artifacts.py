@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sysconfig
 import tarfile
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,12 +166,14 @@ AS_OPERATOR = ("runuser", "-u", "relay700", "--", "env", "--chdir=/var/lib/relay
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory, artifacts: list[Path]) -> Iterator[Path]:
-    """A Debian that knows nothing of this machine, with the artifacts and Debian's pip in /dist."""
+    """A Debian that knows nothing of this machine: artifacts and Debian's pip in /dist, what they need in /needed."""
     root = tmp_path_factory.mktemp("system")
     run("scripts/root.sh", root, "ca-certificates", "python3")  # the image's
     (root / "dist").mkdir()
     for file in (*artifacts, *Path("/usr/share/python-wheels").glob("pip-*.whl")):
         shutil.copy(file, root / "dist")
+    download = (PRODUCT, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", root / "needed")
+    run(*download, "--requirement", "requirements/run.txt", "--requirement", "requirements/dist.txt")
     yield root
     shutil.rmtree(root)
 
@@ -190,16 +193,19 @@ def test_a_call_passes_through_the_package(system: Path) -> None:
     assert "answered" in inside(system, *AS_OPERATOR, "relay700", "demo")
 
 
-@pytest.mark.parametrize(("wanted", "engine"), [("relay700", ".so"), ("*-none-any.whl", ".py")])
-def test_a_call_passes_through_what_pip_installs(system: Path, pure: Path, wanted: str, engine: str) -> None:
-    """pip chooses among all of /dist or is given one. With the dependencies that the package has."""
+@pytest.mark.parametrize(("wanted", "engine"), [("", ".so"), ("*-none-any.whl", ".py"), ("*.tar.gz", ".py")])
+def test_a_call_passes_through_what_pip_installs(system: Path, wanted: str, engine: str) -> None:
+    """pip chooses among all of /dist, or is given one; it builds the sdist, and adds the dependencies."""
     (pip,) = (system / "dist").glob("pip-*.whl")
-    options = ("--no-index", "--find-links=/dist", "--no-deps", "--root-user-action=ignore", f"--target=/srv/{engine}")
-    name = wanted.replace("*-none-any.whl", f"/dist/{pure.name}")
-    inside(system, "python3", f"/{pip.relative_to(system)}/pip", "install", "--quiet", *options, name)
-    python = ("env", f"PYTHONPATH=/srv/{engine}", "/opt/relay700/bin/python", "-P")
+    folder = tempfile.mkdtemp(dir=system / "srv")
+    target = f"/{Path(folder).relative_to(system)}"
+    options = ("--no-index", "--find-links=/dist", "--find-links=/needed", f"--target={target}")
+    given = [f"/dist/{file.name}" for file in (system / "dist").glob(wanted)] if wanted else ["relay700"]
+    command = ("python3", f"/{pip.relative_to(system)}/pip", "install", "--quiet", "--root-user-action=ignore")
+    inside(system, *command, *options, *given)
+    python = ("env", f"PYTHONPATH={target}", "python3", "-P")
     used = Path(inside(system, *python, "-c", ENGINE).strip())
-    assert used.parts[:3] == ("/", "srv", engine) and used.suffix == engine
+    assert used.is_relative_to(target) and used.suffix == engine
     assert "answered" in inside(system, *python, "-m", "relay", "demo")
 
 
