@@ -60,11 +60,14 @@ def test_an_upgrade_succeeds_although_a_relay_does_not_start_yet(machine: Machin
     for name in ("getent", "install"):
         machine.stub(name, "exit 0")
     machine.stub("systemctl", 'echo "systemctl $*" >>"$LOG"; [[ $1 != start ]]')
-    postinst = (ROOT / "scripts/dist.d/debian/postinst").read_text().replace("/run/", f"{machine.folder}/run/")
-    done = machine.run("sh", "-c", postinst, "postinst", "configure", "1.0.0")
-    assert done.returncode == 0
+    for script, argument in (("postrm", "upgrade"), ("postinst", "configure")):  # in the order of dpkg
+        text = (ROOT / "scripts/dist.d/debian" / script).read_text().replace("/run/", f"{machine.folder}/run/")
+        done = machine.run("sh", "-c", text, script, argument, "1.0.0")
+        assert done.returncode == 0
     assert "systemctl status relay700@a.service relay700@b.service" in done.stderr
-    assert machine.logged() == ["systemctl daemon-reload", "systemctl start relay700@a.service relay700@b.service"]
+    assert machine.logged() == ["systemctl daemon-reload"] * 2 + [
+        "systemctl start relay700@a.service relay700@b.service"
+    ]
     assert not stopped.exists()
 
 

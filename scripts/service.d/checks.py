@@ -20,6 +20,7 @@ from tests.support.phone import SDP, Leg, Phone, connected
 
 CANNOT_RUN = 77
 MOST_EXPOSURE = 15  # of `systemd-analyze security`, in tenths; 100 is no protection at all
+PACKAGE = "/root/relay700.deb"  # as `scripts/service FILE.deb` puts it
 DEFAULT_BURST = 5  # starts after which systemd gives up, unless the unit says otherwise
 RELAY, PBX, CARRIER = (Address(host, 5060) for host in ("127.0.0.1", "127.0.0.3", "127.0.0.2"))  # of relay.toml
 LATE = "192.0.2.1"
@@ -263,6 +264,27 @@ async def test_a_second_sigterm_outside_a_stop_is_a_restart(unit: Unit) -> None:
         await unit.until_another_serves(pid)
         assert made.disturbances() == []
         await made.hang_up()
+
+
+async def test_an_upgrade_of_the_package_waits_for_the_calls_and_keeps_all(unit: Unit) -> None:
+    """With the same package: dpkg runs its scripts as for a later one."""
+    if not (unit.machine.root / PACKAGE.lstrip("/")).exists():
+        pytest.skip("installed from the tree")
+    unit.change("drain_s = 30", "drain_s = 60")
+    configuration, pid = unit.config.read_text(), unit.show("MainPID")
+    async with call(unit) as made:
+        upgrading = unit.machine.begin("dpkg", "--install", PACKAGE)
+        await until_it_drains(unit, made)
+        await made.hang_up()
+        await until(lambda: upgrading.poll() is not None)
+        assert upgrading.returncode == 0
+        await unit.until_another_serves(pid)
+        another = Call(unit, RELAY, made.caller, made.callee)
+        await another.answer()
+        await another.hang_up()
+    assert unit.config.read_text() == configuration
+    assert made.x in unit.command("calls", "list")
+    assert unit.systemctl("is-enabled").strip() == "enabled"
 
 
 async def test_an_address_may_come_late(unit: Unit) -> None:
