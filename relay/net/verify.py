@@ -11,7 +11,7 @@ import json
 import secrets
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import aiohttp
@@ -74,11 +74,14 @@ class Hook(NamedTuple):
 class HookClient:
     """Asks hooks. `open` it in the loop that uses it."""
 
-    def __init__(self, report: Report, spans: Spans | None = None) -> None:
+    def __init__(
+        self, report: Report, spans: Spans | None = None, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
         """`report(event, fields)` gets the hooks that fail, and those that answer again."""
         self.counters: Counter[str] = Counter()  # answers, by "KIND ANSWER"
         self._report = report
         self._spans = spans
+        self._clock_s = clock_s
         self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by `Hook.internal`: they share no connection
         self._breakers: OrderedDict[str, Breaker] = OrderedDict()
         self._asking: Counter[str] = Counter()  # hooks of business users
@@ -101,7 +104,7 @@ class HookClient:
         breaker = self._breaker(hook.name)
         if hook.business and not self._has_room(hook):
             return "no_room"
-        if not breaker.admits(time.monotonic()):
+        if not breaker.admits(self._clock_s()):
             return "not_asked"
         self._asking[hook.name] += 1
         answer: bytes | Failure | None = None
@@ -129,7 +132,7 @@ class HookClient:
     def _note(self, hook: Hook, breaker: Breaker, *, failed: bool) -> None:
         """A forged answer is no failure: who forges answers must not be able to open the breaker."""
         fields: dict[str, object] = {"hook": hook.kind, "business": hook.business}
-        if failed and breaker.failed(time.monotonic()):
+        if failed and breaker.failed(self._clock_s()):
             self._report("hook.fails", fields | {"effect": "it is not asked for some seconds at a time"})
         elif not failed and breaker.answered():
             self._report("hook.answers_again", fields)
@@ -160,7 +163,8 @@ class HookClient:
 
     def statistics(self) -> dict[str, dict[str, int]]:
         """For the metrics."""
-        open_ = {name: int(breaker.is_open) for name, breaker in self._breakers.items()}
+        now = self._clock_s()
+        open_ = {name: int(breaker.fails(now)) for name, breaker in self._breakers.items()}
         return {"verifications": dict(self.counters), "hook_breaker_open": open_}
 
     def take_spans(self) -> list[Span]:

@@ -159,6 +159,7 @@ def not_decided(route: Route, by: DecidedBy) -> Refusal:
 
 FAILURES: Final = 5  # in a row that open it
 OPEN_S: Final = 5.0  # from then, and from a failed trial, to the next trial
+LATELY_S: Final = 600.0  # from that trial's time, for `Breaker.fails`
 
 
 class Breaker:
@@ -174,6 +175,10 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         return self._failures >= FAILURES
+
+    def fails(self, now: float) -> bool:
+        """Whether it is open and was asked lately: a hook that was removed is not, nor one that no call needs."""
+        return self.is_open and now < self._trial_at + LATELY_S
 
     def admits(self, now: float) -> bool:
         """Whether to ask the hook. While open, one request at a time is the trial."""

@@ -9,6 +9,7 @@ import hmac
 import json
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -20,7 +21,7 @@ from aiohttp.client_proto import ResponseHandler
 
 from relay.net import verify
 from relay.net.verify import LONGEST_ANSWER, SIGNATURE, Hook, HookClient, answer_signature, signature_header
-from relay.policy.decision import FAILURES
+from relay.policy.decision import FAILURES, LATELY_S, OPEN_S
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 YES = '{"allow": true}'
@@ -61,14 +62,14 @@ async def never(request: web.Request) -> web.StreamResponse:
 class Client(HookClient):
     """A client whose reports are kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self.reports: list[tuple[str, object]] = []
-        super().__init__(lambda event, fields: self.reports.append((event, fields["business"])))
+        super().__init__(lambda event, fields: self.reports.append((event, fields["business"])), clock_s=clock_s)
 
 
 @asynccontextmanager
-async def client() -> AsyncIterator[Client]:
-    made = Client()
+async def client(clock_s: Callable[[], float] = time.monotonic) -> AsyncIterator[Client]:
+    made = Client(clock_s)
     await made.open()
     try:
         yield made
@@ -232,6 +233,17 @@ async def test_a_hook_that_answers_again_is_asked_again(monkeypatch: pytest.Monk
         assert await made.ask(hook, QUESTION, 10.0) == YES.encode()
         assert made.statistics()["hook_breaker_open"] == {"verify ": 0}
     assert [event for event, _ in made.reports] == ["hook.fails", "hook.answers_again"]
+
+
+async def test_a_hook_that_is_asked_no_longer_is_none_that_fails() -> None:
+    """It was removed, its business user suspended, or the night is quiet: no alert can tell when that ends."""
+    now_s = 1_000.0
+    async with client(lambda: now_s) as made:
+        for _ in range(FAILURES):
+            await made.ask(Hook("shop", "http://127.0.0.1:1/", "secret"), QUESTION, 10.0)
+        assert made.statistics()["hook_breaker_open"] == {"hook shop": 1}
+        now_s += OPEN_S + LATELY_S
+        assert made.statistics()["hook_breaker_open"] == {"hook shop": 0}
 
 
 async def test_forged_answers_do_not_open_the_breaker() -> None:

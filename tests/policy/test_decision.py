@@ -12,6 +12,7 @@ from relay.model.call import Refusal, Route
 from relay.model.numbers import MOBILES_ALONE
 from relay.policy.decision import (
     FAILURES,
+    LATELY_S,
     OPEN_S,
     Bounds,
     Breaker,
@@ -172,3 +173,14 @@ def test_an_open_breaker_lets_one_trial_through() -> None:
     assert [breaker.admits(2 * OPEN_S), breaker.admits(2 * OPEN_S + 1.0)] == [False, True]
     assert breaker.answered()
     assert (breaker.is_open, breaker.admits(2 * OPEN_S + 1.0)) == (False, True)
+
+
+def test_an_open_breaker_is_of_a_hook_that_fails_only_while_there_are_trials() -> None:
+    breaker = open_breaker()
+    last_s = OPEN_S + LATELY_S
+    assert [breaker.fails(0.0), breaker.fails(last_s - 1.0), breaker.fails(last_s)] == [True, True, False]
+    assert breaker.admits(last_s)
+    breaker.failed(last_s)
+    assert breaker.fails(last_s)
+    breaker.answered()
+    assert not breaker.fails(last_s)
