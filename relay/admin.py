@@ -101,6 +101,7 @@ class Answers:
         """Per-peer gauges for the metrics. Keys are label values, separated by blanks."""
         peers = self._engine.peers(time.monotonic())
         targets = {f"{peer.peer} {each.target}": int(each.state == "up") for peer in peers for each in peer.targets}
+        targets |= {f"{peer.peer} ": 0 for peer in peers if not peer.targets}
         calls = {f"{peer.peer} in": peer.calls_in for peer in peers}
         calls |= {f"{peer.peer} out": peer.calls_out for peer in peers}
         registered = {peer.peer: int(peer.registered) for peer in peers if peer.registered is not None}

@@ -135,7 +135,10 @@ _LABELLED_GAUGES = {
         ("version", "python", "compiled"),
         "1: version of relay700, of Python, and whether mypyc compiled it",
     ),
-    "target_up": (("peer", "target"), "1 if the target takes calls; 0 if it is down or backing off"),
+    "target_up": (
+        ("peer", "target"),
+        "1 if the target takes calls; 0 if it is down or backing off. A peer without targets has one of no name",
+    ),
     "peer_calls": (("peer", "direction"), "ringing and answered calls from a peer (in) and to it (out)"),
     "hook_breaker_open": (
         ("hook", "business"),

@@ -11,6 +11,7 @@ import pytest
 from relay.admin import HANG_UPS_PER_S, Answers
 from relay.call.engine import Engine
 from relay.errors import Refused
+from relay.metrics import text
 from relay.model.call import Refusal
 from relay.model.settings import StreamLimits
 from relay.net.driver import Driver
@@ -66,6 +67,15 @@ async def test_statistics_count_asyncio_tasks(answers: Answers) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(asyncio.sleep(0))
         assert answers.statistics()["tasks"] == before + 1
+
+
+async def test_a_peer_without_a_target_has_a_gauge_too(answers: Answers) -> None:
+    """As one whose name has no address: an alert needs a series."""
+    assert answers.statistics()["target_up"]["carrier udp:192.0.2.22:5060"] == 1
+    answers._engine.locate({"carrier": ()}, 0.0)
+    up = answers.statistics()["target_up"]
+    assert {target: value for target, value in up.items() if target.startswith("carrier")} == {"carrier ": 0}
+    assert 'relay700_target_up{peer="carrier",target=""} 0.0' in text({"target_up": up}).decode()
 
 
 async def test_an_unknown_call_is_not_found(answers: Answers) -> None:
