@@ -25,7 +25,7 @@ from relay.errors import Refused, StoreError
 from relay.store.keys import ApiKey, find_key
 from relay.store.unit_of_work import Actor
 
-_PROXY_HEADERS = frozenset([b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip"])
+_PROXY_HEADERS = frozenset([b"forwarded", b"via", b"x-real-ip"])  # and X-Forwarded-…
 _BAD_KEY = "the key is unknown, wrong, expired or revoked"
 
 
@@ -190,7 +190,12 @@ def _is_local(scope: Scope) -> bool:
     """Whether the request comes from this machine and was not forwarded by a proxy."""
     client = scope.get("client")
     is_loopback = client is not None and (client[0].startswith("127.") or client[0] == "::1")
-    return is_loopback and _PROXY_HEADERS.isdisjoint(name for name, _ in scope["headers"])
+    return is_loopback and not is_forwarded(scope)
+
+
+def is_forwarded(scope: Scope) -> bool:
+    """Whether a proxy has passed the request on, as its header fields show."""
+    return any(name in _PROXY_HEADERS or name.startswith(b"x-forwarded-") for name, _ in scope["headers"])
 
 
 def _is_signed(key: ApiKey, signed: Signed, scope: Scope, body: bytes) -> bool:

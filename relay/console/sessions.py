@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from starlette.types import Scope
 
+from relay.api.auth import is_forwarded
 from relay.net.hosts import is_loopback
 
 IDLE_S: Final = 30 * 60.0
@@ -97,12 +98,15 @@ def is_same(shown: str, expected: str) -> bool:
 
 
 def is_private(scope: Scope) -> bool:
-    """Whether the page is safe from eavesdroppers: TLS, or an address of this machine."""
+    """Whether the page is safe from eavesdroppers: TLS, or a browser on this machine."""
     server = scope.get("server")
-    return is_tls(scope) or server is None or is_loopback(server[0])
+    return is_tls(scope) or (not is_forwarded(scope) and (server is None or is_loopback(server[0])))
 
 
 def is_tls(scope: Scope) -> bool:
-    """Whether the browser's connection is TLS: ours, or that of the proxy on this machine, which alone is believed."""
-    forwarded, client = dict(scope["headers"]).get(b"x-forwarded-proto", b""), scope.get("client")
-    return scope["scheme"] == "https" or (forwarded == b"https" and client is not None and is_loopback(client[0]))
+    """Whether the browser's connection is TLS: ours, or that of a proxy which says so, on this machine or over TLS."""
+    is_ours, client = scope["scheme"] == "https", scope.get("client")
+    if not is_forwarded(scope):
+        return is_ours
+    is_safe = is_ours or (client is not None and is_loopback(client[0]))
+    return is_safe and dict(scope["headers"]).get(b"x-forwarded-proto") == b"https"

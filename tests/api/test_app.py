@@ -222,6 +222,7 @@ async def test_metrics_require_an_operator_key_from_other_machines(api: Api) -> 
     assert (await api.stranger().http.get("/metrics")).text == "relay700_up 1\n"
     await api.stranger(address="192.0.2.1").refused("GET", "/metrics", "unauthorised")
     await api.stranger().refused("GET", "/metrics", "unauthorised", X_Forwarded_For="192.0.2.1")
+    await api.stranger().refused("GET", "/metrics", "unauthorised", X_Forwarded_Proto="https")
     operator = api.stranger((await api.operator()).key, "192.0.2.1")
     assert (await operator.http.get("/metrics")).status_code == 200
     company = api.stranger((await api.company("acme")).key, "192.0.2.1")

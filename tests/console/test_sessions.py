@@ -66,9 +66,12 @@ def test_an_empty_token_is_never_the_same() -> None:
     ("scheme", "server", "client", "forwarded", "private"),
     [
         ("https", "192.0.2.1", "198.51.100.1", "", True),
+        ("https", "192.0.2.1", "127.0.0.1", "http", False),  # TLS behind the proxy alone
         ("http", "192.0.2.1", "198.51.100.1", "", False),
         ("http", "192.0.2.1", "127.0.0.1", "https", True),
         ("http", "192.0.2.1", "198.51.100.1", "https", False),  # anybody can write the header
+        ("http", "127.0.0.1", "127.0.0.1", "https", True),
+        ("http", "127.0.0.1", "127.0.0.1", "http", False),
         ("http", "127.0.0.1", "127.0.0.1", "", True),
         ("http", "::1", "::1", "", True),
     ],
@@ -77,3 +80,11 @@ def test_a_console_needs_tls_or_loopback(scheme: str, server: str, client: str, 
     headers = [(b"x-forwarded-proto", forwarded.encode())] if forwarded else []
     scope = {"scheme": scheme, "server": (server, 8700), "client": (client, 40000), "headers": headers}
     assert is_private(scope) == private
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Forwarded", "Via"])
+def test_a_proxy_has_to_say_that_its_browser_uses_tls(header: str) -> None:
+    by_proxy = [(header.lower().encode(), b"192.0.2.1")]
+    scope = {"scheme": "http", "server": ("127.0.0.1", 8700), "client": ("127.0.0.1", 40000), "headers": by_proxy}
+    assert not is_private(scope) and not is_private(scope | {"scheme": "https"})
+    assert is_private(scope | {"headers": [*by_proxy, (b"x-forwarded-proto", b"https")]})
