@@ -71,6 +71,33 @@ def test_an_upgrade_succeeds_although_a_relay_does_not_start_yet(machine: Machin
     assert not stopped.exists()
 
 
+# --- scripts/dist
+
+
+@pytest.mark.parametrize("kinds", [["image"], ["deb", "image"]], ids=" ".join)
+def test_the_image_has_the_package_of_this_tree(machine: Machine, kinds: list[str]) -> None:
+    """dist/ may have that of an older one. It is built once a run."""
+    tree = machine.folder / "tree"
+    for name, script in {
+        "scripts/dist": (ROOT / "scripts/dist").read_text(),
+        "scripts/epoch.sh": "echo 0",
+        "scripts/wheel.sh": "echo relay700.whl",
+        "scripts/dist.d/deb.sh": 'echo deb >>"$LOG" && rm -f dist/*.deb && touch dist/new.deb dist/new.deb.cdx.json',
+        "scripts/dist.d/image.sh": 'echo "image of $*" >>"$LOG" && touch dist/new.oci.tar',
+        "requirements/dist.txt": "",
+        ".venv-dist/relay700.stamp": "",
+        "dist/old.deb": "",
+        "dist/old.deb.cdx.json": "",
+    }.items():
+        (path := tree / name).parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(script if script.startswith("#!") or not script else f"#!/bin/bash\n{script}\n")
+        path.chmod(0o755)
+    machine.stub("buildah", "exit 0")
+    done = machine.run("scripts/dist", *kinds, cwd=tree)
+    assert done.returncode == 0, done.stderr
+    assert machine.logged() == ["deb", "image of dist/new.deb"]
+
+
 # --- scripts/apt.sh
 
 
