@@ -76,7 +76,7 @@ def _shown(stored: StoredArm) -> ArmResponse:
     summary="Arm a number, a business user or a peer",
 )
 async def post_arm(asked: ArmRequest, context: OperatorChanges) -> Response:
-    """Capture its calls from now on, whatever comes of them. Refused while `[capture] keep` is "off"."""
+    """Capture its calls, starting within 2 seconds, whatever comes of them. Refused while `[capture] keep` is "off"."""
     ((kind, value),) = asked.given
     backend = context.backend
 

@@ -38,7 +38,7 @@ def capture() -> None:
 def arm(
     config_path: Path | None, number: str | None, business: str | None, peer: str | None, for_ms: int, as_json: bool
 ) -> None:
-    """Capture from now on, for the given time."""
+    """Capture for the given time, beginning within two seconds."""
     every_: list[tuple[ArmKind, str | None]] = [("number", number), ("business", business), ("peer", peer)]
     given = [(kind, value) for kind, value in every_ if value is not None]
     if len(given) != 1:

@@ -588,7 +588,7 @@ class AsyncOperations(ABC):
     ) -> models.Arm:
         """Arm a number, a business user or a peer.
 
-        Capture its calls from now on, whatever comes of them. Refused while `[capture] keep` is "off".
+        Capture its calls, starting within 2 seconds, whatever comes of them. Refused while `[capture] keep` is "off".
 
         Scope: `operator`.
         """
