@@ -182,10 +182,11 @@ async def post_trace(asked: TraceRequest, context: Traces) -> TraceResponse:
     number, at_ms = fields.number("number", asked.number), given_ms(asked.at)
     question = await context.run(lambda unit: ask_trace(unit, number, at_ms, asked.reason))
     found = await anyio.to_thread.run_sync(trace, context.backend.path, context.backend.sealer, question)
+    bindings = [binding._replace(released_at=None) for binding in found.bindings]  # all in force at `at_ms`
     return TraceResponse(
         number=found.number,
         at=shown_moment(found.at_ms),
-        bindings=[shown_binding(binding, at_ms, clear=True) for binding in found.bindings],
+        bindings=[shown_binding(then, at_ms, clear=True) for then in bindings],
         members=found.members,
         calls=[shown_call(call, clear=True, for_operator=True) for call in found.calls],
     )

@@ -61,8 +61,9 @@ class Binding(NamedTuple):
         return (self.x,) if self.y is None else (self.x, self.y)
 
     def is_live(self, at_ms: int) -> bool:
-        """Whether the binding is in force at a time after its creation."""
-        return self.ended_at is None and (self.expires_at is None or self.expires_at > at_ms)
+        """Whether the binding is in force at a time after its creation. Once released it is not, by any clock."""
+        ends = (self.ended_at, self.released_at)
+        return ends == (None, None) and (self.expires_at is None or self.expires_at > at_ms)
 
 
 class BindingChange(TypedDict, total=False):

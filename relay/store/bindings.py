@@ -120,11 +120,12 @@ ON CONFLICT (hash, binding_id) DO UPDATE SET to_ms = ?3
 _AT = "SELECT version, sealed FROM binding_change WHERE binding_id = ? AND at > ? ORDER BY version LIMIT 1"
 _HISTORY = "SELECT version, sealed FROM binding_change WHERE binding_id = ? ORDER BY version"
 
-_LIVE = "ended_at IS NULL AND (expires_at IS NULL OR expires_at > :now)"
-_IN_USE = f"SELECT 1 FROM binding WHERE group_id = :group AND released_at IS NULL AND {_LIVE} LIMIT 1"
+# A clock that is set back, or another node's, may be behind the one by which a binding expired and was released.
+_LIVE = "ended_at IS NULL AND released_at IS NULL AND (expires_at IS NULL OR expires_at > :now)"
+_IN_USE = f"SELECT 1 FROM binding WHERE group_id = :group AND {_LIVE} LIMIT 1"
 _STATES: dict[State, str] = {
     "live": _LIVE,
-    "expired": "ended_at IS NULL AND expires_at <= :now",
+    "expired": "ended_at IS NULL AND (expires_at <= :now OR released_at IS NOT NULL)",
     "ended": "ended_at IS NOT NULL",
 }
 _IN_FORCE = "created_at <= :at AND coalesce(ended_at, :at + 1) > :at AND coalesce(expires_at, :at + 1) > :at"

@@ -72,7 +72,7 @@ class PastLookUps:
         locked, legacy = number or (None, 0)
         own = self._own(asked, caller_hash)
         chosen = own
-        if own is None or not self._was_bound(own[0], asked.at_ms):
+        if own is None or own[0].released_at is not None:
             chosen = self._anybodys(asked, cool_down_ms, even_ended=own is None) or own
         bound = None if chosen is None else self._bound(asked, *chosen, caller_hash, filing=filing)
         return LookupResult(caller_hash, locked, legacy, chosen is not None and chosen is own, bound, (), ())
@@ -100,7 +100,7 @@ class PastLookUps:
         """
         binding_id = self._axn(asked)
         binding = None if binding_id is None else self.version_at(binding_id, asked.at_ms)
-        if binding is None or not (even_ended or self._was_bound(binding, asked.at_ms)):
+        if binding is None or not (even_ended or binding.released_at is None):
             return None
         pairs = pairwise(self._versions[binding.binding_id])
         left = [_changed(new) for old, new in pairs if old.a == asked.caller != new.a and _changed(new) <= asked.at_ms]
@@ -117,11 +117,6 @@ class PastLookUps:
             self._axns[asked.number] = self._connection.execute(_AXNS, (asked.number,)).fetchall()
         return next((id_ for created_at, id_ in self._axns[asked.number] if created_at <= asked.at_ms), None)
 
-    def _was_bound(self, binding: Binding, at_ms: int) -> bool:
-        """Whether the binding held its numbers: it is released some time after it has expired."""
-        released_at = self._versions[binding.binding_id][-1].released_at
-        return released_at is None or released_at > at_ms
-
     def _role(self, binding: Binding, asked: Moment, caller_hash: bytes) -> str | None:
         members: tuple[str, ...] = ()
         if binding.group_id is not None and was_member(self._connection, binding.group_id, caller_hash, asked.at_ms):
@@ -130,7 +125,7 @@ class PastLookUps:
         return next((line.party for line in lines if line[:2] == (asked.number, asked.caller)), None)
 
     def version_at(self, binding_id: str, at_ms: int) -> Binding | None:
-        """The binding as it was, with its end if that was before; None if it was not made yet."""
+        """The binding as it was, with its end and release if they were before; None if it was not made yet."""
         versions = self._versions.get(binding_id)
         if versions is None:
             if len(self._versions) >= MOST_KEPT:
@@ -139,8 +134,9 @@ class PastLookUps:
         if not versions or versions[0].created_at > at_ms:
             return None
         then = next((old for old, new in pairwise(versions) if _changed(new) > at_ms), versions[-1])
-        ended_at = versions[-1].ended_at
-        return then._replace(ended_at=ended_at if ended_at is not None and ended_at <= at_ms else None)
+        ends = (versions[-1].ended_at, versions[-1].released_at)
+        ended_at, released_at = (None if end is None or end > at_ms else end for end in ends)
+        return then._replace(ended_at=ended_at, released_at=released_at)
 
     def _read(self, binding_id: str) -> tuple[Binding, ...]:
         now = find_binding(self._connection, self._sealer, binding_id)

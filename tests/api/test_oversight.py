@@ -15,7 +15,7 @@ from relay.store.writer import now_ms
 from tests.api.conftest import Api, Client
 from tests.support.papers import PAPERS
 from tests.support.shelf import Shelf
-from tests.support.stored import A, B, X, binding, ended_record, put
+from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, put
 
 CALL = "a" * 32
 DURING = "2026-01-01T00:00:05Z"
@@ -25,7 +25,8 @@ EVIDENCE = {"number": X, "since": "2026-01-01T00:00:00Z", "until": "2026-01-02T0
 @pytest.fixture
 async def inspector(api: Api) -> Client:
     """A client with an operator key, on a store with one binding and one call of it."""
-    put(api.backend.path, api.backend.sealer, binding("0123456789abcdef"))
+    bound = binding("0123456789abcdef", expires_at=NOW_MS + 60_000, released_at=NOW_MS + 60_001)
+    put(api.backend.path, api.backend.sealer, bound)
     shelf = Shelf(api.backend.path, api.backend.sealer)
     shelf.add(ended_record(CALL))
     shelf.follow()
@@ -37,6 +38,7 @@ async def test_a_trace_shows_who_was_behind_a_number_and_is_audited(inspector: C
     traced = await inspector.post("/v1/trace", {"number": number, "at": DURING, "reason": "case 2026-114"}, 200)
     (bound,), (call,) = traced["bindings"], traced["calls"]
     assert (bound["id"], bound["a"], bound["b"], bound["order_id"]) == ("0123456789abcdef", A, B, "order-1")
+    assert bound["state"] == "live"
     assert (call["call_id"], call["caller"], call["callee"]) == (CALL, A, B)
     (line,) = (await inspector.get("/v1/audit?action=traceback"))["items"]
     assert line["reason"] == "case 2026-114"

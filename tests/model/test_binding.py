@@ -63,3 +63,4 @@ def test_binding_is_live_until_it_expires_or_ends() -> None:
     assert binding(expires_at=NOW_MS + 1).is_live(NOW_MS)
     assert not binding(expires_at=NOW_MS + 1).is_live(NOW_MS + 1)
     assert not binding(ended_at=NOW_MS).is_live(NOW_MS)
+    assert not binding(expires_at=NOW_MS + 1, released_at=NOW_MS + 1).is_live(NOW_MS)

@@ -11,6 +11,7 @@ from relay.model.binding import RING_TIMEOUT_S, Binding
 from relay.model.call import Route
 from relay.service.bindings import Step, end, renew, steps
 from relay.service.groups import make_group, set_entry
+from relay.service.hand_over import HandOver, hand_over
 from relay.service.placement import release_due
 from relay.store.bindings import IDLE_HOLD_MS, history, note_used
 from relay.store.unit_of_work import Actor
@@ -303,6 +304,20 @@ def test_a_refused_change_does_not_confirm_a_guess_of_the_other_party(backend: B
     )
     made = backend.bind(mode, x=X, a=A if mode != "GXB" else D, b=B, group_id=group)
     assert refused(backend, made, a=B, group_id="none") == refused(backend, made, a=C, group_id="none")
+
+
+def test_a_released_binding_stays_expired_when_the_clock_is_set_back(backend: Backend) -> None:
+    made = backend.bind(x=X, expires_in="60s", order_id="SF1")
+    backend.now_ms = NOW_MS + 61_000
+    assert backend.run(lambda unit: release_due(unit, RULES)) == 1
+    backend.now_ms = NOW_MS + 59_000
+    with pytest.raises(Refused, match="already expired"):
+        backend.run(lambda unit: renew(unit, made.binding_id, NOW_MS + HOUR_MS, RULES))
+    assert refused(backend, made, b=C) == ("ended", "binding")
+    over = HandOver("default", C, None, ["SF1"])
+    [result], _ = backend.run(lambda unit: hand_over(unit, over, "", RULES))
+    assert result.refused is not None and result.refused.kind == "not_found"
+    assert backend.binding(made.binding_id) == made._replace(released_at=NOW_MS + 61_000)
 
 
 def test_an_ended_or_expired_binding_cannot_be_changed(backend: Backend) -> None:

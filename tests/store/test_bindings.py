@@ -12,6 +12,7 @@ from relay.model.binding import Binding
 from relay.store import bindings as module
 from relay.store.bindings import (
     BindingQuery,
+    State,
     all_bindings,
     at_moment,
     bindings_at,
@@ -97,10 +98,20 @@ def test_ended_binding_is_kept(disk: Disk, reader: Connection) -> None:
 
 def test_list_of_live_bindings_has_only_those_in_force(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding(expires_at=NOW_MS + 10), binding("b2", x=Y))
-    assert [found.binding_id for found in all_bindings(reader, disk.sealer)] == ["b1", "b2"]
-    assert [
-        found.binding_id for found in all_bindings(reader, disk.sealer, BindingQuery(state="live"), NOW_MS + 10)
-    ] == ["b2"]
+    put(
+        disk.path, disk.sealer, binding("b3", x=THIRD, expires_at=NOW_MS + 60, released_at=NOW_MS + 61)
+    )  # by another clock
+
+    def listed(state: State | None) -> list[str]:
+        found = all_bindings(reader, disk.sealer, BindingQuery(state=state), NOW_MS + 10)
+        return [each.binding_id for each in found]
+
+    assert [listed(state) for state in (None, "live", "expired", "ended")] == [
+        ["b1", "b2", "b3"],
+        ["b2"],
+        ["b1", "b3"],
+        [],
+    ]
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
@@ -286,5 +297,6 @@ def test_swapped_sealed_part_is_an_error(disk: Disk, reader: Connection) -> None
 def test_state_is_live_expired_or_ended() -> None:
     expiring = binding(expires_at=NOW_MS + 10)
     assert [state_of(expiring, NOW_MS + late) for late in (9, 10)] == ["live", "expired"]
+    assert state_of(expiring._replace(released_at=NOW_MS + 11), NOW_MS + 9) == "expired"
     assert state_of(binding(ended_at=NOW_MS), NOW_MS) == "ended"
     assert state_of(binding(), NOW_MS) == "live"
