@@ -33,7 +33,7 @@ from relay.store.files import check_permissions, open_beside
 from relay.store.ledger import ledger_transaction
 from relay.store.ledger_check import note_script, open_ledger, require_left
 from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
-from relay.store.sealing.keys import check_keys, enter_keys, sealing_keys
+from relay.store.sealing.keys import check_keys, enter_keys, key_in_use, sealing_keys
 from relay.store.sealing.sealer import Sealer, load_key, make_key
 
 BUSY_TIMEOUT_S = 5.0
@@ -96,6 +96,8 @@ def open_store(place: Place, key_file: Path) -> Sealer:
         seen = schema.seen(connection)
         if seen >= schema.first:
             _check_key(connection, sealer, key_file)  # a migration must seal with the right key
+        if seen >= schema.ledger and key_in_use(connection):
+            check_keys(connection, sealer, key_file)  # a script seals the head of the ledger
         _migrate(connection, schema, sealer, place)
         _check_key(connection, sealer, key_file)
         now_ms = time.time_ns() // 1_000_000

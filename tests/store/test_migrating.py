@@ -18,7 +18,10 @@ from relay.store import database
 from relay.store.connection import Connection, Place, PostgresServer
 from relay.store.database import connect, connect_reader, one_moment, open_store
 from relay.store.scripts import Script, schema_of, scripts_of
-from relay.store.sealing.sealer import make_key
+from relay.store.sealing import keys as rotation
+from relay.store.sealing.sealer import load_key, make_key
+from relay.store.unit_of_work import RELAY
+from relay.store.writer import Writer
 from tests.support import postgres
 from tests.support.newer import FILE, SERVER, Newer
 from tests.support.relay_process import RelayProcess, Setup
@@ -117,6 +120,16 @@ def test_failed_script_changes_nothing_and_earlier_ones_stay(store: Store, monke
     later(monkeypatch, *TWO)
     store.open()
     assert store.tables() == {"one", "two"}
+
+
+@pytest.mark.parametrize("store", BOTH, indirect=True)
+def test_a_script_puts_no_added_key_in_use(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Writer(store.place, load_key(store.key_file))) as writer:
+        assert writer.run(RELAY, lambda unit: rotation.add(unit, store.key_file)) == 2
+    later(monkeypatch, TWO[0])
+    store.open()
+    with closing(connect_reader(store.place)) as reader:
+        assert rotation.key_in_use(reader) == 1
 
 
 @pytest.mark.parametrize("store", BOTH, indirect=True)
