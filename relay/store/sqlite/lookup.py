@@ -30,7 +30,7 @@ CALM_LOOKS: Final = 30  # checks without an error until an outage is over: parts
 # "+" keeps SQLite from using an index.
 _SYNTAX: Final = Syntax(SQLITE, "?1", "?2", "(SELECT 1)", "?3", "+")
 _COUNT: Final = "(SELECT count(*) FROM record_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
-_NEWEST_FIRST: Final = f"{SELECT} ORDER BY chain_seq DESC"
+_ENDED_SINCE: Final = f"{SELECT} WHERE ended_at >= ?"
 
 
 class RouteReader:
@@ -154,10 +154,8 @@ def granted_since(path: Path, sealer: Sealer, since_ms: int, known: Iterable[Cal
         if record.routed_at is not None and record.received_at >= since_ms
     ]
     with reading(path) as connection:
-        for row in connection.execute(_NEWEST_FIRST):
-            call_id, dialled, shown, received_at, ended_at, _, caller_hash, *_ = row
-            if ended_at < since_ms:
-                break  # earlier records ended even earlier
+        for row in connection.execute(_ENDED_SINCE, (since_ms,)):
+            call_id, dialled, shown, received_at, _, _, caller_hash, *_ = row
             if dialled is None:  # a legacy number, or not a number of ours
                 record = open_row(sealer, row).record
                 dialled, shown = record.number_dialled, record.number_shown

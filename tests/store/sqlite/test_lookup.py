@@ -202,6 +202,17 @@ def test_altered_row_fails_closed(rows: Rows, reader: RouteReader, theft: str) -
     assert reader.fetch(X, A, NOW_S) == STORE_FAILED
 
 
+def test_store_that_was_put_back_is_not_used_again_however_it_goes_on(rows: Rows, reader: RouteReader) -> None:
+    """Rights that were taken back meanwhile are in force in it. The process that is started next checks the anchor."""
+    rows.binding("b1")
+    rows.run("UPDATE ledger_head SET revision = 10")
+    bound(reader)
+    rows.run("UPDATE ledger_head SET revision = 8")
+    assert reader.fetch(X, A, NOW_S) == STORE_FAILED
+    rows.run("UPDATE ledger_head SET revision = 12")
+    assert reader.fetch(X, A, NOW_S) == STORE_FAILED
+
+
 @pytest.mark.parametrize(
     "theft",
     [
@@ -360,6 +371,7 @@ async def test_granted_calls_are_found_after_a_start(disk: Disk) -> None:
         ended_record("c4", received_at=NOW_MS + 3, number_dialled=legacy, number_shown=legacy),
         ended_record("c5", received_at=NOW_MS + 4, routed_at=None, number_shown=None),
         ended_record("c6", received_at=NOW_MS + 5, number_dialled="", routed_at=None, number_shown=None),
+        ended_record("closed late", received_at=NOW_MS - 900, ended_at=NOW_MS - 1),
     ]
     async with opened(disk) as journal:
         for token, record in enumerate(records, 1):
