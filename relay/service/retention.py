@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from relay.errors import StoreError
 from relay.model.capture import CaptureRules
 from relay.store.audit import count_audit, purge_audit
 from relay.store.capture_arms import purge_arms
@@ -92,20 +93,31 @@ def purge(
     """Delete what has expired at `now_ms`, with an audit line before and after. It may take minutes.
 
     `kept_in` is the folder of recordings. `going_on` is called before each transaction, and False ends the purge early.
-    Raises StoreError if a chain is broken at its beginning; earlier deletions are not undone.
+    Raises StoreError if a chain is broken at its beginning, once all other kinds are purged.
     """
     before = _before(retention, now_ms)
+    errors: list[StoreError] = []
+
+    def purged_of(kind: Callable[[], int]) -> int:
+        try:
+            return kind()
+        except StoreError as error:
+            errors.append(error)
+            return 0
+
     sweep = _Sweep(writer, actor, going_on)
     writer.run(actor, lambda unit: unit.audit("purge.begin", "store", details=before._asdict()))
     _purge_uncounted(sweep, before, now_ms)
     purged = Purged(
-        sweep.all(purge_records, before.records, RECORDS_CHUNK),
-        _purge_bindings(sweep, before.bindings),
-        sweep.all(purge_audit, before.audit),
-        sweep.all(purge_businesses, before.businesses),
-        _purge_recordings(sweep, kept_in, before.recordings),
+        purged_of(lambda: sweep.all(purge_records, before.records, RECORDS_CHUNK)),
+        purged_of(lambda: _purge_bindings(sweep, before.bindings)),
+        purged_of(lambda: sweep.all(purge_audit, before.audit)),
+        purged_of(lambda: sweep.all(purge_businesses, before.businesses)),
+        purged_of(lambda: _purge_recordings(sweep, kept_in, before.recordings)),
     )
     sweep.all(purge_previous_index, None, INDEX_CHUNK)
+    if errors:
+        raise errors[0]
     writer.run(actor, lambda unit: unit.audit("purge.end", "store", details=purged._asdict()))
     return purged
 

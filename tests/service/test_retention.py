@@ -216,6 +216,16 @@ def test_a_missing_file_does_not_stop_a_purge(store: Store) -> None:
     assert purge(store.writer, Retention(), store.kept_in, NOW_MS).recordings == 1
 
 
+def test_an_altered_record_holds_up_no_other_kind(store: Store) -> None:
+    fill(store, *LAW)
+    path = store.add_recording("0a" * 16, NOW_MS - HALF_YEAR_MS - 1)
+    store.connection.execute("UPDATE call_record SET sealed = ? WHERE chain_seq = 1", (b"",))
+    with pytest.raises(StoreError, match="record 1: "):
+        purge(store.writer, Retention(), store.kept_in, NOW_MS)
+    assert due(store.connection, Retention(), NOW_MS) == (1, 0, 0, 0, 0)
+    assert not path.exists()
+
+
 def test_an_undeletable_file_is_named_and_retried(store: Store) -> None:
     path = store.add_recording("0a" * 16, NOW_MS - HALF_YEAR_MS - 1)
     path.unlink()
