@@ -150,7 +150,10 @@ def opened(config_path: Path | None, *, make: bool = False, earlier: bool = Fals
             _load_numbers(store)
         yield store
         if writer.has_written and not earlier:
-            anchor.keep(reader)
+            try:
+                anchor.keep(reader)
+            except StoreError as warning:  # what the command has changed is durable
+                say(f"warning: {warning}", err=True)
 
 
 def _exists(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -33,6 +34,14 @@ def test_bind_prints_what_to_dial_and_a_call_finds_the_binding(relay700: Command
     assert said[1:] == [f"138****0001 and 139****0002 dial {X} to reach each other"]
     binding_id = said[0].removeprefix("binding ")
     assert route(relay700, X, A) == Route(binding_id, "AXB", "default", "17", B, X, direction="a_to_b", qualification=1)
+
+
+def test_bind_prints_its_number_even_if_the_anchor_cannot_be_written(relay700: Command) -> None:
+    anchor = relay700.store[0].with_name("relay.db.anchor")
+    anchor.with_name(f"{anchor.name}.{threading.get_native_id()}.new").mkdir()  # it is written there first
+    done = relay700.run("bind", "AXB", *AB, "--x", X)
+    assert (done.exit_code, done.stderr) == (0, f"warning: {anchor} cannot be written: Is a directory\n")
+    assert X in done.stdout
 
 
 def test_bind_says_that_a_binding_has_no_end(relay700: Command) -> None:
