@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from relay.store.captures import Captures
-from relay.store.connection import PostgresServer
+from relay.store.connection import PostgresServer, one_moment
 from relay.store.database import connect
+from relay.store.ledger_check import ledger_faults
 from relay.store.sealing.sealer import Sealer
 from tests.support.captured import captured
 from tests.support.places import new_server_store
-from tests.support.postgres import drop
+from tests.support.postgres import drop, shared_server
 from tests.support.stored import NOW_MS
 
 DAY_MS = 86_400_000
@@ -47,6 +50,23 @@ def test_a_day_has_a_partition_and_loses_it(server: tuple[PostgresServer, Sealer
         assert partitions(server[0]) == []
         captures.save([captured(1)])
         assert captures.sizes().rows == 1
+
+
+def test_a_dump_without_captures_is_a_whole_store(server: tuple[PostgresServer, Sealer], tmp_path: Path) -> None:
+    """With the option that the manual names."""
+    place, sealer = server
+    options = {*re.findall(r"(--exclude-table\S*)='([^']+)'", Path("docs/OPERATIONS.md").read_text())}
+    with closing(Captures(*server)) as captures:
+        captures.save([captured(1)])
+    copy = place._replace(url=shared_server().url(shared_server().new_database()))
+    dump = str(tmp_path / "store.dump")
+    subprocess.run(["pg_dump", *map("=".join, options), "--format=custom", f"--file={dump}", place.url], check=True)
+    subprocess.run(["pg_restore", "--exit-on-error", f"--dbname={copy.url}", dump], check=True)
+    with closing(connect(copy)) as connection, one_moment(connection):
+        assert [str(fault) for fault in ledger_faults(connection, sealer)] == []
+    with closing(Captures(copy, sealer)) as captures:
+        assert captures.sizes().rows == 0
+    drop(copy)
 
 
 def test_nodes_may_make_a_partition_at_once(server: tuple[PostgresServer, Sealer]) -> None:
