@@ -79,7 +79,10 @@ _MASKS: dict[str, Callable[[str], str]] = {
     **dict.fromkeys(("number", "party", "either"), mask_number),
     # Written by business users and operators.
     **dict.fromkeys(
-        ("name", "licence", "application", "scheme", "contact", "reference", "order", "order_id", "object_", "url"),
+        (
+            *("name", "licence", "application", "scheme", "contact", "reference", "order", "order_id", "object_"),
+            *("industrial_id", "url"),
+        ),
         mask_text,
     ),
 }

@@ -1,5 +1,7 @@
 """Making, changing, renewing and ending bindings, effective from the next INVITE; calls that are up continue.
 
+Audit entries have the industrial id of a binding, which outlives binding and call records there.
+
 All of it runs in one unit of work. The store has one writer at a time, so of two conflicting requests the second is
 refused. `relay.service.placement` chooses the numbers.
 
@@ -81,6 +83,8 @@ def bind(unit: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None
     sweeps.run()
     binding = _bind(unit, wanted, rules, rates, sweeps)
     details: dict[str, object] = {"mode": binding.mode, "x": binding.x, "y": binding.y}
+    if binding.industrial_id is not None:
+        details["industrial_id"] = binding.industrial_id
     unit.audit("binding.make", binding.binding_id, business=binding.business, details=details)
     return binding
 
@@ -101,10 +105,13 @@ def bind_all(
             answers.append(one if isinstance(one, Refused) else _bind(unit, one, rules, rates, sweeps))
         except Refused as refused:
             answers.append(refused)
-    made = [answer.binding_id for answer in answers if isinstance(answer, Binding)]
+    made = [answer for answer in answers if isinstance(answer, Binding)]
     if made:
-        details: dict[str, object] = {"made": len(made), "refused": len(answers) - len(made), "last": made[-1]}
-        unit.audit("binding.make_many", made[0], business=unit.actor.business, details=details)
+        last = made[-1].binding_id
+        details: dict[str, object] = {"made": len(made), "refused": len(answers) - len(made), "last": last}
+        if named := [f"{each.binding_id} {each.industrial_id}" for each in made if each.industrial_id is not None]:
+            details["industrial_ids"] = named
+        unit.audit("binding.make_many", made[0].binding_id, business=unit.actor.business, details=details)
     unit.audit_refusals(answer for answer in answers if isinstance(answer, Refused))
     return answers
 
@@ -238,7 +245,10 @@ def change_live(unit: UnitOfWork, old: Binding, asked: BindingChange, rules: Bin
     if (old.a, old.b, old.group_id) != (new.a, new.b, new.group_id):
         _reroute(unit, old, new, rules)
     update(unit, new)
-    unit.audit("binding.change", old.binding_id, business=old.business, details={"changed": _differing(old, new)})
+    details: dict[str, object] = {"changed": _differing(old, new)}
+    if old.industrial_id != new.industrial_id:
+        details["industrial_id"] = new.industrial_id
+    unit.audit("binding.change", old.binding_id, business=old.business, details=details)
     if other_a:
         note_unfiled(unit, new, rules)
     return new

@@ -16,12 +16,13 @@ from relay.service.fields import format_moment
 from relay.service.groups import make_group
 from relay.service.numbers import ensure_numbers, load_prefix, lock, make_pool, move, new_pool, new_prefix, unlock
 from relay.service.placement import BindRules, release_due
+from relay.store.audit import AuditQuery, all_entries
 from relay.store.bindings import find_numbered
 from relay.store.groups import find_numbered_group
 from relay.store.unit_of_work import Actor, UnitOfWork
 from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
-from tests.support.written import bind, bind_all, written
+from tests.support.written import bind, bind_all, change, written
 
 C = "8613700000003"
 PILOT = RULES
@@ -371,6 +372,22 @@ def test_bind_all_makes_each_binding_independently(backend: Backend) -> None:
     assert [getattr(answer, "kind", "made") for answer in answers] == ["made", "conflict", "invalid", "made"]
     assert backend.one("SELECT bindings FROM number WHERE number = ?", X) == (2,)
     assert len(backend.bindings()) == 2
+
+
+def test_the_audit_log_has_industrial_ids_sealed(backend: Backend) -> None:
+    """It is kept for two years; bindings and call records, for which they are too, only for six months."""
+    named = backend.bind(x=X, industrial_id="88.101.1/1")
+    backend.run(lambda unit: change(unit, named.binding_id, {"user_data": "u2"}, RULES))
+    backend.run(lambda unit: change(unit, named.binding_id, {"industrial_id": "88.101.1/2"}, RULES))
+    backend.run(lambda unit: change(unit, named.binding_id, {"industrial_id": ""}, RULES))
+    requests = [written("AXB", "8001", "8002", x=X), written("AXB", "8003", "8004", x=X, industrial_id="88.101.1/3")]
+    _, last = backend.run(lambda unit: bind_all(unit, requests, RULES))
+    entries = [logged.entry for logged in all_entries(backend.reader, backend.sealer, AuditQuery())][-5:]
+    assert [entry.details.get("industrial_id", "none") for entry in entries] == [
+        *("88.101.1/1", "none", "88.101.1/2", None, "none"),
+    ]
+    assert entries[-1].details["industrial_ids"] == [f"{last.binding_id} 88.101.1/3"]
+    assert "88.101.1" not in str(backend.connection.execute("SELECT * FROM audit").fetchall())
 
 
 def test_a_request_releases_expired_bindings_twice_at_most(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
