@@ -59,9 +59,19 @@ def follow_key(connection: Connection, sealer: Sealer) -> None:
 
 
 def nodes_without(connection: Connection, key_id: int) -> list[str]:
-    """The running nodes of a shared store that do not have the key."""
+    """The running nodes of a shared store that do not have the key, or another one with its id."""
+    proof = next((key.proof for key in sealing_keys(connection) if key.id == key_id), b"")
     rows = connection.execute(_NODES).fetchall()
-    return [name for name, ids in rows if str(key_id) not in (ids or "").split()]
+    return [name for name, known in rows if not _has(known or "", key_id, proof)]
+
+
+def _has(known: str, key_id: int, proof: bytes) -> bool:
+    """Whether this is one of the keys of `Turning.known`. The version before published ids only."""
+    return (_proven(key_id, proof) if ":" in known else str(key_id)) in known.split()
+
+
+def _proven(key_id: int, proof: bytes) -> str:
+    return f"{key_id}:{proof.hex()}"
 
 
 class Turning:
@@ -82,12 +92,13 @@ class Turning:
             self._reported = False
 
     def known(self) -> str:
-        """The ids of the keys in the key file, as in the table `node`."""
+        """The keys in the key file, as in the table `node`: ids, which the version before reads, and their proofs."""
         try:
             self._sealer.refresh()
         except StoreError as error:
             self._report_once(error, "the keys read earlier stay in use")
-        return " ".join(map(str, self._sealer.key_ids))
+        ids = self._sealer.key_ids
+        return " ".join([*map(str, ids), *(_proven(key_id, self._sealer.proof(key_id)) for key_id in ids)])
 
     def _report_once(self, error: StoreError, effect: str) -> None:
         if not self._reported:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.store.connection import Connection, Place
 from relay.store.database import connect, connect_reader, open_store
@@ -17,7 +19,7 @@ from relay.store.postgres.nodes import Node
 from relay.store.sealing import keys as rotation
 from relay.store.sealing.keys import Turning, nodes_without
 from relay.store.sealing.sealer import Sealer, load_key
-from relay.store.unit_of_work import RELAY
+from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
 from tests.store.conftest import Disk, Reported, opened, stored
 from tests.support.places import SERVER, kind, store_in
@@ -90,7 +92,7 @@ def test_unreadable_key_file_is_reported_once(disk: Disk) -> None:
     said: Reported = []
     turning = Turning(disk.sealer, lambda event, fields: said.append((event, fields)))
     disk.key_file.write_text("nonsense\n")
-    assert (turning.known(), turning.known()) == ("1", "1")
+    assert [turning.known(), turning.known()] == [f"1 1:{disk.sealer.proof(1).hex()}"] * 2
     assert [event for event, _ in said] == ["sealing_key.missing"]
 
 
@@ -127,3 +129,36 @@ async def test_node_publishes_its_keys_and_switches_with_a_heartbeat(
     await node.close()
     with closing(connect_reader(place)) as reader:
         assert nodes_without(reader, 7) == []
+
+
+async def test_a_node_with_another_key_of_the_same_id_does_not_have_the_key(
+    server: tuple[Place, Sealer], tmp_path: Path
+) -> None:
+    place, sealer = server
+    of_a, of_b = tmp_path / "relay.key", tmp_path / "b.key"
+    shutil.copy(of_a, of_b)
+    said: list[str] = []
+    node = Node(place, sealer, lambda event, fields: said.append(event))  # type: ignore[arg-type]
+    await node.open()
+
+    def add_in_vain(unit: UnitOfWork) -> None:
+        rotation.add(unit, of_a)
+        raise StoreError("no room for the COMMIT")
+
+    with closing(Writer(place, load_key(of_a))) as writer, pytest.raises(StoreError, match="no room"):
+        writer.run(RELAY, add_in_vain)
+    await until(lambda: sealer.key_ids == [1, 2])
+    with closing(Writer(place, load_key(of_b))) as writer:
+        assert writer.run(RELAY, lambda unit: rotation.add(unit, of_b)) == 2
+    of_b.replace(of_a)
+    await until(lambda: "sealing_key.missing" in said)
+    with closing(connect_reader(place)) as reader:
+        assert (nodes_without(reader, 1), nodes_without(reader, 2)) == ([], ["a"])
+    await node.close()
+
+
+def test_a_node_of_the_version_before_publishes_the_ids_of_its_keys(server: tuple[Place, Sealer]) -> None:
+    place, _ = server
+    with closing(connect(place)) as connection:
+        connection.execute("INSERT INTO node (name, epoch, seen_at, sealing_keys) VALUES ('old', 1, now(), '1 3')")
+        assert [nodes_without(connection, key_id) for key_id in (1, 2)] == [[], ["old"]]
