@@ -29,10 +29,11 @@ LONGEST: Final = 15  # E.164; a 700 number may not be longer
 # Shorter digit strings are extensions and service numbers, written unchanged towards every peer.
 SHORTEST_E164: Final = 9
 # Longer ones may be extensions too, if they match no country. The country codes assigned by ITU-T (E.164), with the
-# length where a plan has only one. +1 is not checked further: without "+", 1 3… is a Chinese mobile.
+# length where a plan has only one. +1 is not checked further: without "+", 1 3… is a Chinese mobile. 95 0… is no number
+# of Myanmar, but one of a call centre or an old middle number of China, which has no area code 950.
 _match_e164: Final = re.compile(
     r"(?:1[2-9][0-9]{9}|7[0-9]{10}|86[1-9][0-9]{8,12}"
-    r"|(?:2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[124]|9[0-58])[0-9]{7,13}"
+    r"|(?:2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[124]|9[0-48]|95(?!0))[0-9]{7,13}"
     r"|(?:21[12368]|2[2346][0-9]|25[0-8]|29[01789]|3[57][0-9]|38[0-35-79]|42[013]|5[09][0-9]|67[02-9]|68[0-35-9]|69[0-2]"
     r"|80[08]|85[02356]|87[08]|88[0-368]|96[0-8]|97[0-79]|99[2-68])[0-9]{6,12})"
 ).fullmatch
@@ -155,10 +156,10 @@ def _normalise(digits: str, international: bool) -> str:
     elif _is_mobile(digits):
         return CHINA + digits
     elif digits[0] == "0" and size in _TRUNK_LENGTHS and digits[1:2] != "0":
-        return CHINA + digits[1:]
+        return _chinese(CHINA + digits[1:])
     elif _has_no_trunk_prefix(digits):
         return CHINA + digits
-    if digits.startswith(CHINA) and size > 11:
+    if digits.startswith(CHINA) and size > 10:
         return _chinese(digits)
     if not 3 <= size <= LONGEST:
         raise ParseError("a number has 3 to 15 digits")
@@ -166,8 +167,10 @@ def _normalise(digits: str, international: bool) -> str:
 
 
 def _chinese(digits: str) -> str:
-    """Digits that begin with 86: remove it from a 700 number; remove a trunk 0 behind it, as in +86 (0)10."""
+    """Digits that begin with 86: remove it from a 700 number or 950…; remove a trunk 0 behind it, as in +86 (0)10."""
     if digits.startswith("86700") and len(digits) == LENGTH_700 + 2:
+        return digits[2:]
+    if digits.startswith("86950") and len(digits) <= LONGEST + 2:
         return digits[2:]
     if digits.startswith("860") and len(digits) - 2 in _TRUNK_LENGTHS:
         return CHINA + digits[3:]
@@ -298,7 +301,7 @@ def parse_party(text: str, parties: Parties) -> str:
 
 def is_foreign(number: str) -> bool:
     """Whether a normalised number is of another country; shorter ones are extensions or services."""
-    return len(number) >= SHORTEST_E164 and not number.startswith(CHINA)
+    return len(number) >= SHORTEST_E164 and not number.startswith((CHINA, "950"))
 
 
 def is_service(number: str) -> bool:

@@ -48,6 +48,19 @@ def test_numbers_in_any_notation(ladder: Ladder, caller: str, dialled: str) -> N
     ladder.settle()
 
 
+OLD = "95013000001"
+
+
+@pytest.mark.parametrize("dialled", [OLD, f"+86{OLD}", f"0086{OLD}", f"86{OLD}", f"{OLD};phone-context=+86"])
+def test_an_old_middle_number_in_any_notation(dialled: str) -> None:
+    ladder = Ladder({(OLD, A): Route("b1", "AXB", "firm", "order-1", B, X)}, legacy=frozenset([OLD]))
+    ladder.caller.calls(dialled)
+    ladder.callee.expects("INVITE", 486)
+    ladder.caller.is_refused(486)
+    assert ladder.record.number_dialled == OLD
+    ladder.settle()
+
+
 @pytest.mark.parametrize(
     ("number_format", "user"), [("national", "13900000002"), ("e164", "8613900000002"), ("plus", "+8613900000002")]
 )

@@ -28,6 +28,7 @@ from relay.model.numbers import (
     Parties,
     format_number,
     is_700,
+    is_foreign,
     is_service,
     mask_number,
     normalise_700,
@@ -120,6 +121,20 @@ def test_all_forms_of_a_mobile_number_are_equal(national: str) -> None:
 def test_landline_forms_with_trunk_zero_and_country_code_are_equal(significant: str) -> None:
     forms = ["0" + significant, "86" + significant, "+86" + significant, "0086" + significant, "+860" + significant]
     assert {normalise_party(form) for form in forms} == {"86" + significant}
+
+
+@pytest.mark.parametrize("number", ["950130001", "95013000001", "950130000010001"])
+def test_all_forms_of_a_950_number_are_equal(number: str) -> None:
+    forms = [number, "86" + number, "+86" + number, "0086" + number, f"+86-{number[:5]}-{number[5:]}"]
+    assert {normalise_party(form) for form in forms} == {number}
+    users = [*forms, number + ";phone-context=+86", number + ";phone-context=+86;user=phone"]
+    assert {number_of_uri_user(user) for user in users} == {number}
+
+
+def test_a_950_number_is_of_china_and_not_of_myanmar() -> None:
+    assert is_foreign("959791234567") and not is_foreign("95013000001")
+    for written in ("national", "e164", "plus"):
+        assert format_number("95013000001", written) == "95013000001"  # type: ignore[arg-type]
 
 
 @given(separated(MOBILE))
