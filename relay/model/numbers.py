@@ -159,24 +159,18 @@ def _normalise(digits: str, international: bool) -> str:
         return _chinese(CHINA + digits[1:])
     elif _has_no_trunk_prefix(digits):
         return CHINA + digits
-    if digits.startswith(CHINA) and size > 10:
-        return _chinese(digits)
-    if not 3 <= size <= LONGEST:
+    if digits.startswith(CHINA) and (international or size > 10):
+        digits = _chinese(digits)
+    if not 3 <= len(digits) <= LONGEST:
         raise ParseError("a number has 3 to 15 digits")
     return digits
 
 
 def _chinese(digits: str) -> str:
-    """Digits that begin with 86: remove it from a 700 number or 950…; remove a trunk 0 behind it, as in +86 (0)10."""
-    if digits.startswith("86700") and len(digits) == LENGTH_700 + 2:
-        return digits[2:]
-    if digits.startswith("86950") and len(digits) <= LONGEST + 2:
-        return digits[2:]
+    """Digits that begin with 86: remove a trunk 0 behind it, as in +86 (0)10; remove it from 700… and 950…."""
     if digits.startswith("860") and len(digits) - 2 in _TRUNK_LENGTHS:
-        return CHINA + digits[3:]
-    if len(digits) > LONGEST:
-        raise ParseError("a number has 3 to 15 digits")
-    return digits
+        digits = CHINA + digits[3:]
+    return digits[2:] if digits.startswith(("86700", "86950")) else digits
 
 
 def _is_mobile(digits: str) -> bool:

@@ -115,6 +115,14 @@ def test_other_number_is_forwarded_unchanged() -> None:
     hang_up(ladder)
 
 
+@pytest.mark.parametrize("short", [X[:14], X[:13], X[:11], X[:5], "700"])
+@pytest.mark.parametrize("country", ["", "+86"])
+def test_first_digits_of_a_700_number_are_too_few(ladder: Ladder, country: str, short: str) -> None:
+    ladder.caller.calls(country + short)
+    ladder.caller.is_refused(484)
+    ladder.settle()
+
+
 @pytest.mark.parametrize(("number", "status"), [("700999999990001", 404), ("70099999", 404), ("70010000001", 484)])
 def test_other_700_numbers_are_not_forwarded(number: str, status: int) -> None:
     ladder = Ladder(other_numbers="forward")

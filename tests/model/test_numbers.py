@@ -123,12 +123,17 @@ def test_landline_forms_with_trunk_zero_and_country_code_are_equal(significant: 
     assert {normalise_party(form) for form in forms} == {"86" + significant}
 
 
-@pytest.mark.parametrize("number", ["950130001", "95013000001", "950130000010001"])
-def test_all_forms_of_a_950_number_are_equal(number: str) -> None:
+@pytest.mark.parametrize("number", ["950130001", "95013000001", "950130000010001", "70010000001", "70010000001000"])
+def test_all_forms_of_a_950_number_and_of_a_short_700_number_are_equal(number: str) -> None:
     forms = [number, "86" + number, "+86" + number, "0086" + number, f"+86-{number[:5]}-{number[5:]}"]
     assert {normalise_party(form) for form in forms} == {number}
     users = [*forms, number + ";phone-context=+86", number + ";phone-context=+86;user=phone"]
     assert {number_of_uri_user(user) for user in users} == {number}
+
+
+def test_forms_with_plus_of_shorter_ones_are_equal() -> None:
+    for number in ("700", "7001", "70010000", "95013"):
+        assert normalise_party("+86" + number) == normalise_party(number) == number
 
 
 def test_a_950_number_is_of_china_and_not_of_myanmar() -> None:
