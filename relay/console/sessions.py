@@ -105,8 +105,9 @@ def is_private(scope: Scope) -> bool:
 
 def is_tls(scope: Scope) -> bool:
     """Whether the browser's connection is TLS: ours, or that of a proxy which says so, on this machine or over TLS."""
-    is_ours, client = scope["scheme"] == "https", scope.get("client")
+    is_ours: bool = scope["scheme"] == "https"
+    client = scope.get("client")
     if not is_forwarded(scope):
         return is_ours
-    is_safe = is_ours or (client is not None and is_loopback(client[0]))
+    is_safe: bool = is_ours or (client is not None and is_loopback(client[0]))
     return is_safe and dict(scope["headers"]).get(b"x-forwarded-proto") == b"https"
