@@ -175,19 +175,26 @@ class SqliteWriter:
         """Connect if there is no connection. Raises StoreError; Displaced while a file is not in place."""
         if self._files is not None and (displaced := self._files.displaced()):
             if displaced.is_log:
-                await self._save()
+                await self._save(displaced)
             raise displaced
         if self._connection is None:
             await self._connect()
 
-    async def _save(self) -> None:
+    async def _save(self, deleted: Displaced) -> None:
         """Move the content of a deleted write-ahead log into the store, and close it.
 
-        Raises StoreError if a reader blocks that.
+        Raises Displaced if a reader or a fault of the disk prevents that: what is not moved is in the open log alone.
         """
-        busy, *_ = await self._call(_checkpoint)
-        if busy:
-            raise StoreError(f"the content of {self._path}-wal cannot be moved into the store: it is being read")
+        blocked: object = None
+        try:
+            busy, *_ = await self._call(_checkpoint)
+            if busy:
+                blocked = "it is being read"
+        except sqlite3.Error as error:
+            blocked = error
+        if blocked:
+            why = f"is deleted, and its content cannot be moved into the store yet: {blocked}"
+            raise Displaced(deleted.file, why, is_log=True)
         await self._disconnect()
 
     async def _connect(self) -> None:

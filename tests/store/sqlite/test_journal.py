@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ import pytest
 from relay.model.actions import Commit
 from relay.store.chain import Head
 from relay.store.database import connect, transaction
+from relay.store.files import holds_deleted_log
 from relay.store.sqlite import journal as sqlite_module
 from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk, Reported, Told, Tries, Waiter, opened, stored
@@ -86,6 +90,53 @@ async def test_content_of_a_deleted_log_is_moved_into_the_store_while_idle(
     await done.until(lambda: done.tokens == [1, 2, 3])
     await journal.close()
     assert told.events() == ["journal.write_failed", "journal.recovered"]
+    assert [record.call_id for record in stored(disk)] == ["c1", "c2"]
+
+
+@contextmanager
+def read_by_another_process(path: Path) -> Iterator[None]:
+    """As by a backup: of the moment at which it began."""
+    code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN'); print(*c.execute(sys.argv[2]))"
+    command = [
+        sys.executable,
+        "-c",
+        f"{code}; sys.stdout.flush(); sys.stdin.read()",
+        path,
+        "SELECT count(*) FROM business",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.communicate()
+
+
+@pytest.mark.usefixtures("unoverflowed")
+@pytest.mark.parametrize("fault", ["a reader", "the disk"])
+async def test_deleted_log_stays_open_until_its_content_can_be_moved(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """What is not moved is nowhere else: the store could not even be read."""
+
+    def fail(connection: sqlite3.Connection) -> tuple[int, int, int]:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(sqlite_module, "BUSY_S", 0.05)
+    told, done = Told(), Waiter()
+    journal = sqlite_journal(disk.path, disk.sealer, told)
+    tries = Tries(journal)
+    await journal.open()
+    with read_by_another_process(disk.path) if fault == "a reader" else nullcontext(), monkeypatch.context() as patch:
+        journal.queue.append(Commit(1, ended_record("c1"), None), done)
+        await done.until(lambda: done.tokens == [1])
+        if fault == "the disk":
+            patch.setattr(sqlite_module, "_checkpoint", fail)
+        os.unlink(f"{disk.path}-wal")
+        journal.queue.append(Commit(2, ended_record("c2"), None), done)
+        await tries.more(3)
+        assert holds_deleted_log(disk.path)
+    await done.until(lambda: done.tokens == [1, 2])
+    await journal.close()
     assert [record.call_id for record in stored(disk)] == ["c1", "c2"]
 
 
