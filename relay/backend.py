@@ -53,6 +53,7 @@ from relay.service.complaints import ComplaintRate, high_complaints
 from relay.service.filings import EXPIRING_MS
 from relay.store.capture_arms import Arms
 from relay.store.captures import Captures
+from relay.store.chain import AnchorFile
 from relay.store.connection import Connection as StoreConnection
 from relay.store.connection import Place, PostgresServer
 from relay.store.database import Reader, open_store, reading
@@ -117,6 +118,8 @@ async def _serve(
     leader_lock = LeaderLock(place, reporter(log)) if isinstance(place, PostgresServer) else None
     if leader_lock is not None and not await _await_leader_lock(leader_lock, stop, log):
         return 0
+    with reading(place) as reader:  # again: the relay may have started before the store was put back
+        AnchorFile(in_force.config.store.local, sealer).check(reader)
     backend = Backend(in_force.config, log, leader_lock, sealer, keeper)
     in_force.apply.append(backend.apply_config)
     try:

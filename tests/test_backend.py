@@ -21,6 +21,9 @@ from relay.config import parse_config
 from relay.errors import Refused
 from relay.log import configure
 from relay.net.control import ControlClient
+from relay.store.chain import AnchorFile, read_anchor
+from relay.store.database import connect_reader
+from relay.store.sealing.sealer import load_key
 from relay.store.unit_of_work import RELAY as OURS
 from relay.store.unit_of_work import UnitOfWork
 from tests.support.addresses import RELAY, free
@@ -154,6 +157,26 @@ async def test_a_killed_backend_is_restarted_without_disturbing_calls(relay: Rel
     assert get(relay, "/readyz").status_code == 200
     assert "relay700_backend_starts_total 2.0" in get(relay, "/metrics").text
     assert [record["outcome"] for record in relay.calls()] == ["answered", "answered"]
+
+
+async def test_the_backend_does_not_work_on_a_store_that_was_put_back(relay: RelayProcess) -> None:
+    """It would give out the numbers of bindings that the store lacks. Calls go on until the relay sees a change."""
+    path = relay.folder / "relay.db"
+    file = AnchorFile(path, load_key(relay.folder / "relay.key"))
+    pid = backend_pid(relay)
+    os.kill(pid, signal.SIGSTOP)  # it writes the file, too
+    with closing(connect_reader(path)) as connection:
+        later = read_anchor(connection, load_key(relay.folder / "relay.key"))
+    file.write(later._replace(revision=later.revision + 1))
+    mark = lines(relay)
+    os.kill(pid, signal.SIGKILL)
+    await until_seen(lambda: [event["status"] for event in relay.events(mark) if event["event"] == "backend.ended"][1:])
+    assert "an earlier copy of the store was put in its place" in relay.log()
+    assert all(event["event"] != "api.listening" for event in relay.events(mark))
+    async with call(relay) as up:
+        await up.hang_up()
+    assert relay.stop() == 0
+    assert file.read() == later._replace(revision=later.revision + 1)
 
 
 async def test_the_backend_exits_when_its_writer_fails(tmp_path: Path) -> None:

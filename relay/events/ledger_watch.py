@@ -113,13 +113,13 @@ class LedgerWatch:
         return _Look(faults, anchor)
 
     def _adopt_accepted(self) -> None:
-        """Compare the store with the anchor in the file, if a process wrote a later one: `verify --accept` does so.
+        """Compare the store with the anchor in the file at first, and when there is a later one: of `verify --accept`.
 
         An earlier one was put back, with the store or without.
         """
         with contextlib.suppress(StoreError):  # altered: the next anchor replaces it
             anchor = self._file.read()
-            if anchor is not None and self._anchor is not None and anchor.revision > self._anchor.revision:
+            if anchor is not None and (self._anchor is None or anchor.revision > self._anchor.revision):
                 self._anchor = anchor
                 if self._read_to is not None:  # the audit log of a store that was put back ends before
                     self._read_to = min(self._read_to, max(anchor.audit.seq - 1, 0))
@@ -162,7 +162,7 @@ class LedgerWatch:
     def _quick(self, connection: Connection) -> list[str]:
         found = [str(fault) for fault in quick_faults(connection, read_ledger_head(connection, self._sealer))]
         if self._anchor is not None:
-            found += growth_faults(connection, self._anchor, "some seconds ago")
+            found += growth_faults(connection, self._anchor, f"when {self._file.path} was written")
         return found
 
     def _all(self, connection: Connection) -> list[str]:

@@ -286,8 +286,10 @@ class AnchorFile:
             raise StoreError(f"{self.path} cannot be written: {error.strerror}") from None
 
     def keep(self, connection: Connection) -> None:
-        """Write the present anchor. Raises StoreError."""
-        self.write(read_anchor(connection, self._sealer))
+        """Write the present anchor, unless the store holds less than the file says. Raises StoreError."""
+        anchor = read_anchor(connection, self._sealer)
+        self.check(connection)
+        self.write(anchor)
 
     def check(self, connection: Connection) -> None:
         """Raises StoreError if the store holds less than it did when the file was written."""

@@ -117,6 +117,7 @@ class Opener:
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
         self.revision = 0  # the latest revision of the ledger seen
+        self._is_put_back = False  # until the process ends: further changes hide what the store lacks
         self._caller_windows_s: tuple[int, ...] = ()
         self._number_windows_s: tuple[int, ...] = ()
         self._filing_required = True
@@ -149,8 +150,11 @@ class Opener:
         Raises StoreError if the proof of a row does not hold.
         """
         now, last_hash, last_sealed, values = row
-        if now is None or now < revision:
-            raise StoreError("the store was put back to an earlier state: put the right one back")
+        self._is_put_back |= now is not None and now < revision
+        if now is None or self._is_put_back:
+            raise StoreError(
+                "the store was put back to an earlier state: see `relay700 verify`, then restart the relay"
+            )
         self.revision = max(self.revision, now)
         self._check(values)
         locked, legacy = values[_NUMBER + 2] or (None, 0)

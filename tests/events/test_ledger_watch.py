@@ -12,7 +12,7 @@ from structlog import get_logger
 from structlog.testing import capture_logs
 
 from relay.events.ledger_watch import CHECK_S, LedgerWatch
-from relay.store.chain import AnchorFile, read_anchor
+from relay.store.chain import AnchorFile, present_anchor, read_anchor
 from relay.store.database import connect
 from relay.store.ledger import sign_all
 from relay.store.ledger_tables import TABLES
@@ -236,7 +236,23 @@ async def test_anchor_file_of_an_older_store_does_not_hide_it(
         file.write(older)
     else:
         attack(file.path)
-    assert any("some seconds ago" in fault for fault in await watching.looks())
+    assert any(f"when {file.path} was written" in fault for fault in await watching.looks())
+
+
+async def test_watch_that_is_started_again_finds_that_the_store_was_put_back(store: Acting) -> None:
+    """As by a restart of the backend, or on another leader: the file is older than its process."""
+    file, old = AnchorFile(store.path, store.sealer), backup(store)
+    store.run(lambda unit: unit.audit("do", "o1"))
+    await Watching(store).looks()
+    kept = file.read()
+    put_in_place(store, old)
+    watching = Watching(store)
+    assert any(f"when {file.path} was written" in fault for fault in await watching.looks())
+    assert await watching.looks() == []  # told once
+    assert file.read() == kept
+    accept(store, file)
+    assert await watching.looks() == []
+    assert file.read() == read_anchor(store.reader, store.sealer)
 
 
 def backup(store: Acting) -> sqlite3.Connection:
@@ -262,4 +278,4 @@ def accept(store: Acting, file: AnchorFile) -> None:
         unit.audit("ledger.accept", "store", reason="a test")
 
     store.run(do)
-    file.keep(store.reader)
+    file.write(present_anchor(store.reader, store.sealer))

@@ -79,6 +79,20 @@ def test_anchor_is_on_disk_before_it_takes_the_place_of_the_last_one(
     assert file.read() == first
 
 
+def test_anchor_of_a_store_that_holds_less_is_not_kept(disk: Disk) -> None:
+    """A relay that stops on a copy that was put in the store's place must not vouch for it."""
+    file = AnchorFile(disk.path, disk.sealer)
+    with closing(connect(disk.path)) as connection:
+        now = read_anchor(connection, disk.sealer)
+        file.keep(connection)
+        assert file.read() == now
+        later = now._replace(revision=now.revision + 1)
+        file.write(later)
+        with pytest.raises(StoreError, match="an earlier copy of the store was put in its place"):
+            file.keep(connection)
+    assert file.read() == later
+
+
 def _write_often(path: Path) -> None:
     with closing(connect(path)) as connection:
         file = AnchorFile(path, OTHER)
