@@ -85,7 +85,12 @@ def _outcome(text: str) -> str:
 
 
 @calls.command("list")
-@click.option("--number", type=number, metavar="NUMBER", help="Only calls with this 700 number or party, in any role.")
+@click.option(
+    "--number",
+    type=number,
+    metavar="NUMBER",
+    help='Only calls with this 700 number or party, in any role; a foreign one with "+".',
+)
 @click.option("--order", metavar="TEXT", help="Only calls of this order.")
 @_business
 @click.option("--binding", metavar="ID", help="Only calls of this binding.")

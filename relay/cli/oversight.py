@@ -43,7 +43,8 @@ _COLUMNS = ("business", "prefix", "attempts", "answered", "unanswered", "refused
 def traceback(config_path: Path | None, number: str, at_ms: int, reason: str, as_json: bool) -> None:
     """Show who was behind a number at a time.
 
-    NUMBER is a 700 number or a party. Shows order, business user, parties and calls of that time, numbers in clear.
+    NUMBER is a 700 number or a party, a foreign one with "+". Shows order, business user, parties and calls of that
+    time, numbers in clear.
     """
     with opened(config_path) as store:
         asked = store.run(lambda unit: ask_trace(unit, number, at_ms, reason))

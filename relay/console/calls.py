@@ -13,6 +13,7 @@ from relay.console.explain import NEEDS, explain_call, words
 from relay.console.outcomes import OUTCOMES
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, as_file, search_party, show_list
+from relay.model.numbers import format_number
 from relay.translation import N_
 
 _COLUMNS: Final = (
@@ -133,8 +134,10 @@ async def _explained(page: Page, call: dict[str, Any]) -> Json | None:
     if page.may("operator"):
         peer = call["peer_in"]
         stranger = "" if peer else call["source"] or "-"  # old records have no source
+    # With "+" where it has a country code: 1 314… would be read as a Chinese mobile number.
+    caller, dialled = (format_number(call[name], "plus") for name in ("caller", "number_dialled"))
     try:
-        return await explain_call(page, call["caller"], call["number_dialled"], peer, call["received_at"], stranger)
+        return await explain_call(page, caller, dialled, peer, call["received_at"], stranger)
     except Problem:
         return None
 

@@ -71,6 +71,15 @@ async def test_call_from_an_unknown_source_names_it(console: Console, api: Api, 
     assert "udp:127.0.0.9:5060 is in no peer's sources" in revealed
 
 
+async def test_a_foreign_caller_of_a_record_is_explained_as_one(console: Console, api: Api, operator: Client) -> None:
+    """Without "+" it reads as a mobile number of China."""
+    keep(api, ended_record(ACME, caller="13145550001", outcome="caller_international"))
+    browser = await console.of(operator)
+    await browser.send(await browser.see(f"/calls/{ACME}"), f"/calls/{ACME}", reason="complaint 7")
+    (line,) = (await operator.get("/v1/audit?action=explain&reveal=true&reason=inspection"))["items"]
+    assert line["details"]["number"] == "13145550001"
+
+
 async def test_a_call_tells_its_story_and_what_to_do(console: Console, api: Api, operator: Client) -> None:
     refused = {"routed_at": None, "ringing_at": None, "answered_at": None, "callee": None, "ended_by": "relay"}
     keep(
