@@ -243,7 +243,7 @@ class StreamLimits:
     message_timeout_s: float = 30.0  # from the first byte of a message to its last
     connect_timeout_s: float = 5.0  # TCP and TLS handshakes together
     max_head: int = 16_384  # bytes
-    max_body: int = 65_536  # bytes
+    max_body: int = 65_536  # bytes; a message with a longer one is refused alone
     max_unsent: int = 2_097_152  # bytes buffered for a far end that does not read
 
 

@@ -25,6 +25,8 @@ KEEPALIVE_PONG: Final = Keepalive.PONG
 Frame = bytes | Keepalive
 """One whole message, or a keep-alive."""
 
+MOST_SKIPPED: Final = 4 * 1024 * 1024  # bytes of a body over the limit; a longer one ends the stream
+
 # The value may continue on folded lines. Lines end with CRLF only, as for `parse_message`.
 _content_lengths: Final = re.compile(
     rb"\r\n(?:Content-Length|l)[ \t]*+:((?:[^\r]|\r\n[ \t]|\r(?!\n))*+)", re.IGNORECASE
@@ -34,7 +36,7 @@ _content_lengths: Final = re.compile(
 class StreamFramer:
     """The framer of one connection. After a ParseError the stream is unusable: close the connection."""
 
-    __slots__ = ("_buffer", "_error", "_max_body", "_max_head", "_pinging", "_scanned", "_size")
+    __slots__ = ("_buffer", "_error", "_max_body", "_max_head", "_pinging", "_scanned", "_size", "_skipped")
 
     def __init__(self, max_head: int = MAX_HEAD, max_body: int = MAX_BODY) -> None:
         self._max_head = max_head
@@ -42,6 +44,7 @@ class StreamFramer:
         self._buffer = bytearray()  # begins at a message or a keep-alive
         self._scanned = 0  # the end of the head is not before this offset
         self._size = 0  # of the current message; 0 until its head is complete
+        self._skipped = 0  # bytes to come of a body over the limit
         self._pinging = False  # the last frame was the first CRLF of a ping, or a pong
         self._error: ParseError | None = None
 
@@ -49,8 +52,9 @@ class StreamFramer:
         """The frames that `data` completes, in order.
 
         A CRLF between messages gives a KEEPALIVE_PONG at once, and a second one right behind it a KEEPALIVE_PING, so
-        that every split of the stream gives the same frames. Raises ParseError for a head or body over the limits and
-        for a missing or malformed Content-Length; frames before the error are returned first.
+        that every split of the stream gives the same frames. A message with a body over the limit gives its head alone,
+        which `parse_message` refuses for its Content-Length. Raises ParseError for a head over the limit, a body over
+        MOST_SKIPPED and a missing or malformed Content-Length; frames before the error are returned first.
         """
         self.add(data)
         frames: list[Frame] = []
@@ -81,10 +85,14 @@ class StreamFramer:
     @property
     def pending(self) -> bool:
         """Whether a frame is incomplete, or the stream has failed."""
-        return bool(self._buffer) or self._error is not None
+        return bool(self._buffer) or self._skipped > 0 or self._error is not None
 
     def _next(self) -> Frame | None:
         buffer = self._buffer
+        if self._skipped:
+            count = min(self._skipped, len(buffer))
+            del buffer[:count]
+            self._skipped -= count
         if not self._size:
             if buffer[:1] == b"\r":
                 return self._keepalive()
@@ -117,9 +125,13 @@ class StreamFramer:
             self._scanned = max(0, len(buffer) - 3)
             return
         length = _content_length(bytes(buffer[: end + 2]))
-        if length > self._max_body:
+        if length > MOST_SKIPPED:
             raise ParseError("over the limit", "content-length")
-        self._size = end + 4 + length
+        self._size = end + 4
+        if length > self._max_body:
+            self._skipped = length
+        else:
+            self._size += length
 
 
 def _content_length(head: bytes) -> int:

@@ -110,6 +110,8 @@ def _cut_body(body: bytes, length: str) -> bytes:
     if not (length.isascii() and length.isdecimal() and len(length) <= 10):
         raise ParseError("not a number", "content-length")
     size = int(length)
+    if size > MAX_BODY:
+        raise ParseError("over the limit", "content-length")
     if size > len(body):
         raise ParseError("more than the message holds", "content-length")
     return body if size == len(body) else body[:size]

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from relay.call.engine import Engine
 from relay.defence.bans import GRAVE
 from relay.errors import ConfigError
+from relay.model.actions import Send
 from relay.model.settings import Limits, PeerCertificate, Target, TlsFiles
 from relay.net.stream import MAX_CARRIED, MOST_DIALLED, MOST_PINGS
 from relay.net.streams import _return_flow
 from relay.net.tls import client_context
 from relay.sip.message import Flow
+from relay.sip_service import tokens
 from tests.net.certificates import Authority
 from tests.net.streams import PEER, PEER_HOST, STRANGER, FarEnd, ended, listening, message, read_all
 from tests.net.support import until
@@ -50,6 +53,35 @@ async def test_a_ping_is_answered_with_a_pong() -> None:
         writer.write(b"\r\n\r\n")
         assert await reader.readexactly(2) == b"\r\n"
         writer.close()
+
+
+async def test_an_oversized_message_is_refused_alone() -> None:
+    async with listening() as h:
+        engine = Engine(h.settings, tokens().__next__, 0.0)
+
+        def receive(data: bytes, flow: Flow) -> None:
+            engine.receive(data, flow, h.streams.now)
+            for action in engine.take_actions():
+                if isinstance(action, Send):
+                    h.streams.send(action.data, action.flow)
+
+        h.streams.received = receive  # type: ignore[method-assign]
+        reader, writer = await h.connect()
+        for number, length in enumerate((0, 70_000, 0), 1):
+            writer.write(_options(number, length) + bytes(length))
+        answers = [await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) for _ in range(3)]
+        assert [answer.split()[1] for answer in answers] == [b"200", b"400", b"200"]
+        assert b"CSeq: 2 OPTIONS\r\n" in answers[1]
+        assert h.failed.empty()
+        writer.close()
+
+
+def _options(number: int, length: int) -> bytes:
+    return (
+        f"OPTIONS sip:relay SIP/2.0\r\nVia: SIP/2.0/TCP {PEER_HOST};branch=z9hG4bK{number}\r\nMax-Forwards: 70\r\n"
+        f"From: <sip:a@{PEER_HOST}>;tag=1\r\nTo: <sip:relay>\r\nCall-ID: c\r\nCSeq: {number} OPTIONS\r\n"
+        f"Content-Length: {length}\r\n\r\n"
+    ).encode()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +123,7 @@ async def test_idle_connections_are_closed_and_busy_ones_are_not() -> None:
         busy_writer.close()
 
 
-@pytest.mark.parametrize("start", [b"", message(), message() + b"\r\n"])
+@pytest.mark.parametrize("start", [b"", message(), message() + b"\r\n", _options(1, 70_000)])
 async def test_a_slow_message_closes_the_connection(start: bytes) -> None:
     async with listening(message_timeout_s=30) as h:
         reader, writer = await h.connect()

@@ -7,8 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import ParseError
-from relay.sip.framing import KEEPALIVE_PING, KEEPALIVE_PONG, Frame, StreamFramer, copied, is_untagged, marks
-from relay.sip.message import Request, parse_message
+from relay.sip.framing import (
+    KEEPALIVE_PING,
+    KEEPALIVE_PONG,
+    MOST_SKIPPED,
+    Frame,
+    StreamFramer,
+    copied,
+    is_untagged,
+    marks,
+)
+from relay.sip.message import MAX_BODY, Request, parse_message
 from tests.sip.spelled import METHODS, messages, tokens
 
 
@@ -61,6 +70,30 @@ def test_content_length_is_found_in_every_spelling(line):
     assert parse_message(data).body == b"abc"
 
 
+@pytest.mark.parametrize("size", [1000, 70_000, 10_000_000])
+@pytest.mark.parametrize("name", [b"Content-Length", b"L ", b"Content-Length:\r\n 70000\r\nl"])
+def test_a_message_with_a_body_over_the_limit_is_refused_alone(name: bytes, size: int) -> None:
+    long = message(b"\r\n\r\n" * 17_500, name=name)
+    head = long[:-70_000]
+    assert feed_in_pieces(message() + long + message(b"a") + b"\r\n", size) == [
+        message(),
+        head,
+        message(b"a"),
+        KEEPALIVE_PONG,
+    ]
+    with pytest.raises(ParseError, match="over the limit"):
+        parse_message(head)
+
+
+def test_a_body_over_the_limit_is_not_kept() -> None:
+    framer = StreamFramer()
+    head = message(length=b"%d" % (MAX_BODY + 1))
+    assert framer.feed(head + bytes(MAX_BODY)) == [head]
+    assert (framer.pending, len(framer._buffer)) == (True, 0)
+    assert framer.feed(b"\0") == []
+    assert not framer.pending
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -72,7 +105,7 @@ def test_content_length_is_found_in_every_spelling(line):
         message(length=b"1\n2"),
         message(length=b"1\r2"),
         message(length=b"3\r\nl: 4"),
-        message(length=b"65537"),
+        message(length=b"%d" % (MOST_SKIPPED + 1)),
         message(length=b"9" * 30),
         message(length="٣".encode()),
         b"\rX",
@@ -101,8 +134,9 @@ def test_limits_are_inclusive():
     assert framer.feed(head + b"abcde") == [head + b"abcde"]
     with pytest.raises(ParseError):
         StreamFramer(max_head=len(head) - 5).feed(head)
-    with pytest.raises(ParseError):
-        StreamFramer(max_body=4).feed(head)
+    assert StreamFramer(max_body=4).feed(head + b"abcde") == [head]
+    head = message(length=b"%d" % MOST_SKIPPED)
+    assert StreamFramer().feed(head) == [head]
 
 
 def test_an_unfinished_message_is_pending():
