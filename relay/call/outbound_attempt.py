@@ -184,7 +184,9 @@ class OutboundAttempt:
         body = masking.mask_body(request, self._writer)
         constants = self._constants()
         rest = self._identity_lines() + masking.mask_request_headers(request)
-        self._guard(constants + rest, body)
+        # To of a registered peer holds its own Contact.
+        searched = constants if self._peer.login is None else f"From: <{self._local_uri}>\r\n"
+        self._guard(searched + rest, body)
         rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
         outgoing = OutgoingRequest("INVITE", self._remote_uri, constants, self._cseq, rest, body)
         self._send(outgoing, "", now)

@@ -352,7 +352,9 @@ class Delivery:
         constants = f"From: {shown};tag={self._local_tag}\r\nTo: <{uri}>\r\nCall-ID: {self.call_id}\r\n"
         rest = f"P-Asserted-Identity: {shown}\r\n" if target.peer.send_pai else ""
         own = (route.callee, user, route.shown) if is_700(route.shown) else (route.callee, user)
-        if leak_check.hit(constants + rest, body.data, own=own):
+        # To of a registered peer holds its own Contact.
+        searched = constants if target.peer.login is None else f"From: {shown}\r\n"
+        if leak_check.hit(searched + rest, body.data, own=own):
             return False
         rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
         self._calling_tags.add(self._local_tag)

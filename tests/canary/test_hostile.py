@@ -14,6 +14,8 @@ from tests.canary.marks import ALICE, BOB
 from tests.ladder.descriptions import ANSWER, OFFER
 from tests.ladder.ladder import Ladder, answer, call, connect, hang_up
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, RELAY, A, B, X, settings_for
+from tests.ladder.test_logins import PBX, PHONE, PHONE_HOST, registers
+from tests.ladder.texts import deliver
 from tests.support.targets import target_at
 
 
@@ -194,6 +196,24 @@ def test_a_right_guess_of_the_callee_is_answered_as_a_wrong_one() -> None:
         assert "leak_check" not in ladder.engine.statistics()
         seen.append([data.partition(b"\r\n")[0].replace(guess.encode(), b"GUESS") for data, _ in ladder.callee.inbox])
     assert seen[0] == seen[1]
+
+
+def test_a_right_guess_in_a_registered_contact_is_called_as_a_wrong_one() -> None:
+    """The phone rings in both cases."""
+    seen = []
+    for guess in (A[2:], "13812345678"):
+        ladder = Ladder(callee_host=PHONE_HOST, peers=(PBX, PHONE), tried=("phone",), sms=True)
+        ladder.callee.contact = f"<sip:{guess}@10.0.0.5;g={guess}>"
+        registers(ladder.callee)
+        connect(ladder)
+        ladder.caller.sends("BYE")
+        ladder.callee.expects("BYE")
+        ladder.caller.get(200)
+        deliver(ladder.caller, ladder.callee)
+        assert "leak_check" not in ladder.engine.statistics()
+        seen.append([data.replace(guess.encode(), b"GUESS") for data in ladder.callee.received])
+    assert seen[0] == seen[1]
+    assert len(seen[0]) > 4
 
 
 # -- the leak check when it must strike

@@ -14,8 +14,9 @@ from relay.sip.digest import Challenge, answer, parse_challenge
 from relay.sip.message import Flow, Request, Response
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import Ladder, bye, connect, hang_up, ring
-from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, B, X, peer
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, A, B, X, peer
 from tests.ladder.side import Side
+from tests.ladder.texts import deliver
 
 ACCOUNT = Account("1001", "secret")
 PHONE_HOST = "127.0.0.44"
@@ -32,7 +33,7 @@ PBX, PHONE, CARRIER = peer("pbx", CALLER_HOST), phone_peer(), peer("carrier", CA
 @pytest.fixture
 def called() -> Ladder:
     """A ladder whose callee is a phone without a fixed address."""
-    ladder = Ladder(callee_host=PHONE_HOST, peers=(PBX, PHONE), tried=("phone",))
+    ladder = Ladder(callee_host=PHONE_HOST, peers=(PBX, PHONE), tried=("phone",), sms=True)
     ladder.callee.contact = f"<sip:bob@{INSIDE}>"
     return ladder
 
@@ -104,6 +105,19 @@ def test_peer_is_called_at_its_registered_contact(called: Ladder) -> None:
     assert called.callee.invite.uri == f"sip:{B[2:]}@{INSIDE}"
     assert called.record.peer_out == "phone"
     hang_up(called)
+
+
+@pytest.mark.parametrize("contact", [f"<sip:bob@{CALLER_HOST}:5062>", f"<sip:bob@{INSIDE};g={A[2:]}>"])
+def test_contact_like_the_callers_address_or_number_is_no_leak(called: Ladder, contact: str) -> None:
+    """Both phones may have the same private address; a right guess of the number gets the call as a wrong one does."""
+    called.callee.contact = contact
+    registers(called.callee)
+    connect(called)
+    bye(called.caller, called.callee)
+    assert deliver(called.caller, called.callee).uri == contact.strip("<>").replace("bob", B[2:])
+    called.run(200)
+    called.check_nothing_left()
+    assert "leak_check" not in called.engine.statistics()
 
 
 def test_sha_256_and_md5_are_offered_in_that_order_and_accepted(called: Ladder) -> None:
