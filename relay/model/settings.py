@@ -45,6 +45,7 @@ class Target:
     priority: int = 0  # lowest first
     weight: int = 1  # relative weight among targets of one priority
     search: Literal["address", "srv", "naptr"] = "address"  # first DNS query, for a host name
+    srv_priority: int = 0  # of the SRV record it comes from: lowest first, among targets of one priority
 
 
 @dataclass(frozen=True, slots=True)

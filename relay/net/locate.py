@@ -121,8 +121,14 @@ class Search:
         if not addresses:
             raise NotLocated(f"no address of {name}")
         found = [
-            Target(
-                address, each.port, transport, target.written, target.priority * 0x10000 + each.priority, each.weight
+            replace(
+                target,
+                host=address,
+                port=each.port,
+                transport=transport,
+                weight=each.weight,
+                search="address",
+                srv_priority=each.priority,
             )
             for each in services
             for address in addresses.get(each.target.to_text(omit_final_dot=True), ())
@@ -312,4 +318,4 @@ class Locator:
 
 
 def _order(target: Target) -> tuple[int, int, str, int]:
-    return target.priority, -target.weight, target.host, target.port
+    return target.srv_priority, -target.weight, target.host, target.port

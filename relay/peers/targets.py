@@ -122,8 +122,8 @@ def by_priority(targets: Sequence[TargetState]) -> list[TargetState]:
     return sorted(targets, key=_priority)
 
 
-def _priority(target: TargetState) -> int:
-    return target.configured.priority
+def _priority(target: TargetState) -> tuple[int, int]:
+    return target.configured.priority, target.configured.srv_priority
 
 
 def _weight(target: TargetState) -> int:

@@ -11,6 +11,7 @@ import pytest
 from relay.model.settings import Listener, Peer, Settings, Target
 from relay.net import locate
 from relay.net.locate import MOST_TARGETS, Located, Locator
+from relay.peers.peers import Peers
 from tests.net.support import Log
 from tests.support.dns_server import DnsServer
 
@@ -83,9 +84,9 @@ async def found(server: DnsServer, *targets: Target, **more: object) -> list[str
 async def test_srv_records_give_hosts_ports_priorities_and_weights(server: DnsServer) -> None:
     following = Following(server, target(priority=1), least_s=60)
     assert await following.start() == [
-        Target("192.0.2.1", 5070, "udp", "carrier.example", 0x10000 + 10, 60),
-        Target("192.0.2.2", 5070, "udp", "carrier.example", 0x10000 + 10, 60),
-        Target("192.0.2.3", 5080, "udp", "carrier.example", 0x10000 + 20, 0),
+        Target("192.0.2.1", 5070, "udp", "carrier.example", 1, 60, srv_priority=10),
+        Target("192.0.2.2", 5070, "udp", "carrier.example", 1, 60, srv_priority=10),
+        Target("192.0.2.3", 5080, "udp", "carrier.example", 1, 0, srv_priority=20),
     ]
     assert following.told == []  # results at the start are not reported
     await following.locator.close()
@@ -170,6 +171,17 @@ async def test_targets_by_name_and_by_address_can_be_mixed(server: DnsServer) ->
     literal = Target("192.0.2.77", 5060, "udp", "192.0.2.77", 5)
     server.records = {("b.example", "A"): ["192.0.2.9"]}
     assert await found(server, literal, target("b.example")) == ["udp:192.0.2.77:5060", "udp:192.0.2.9:5060"]
+
+
+async def test_a_configured_priority_goes_before_that_of_srv_records(server: DnsServer) -> None:
+    first, backup = target(), Target("192.0.2.77", 5060, "udp", "192.0.2.77", 1)
+    following = Following(server, first, backup, least_s=60)
+    peers = Peers(settings(first, backup))
+    await following.start()
+    peers.locate(following.locator.located())
+    hosts = [each.configured.host for each in peers.targets_of("carrier")]
+    assert hosts == ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.77"]
+    await following.locator.close()
 
 
 async def test_answers_are_refreshed_after_their_time_to_live(server: DnsServer) -> None:
