@@ -188,8 +188,9 @@ class Leg:
     def destination(self) -> Flow:
         """The next hop of requests in this dialog, from its route set (RFC 3261 12.2.1.1, 8.1.2).
 
-        The default transport is that of the leg, to the leg's host on the same connection while it is open. A name, or
-        an address that is not the peer's, would see the party's real number: see `Peers.way_to`.
+        The default transport is that of the leg, to the leg's host on the same connection while it is open, or by the
+        registration that a phone has there. A name, or an address that is not the peer's, would see the party's real
+        number: see `Peers.way_to`.
         """
         if self._destination is None:
             hop, flow, peers = self.dialog.next_hop, self.flow, self._ua.peers
@@ -208,7 +209,10 @@ class Leg:
                     return flow
                 self._destination = Flow(listener, transport, hop.host, port)
             else:
-                self._destination = Flow(flow.listener, transport, flow.host, port, flow.connection)
+                here = Flow(flow.listener, transport, flow.host, port, flow.connection)
+                if self.peer.login is not None:  # a phone may register again during the call
+                    return peers.way_to(self.peer, hop.host, here)
+                self._destination = here
         return self._destination
 
     def retarget(self, message: Request | Response, flow: Flow | None = None) -> None:

@@ -192,7 +192,7 @@ class Peers:
 
     def way_to(self, peer: Peer, host: str, flow: Flow, *, secure: bool = False) -> Flow:
         """The way of requests for the peer, last heard on `flow`, to a host that they may not be sent to: a name, or an
-        address behind NAT. `secure`: of a sips: URI.
+        address behind NAT; and to a phone's own. `secure`: of a sips: URI.
 
         If a phone has registered that host, the flow of its registration: its NAT mapping or connection may be a new
         one. If TLS is needed, that of the peer's target with the name. Else `flow`; with the port of the peer's target

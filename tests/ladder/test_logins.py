@@ -12,7 +12,7 @@ from relay.model.settings import Account, Limits, Peer
 from relay.peers.auth import LIFE_S
 from relay.sip.digest import Challenge, answer, parse_challenge
 from relay.sip.message import Flow, Request, Response
-from tests.ladder.descriptions import ANSWER
+from tests.ladder.descriptions import ANSWER, HELD, HOLD
 from tests.ladder.ladder import Ladder, bye, connect, hang_up, ring
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, A, B, X, peer
 from tests.ladder.side import Side
@@ -262,15 +262,45 @@ def test_call_follows_the_registration(called: Ladder) -> None:
     called.settle()
 
 
-def test_call_follows_the_registration_to_a_new_connection(called: Ladder) -> None:
-    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_000, 7)
-    registers(called.callee)
+def connects(phone: Side, port: int, contact: str) -> None:
+    """The phone opens a connection, from that port, and registers on it."""
+    phone.flow = Flow(1, "tcp", PHONE_HOST, port, port)
+    phone.contact = contact.format(port=port)
+    registers(phone)
+
+
+WRITTEN = pytest.mark.parametrize(
+    "contact", [f"<sip:bob@{INSIDE}>", f"<sip:bob@{PHONE_HOST}:{{port}};transport=tcp>"], ids=["private", "public"]
+)
+
+
+@WRITTEN
+def test_call_follows_the_registration_to_a_new_connection(called: Ladder, contact: str) -> None:
+    connects(called.callee, 40_000, contact)
     connect(called)
+    invited = called.callee.call_id, called.callee.remote_tag
     called.transport_fails(called.callee.flow)
-    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_001, 8)
-    registers(called.callee)
+    connects(called.callee, 40_001, contact)
+    called.callee.call_id, called.callee.remote_tag = invited
+    called.caller.reinvites(HOLD)
+    assert called.callee.inbox[0][1] == called.callee.flow
+    called.callee.agrees(HELD)
+    called.caller.is_answered()
     called.caller.sends("BYE")
     assert called.callee.inbox[0][1] == called.callee.flow
+    called.callee.expects("BYE")
+    called.caller.get(200)
+    called.settle()
+
+
+def test_call_goes_to_the_contact_of_a_phone_that_is_not_registered(called: Ladder) -> None:
+    """It may send from another port than it listens on."""
+    called.callee.contact = f"<sip:bob@{PHONE_HOST}:5070>"
+    registers(called.callee, expires="60")
+    connect(called)
+    called.run(61)
+    called.caller.sends("BYE")
+    assert called.callee.inbox[0][1].port == 5070
     called.callee.expects("BYE")
     called.caller.get(200)
     called.settle()
@@ -302,23 +332,22 @@ def test_call_does_not_follow_another_phone_with_the_same_private_address(called
     called.settle()
 
 
-def rings_on_a_lost_connection(called: Ladder) -> Request:
+def rings_on_a_lost_connection(called: Ladder, contact: str) -> Request:
     """A ringing phone, whose connection is lost before it registers again. Returns its INVITE."""
-    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_000, 7)
-    registers(called.callee)
+    connects(called.callee, 40_000, contact)
     invite = ring(called)
     called.transport_fails(called.callee.flow)
-    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_001, 8)
     return invite
 
 
-def test_ack_follows_the_registration(called: Ladder) -> None:
-    invite = rings_on_a_lost_connection(called)
+@WRITTEN
+def test_ack_follows_the_registration(called: Ladder, contact: str) -> None:
+    invite = rings_on_a_lost_connection(called, contact)
     called.callee.answers(200, invite, body=ANSWER)
     called.callee.get("ACK")  # lost: on the old connection
     called.caller.is_answered()
     call_id = called.callee.call_id
-    registers(called.callee)
+    connects(called.callee, 40_001, contact)
     called.callee.answers(200, invite, body=ANSWER)
     assert called.callee.inbox[0][1] == called.callee.flow
     called.callee.get("ACK")
@@ -329,9 +358,10 @@ def test_ack_follows_the_registration(called: Ladder) -> None:
     called.settle()
 
 
-def test_cancel_follows_the_registration(called: Ladder) -> None:
-    invite = rings_on_a_lost_connection(called)
-    registers(called.callee)
+@WRITTEN
+def test_cancel_follows_the_registration(called: Ladder, contact: str) -> None:
+    invite = rings_on_a_lost_connection(called, contact)
+    connects(called.callee, 40_001, contact)
     called.caller.gives_up()
     assert called.callee.inbox[0][1] == called.callee.flow
     called.callee.is_cancelled(invite)
@@ -536,22 +566,21 @@ def test_call_survives_a_restart_without_the_registration(called: Ladder) -> Non
     called.settle()
 
 
-def restart_without_connection(called: Ladder) -> None:
+def restart_without_connection(called: Ladder, contact: str = f"<sip:bob@{INSIDE}>") -> None:
     """Restart during a call of a phone on TCP, to which nothing else can open a connection."""
-    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_000, 7)
-    registers(called.callee)
+    connects(called.callee, 40_000, contact)
     connect(called)
     called.unreachable = {("tcp", PHONE_HOST)}
     called.restart()
     called.caller.expects("OPTIONS")
 
 
-def test_call_of_a_phone_that_connects_again_survives_a_restart(called: Ladder) -> None:
-    restart_without_connection(called)
+@WRITTEN
+def test_call_of_a_phone_that_connects_again_survives_a_restart(called: Ladder, contact: str) -> None:
+    restart_without_connection(called, contact)
     called.run(10)
     called.unreachable.clear()
-    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_001, 8)
-    registers(called.callee)
+    connects(called.callee, 40_001, contact)
     called.run(4)
     assert called.callee.inbox[0][1] == called.callee.flow
     called.callee.expects("OPTIONS")
