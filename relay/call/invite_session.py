@@ -20,7 +20,7 @@ from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, SessionBase
 from relay.call.state_codec import dump_attempt
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal, Route, named
-from relay.peers.limits import ANNOUNCING, next_admitted
+from relay.peers.limits import ANNOUNCING, is_one_admitted, next_admitted
 from relay.peers.targets import is_tried_elsewhere, secured, unreachable, who_ended
 from relay.privacy import masking
 from relay.privacy.codecs import common_codecs
@@ -226,7 +226,7 @@ class InviteSession(SessionBase):
             else:
                 self._enter(states.CALL)
                 self._attempt = attempt
-                self._watch()
+                self._watch(now)
                 return
         if unusable is not None:
             self.refuse(unusable, now)
@@ -247,9 +247,12 @@ class InviteSession(SessionBase):
             ua, self._dialogs, self, call, target, self.route, codecs, leak_check, secure=self._invite.secure
         )
 
-    def _watch(self) -> None:
+    def _watch(self, now: float) -> None:
         """Set the single timer of the session. It is never moved later: most calls are answered before it fires."""
-        when = min(self._ring_ends_at, self._silence_ends_at())
+        silence_ends_at = self._silence_ends_at()
+        if silence_ends_at <= now:  # the other targets have no room yet
+            silence_ends_at = now + self._settings.no_progress_s
+        when = min(self._ring_ends_at, silence_ends_at)
         if self._timer is None or when < self._wake_at:
             self._ua.timers.cancel(self._timer)
             self._wake_at = when
@@ -268,10 +271,14 @@ class InviteSession(SessionBase):
         attempt = self._attempt
         if now >= self._ring_ends_at:
             self._not_answered(now)
-        elif attempt is not None and now >= self._silence_ends_at():
+        elif attempt is not None and now >= self._silence_ends_at() and self._has_other(now):
             self._pass_over(attempt, masking.NO_PROGRESS, now)
         elif self.route is not None:
-            self._watch()
+            self._watch(now)
+
+    def _has_other(self, now: float) -> bool:
+        """Whether another target would take the call."""
+        return is_one_admitted(self._targets, self._counts.quotas_out.has_room, now)
 
     def _pass_over(self, attempt: OutboundAttempt, verdict: Verdict, now: float) -> None:
         """Cancel the attempt at a target that seems gone, and try the next one."""

@@ -14,7 +14,7 @@ from relay.call.state_codec import dump_attempt, head_of
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import CallRecord, Refusal, Route, named, record_id
 from relay.model.numbers import is_700
-from relay.peers.limits import next_admitted
+from relay.peers.limits import is_one_admitted, next_admitted
 from relay.peers.peers import party_uri, user_for
 from relay.peers.targets import is_tried_elsewhere, responded, secured, unreachable, who_ended
 from relay.peers.user_agent import ClientRequest, UserAgent
@@ -233,16 +233,20 @@ class TextMessage:
 
     def _wake(self, now: float) -> None:
         self._timer = None
-        delivery = self._delivery
-        is_silent = delivery is not None and delivery.is_silent
-        if delivery is not None and is_silent:
+        delivery, is_over = self._delivery, now >= self._deadline
+        gives_up = delivery is not None and delivery.is_silent and (is_over or self._has_other(now))
+        if delivery is not None and gives_up:
             unreachable(self._ua.outbox, delivery.target, now)
-        if now >= self._deadline:
+        if is_over:
             self._close(masking.NO_PROGRESS, "relay", "no_response", now)
-        elif is_silent:
+        elif gives_up:
             self._try_next(masking.NO_PROGRESS, "no_response", now)
         else:
-            self._timer = self._ua.timers.set(self._deadline, self._wake)
+            self._watch(now)
+
+    def _has_other(self, now: float) -> bool:
+        """Whether another target would take the text."""
+        return is_one_admitted(self._targets, self._all.counts.quotas_out.has_rate, now)
 
     # -- results of targets
 

@@ -43,6 +43,10 @@ class PeerQuotas:
         """What `admits_call` would answer; it counts none."""
         if quota.max_calls and self.calls.everywhere(name) >= quota.max_calls:
             return False
+        return self.has_rate(name, quota, now)
+
+    def has_rate(self, name: str, quota: Quota, now: float) -> bool:
+        """What `admits_request` would answer; it counts none."""
         return not quota.max_cps or self.rates.has_room(name, quota.max_cps, now)
 
 
@@ -56,6 +60,11 @@ def next_admitted(
         if admits(target.peer.name, target.peer.quota_out, now):
             return target
     return None
+
+
+def is_one_admitted(targets: list[TargetState], has_room: Callable[[str, Quota, float], bool], now: float) -> bool:
+    """Whether `next_admitted` would find a target. `has_room`: that method of the outbound `PeerQuotas`, or `has_rate`."""
+    return any([has_room(target.peer.name, target.peer.quota_out, now) for target in targets])
 
 
 class CallResults:

@@ -86,6 +86,41 @@ def test_next_peer_is_tried_after_silence() -> None:
     ladder.settle()
 
 
+def test_silent_peer_keeps_the_text_while_the_next_has_its_most_requests() -> None:
+    full = peer("second", SECOND_HOST, quota_out=Quota(max_cps=1))
+    ladder = several(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), full))
+    ladder.caller.texts(X)
+    message = ladder.callee.get_request("MESSAGE")
+    ladder.run(5.5)
+    assert ladder.engine._counts.quotas_out.admits_request("second", full.quota_out, ladder.now)
+    ladder.run(5.5)
+    ladder.caller.gets_nothing()
+    ladder.sides[SECOND_HOST].gets_nothing()
+    ladder.callee.answers(200, message)
+    ladder.caller.get(200)
+    assert ladder.notes == []
+    ladder.callee.inbox.clear()
+    ladder.settle()
+
+
+def test_text_of_a_silent_peer_goes_to_the_next_once_it_has_room() -> None:
+    full = peer("second", SECOND_HOST, quota_out=Quota(max_calls=1, max_cps=1))
+    ladder = several(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), full))
+    counts = ladder.engine._counts.quotas_out
+    counts.calls.begin("second")  # no text counts towards max_calls
+    ladder.caller.texts(X)
+    ladder.run(5.5)
+    assert counts.admits_request("second", full.quota_out, ladder.now)
+    ladder.run(6.4)
+    ladder.sides[SECOND_HOST].gets_nothing()
+    ladder.run(0.2)
+    ladder.sides[SECOND_HOST].expects("MESSAGE")
+    ladder.caller.get(200)
+    counts.calls.end("second")
+    ladder.callee.inbox.clear()
+    ladder.settle()
+
+
 def silent_first(ladder: Ladder) -> tuple[Request, Request]:
     """The text at both peers: the first one was silent, and may answer late."""
     ladder.caller.texts(X)

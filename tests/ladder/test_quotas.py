@@ -6,7 +6,7 @@ import pytest
 
 from relay.model.settings import Quota
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import Ladder, restart
+from tests.ladder.ladder import Ladder, hang_up, restart
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, X, peer
 from tests.ladder.side import Side
 
@@ -86,6 +86,41 @@ def test_ended_call_frees_its_quota() -> None:
             second.refuses(486)
         ladder.caller.is_refused(486)
     assert not ladder.engine._counts.quotas_out.calls.counts()
+
+
+def silent_beside_a_full_one(ladder: Ladder) -> Side:
+    """A call to the second peer, which has been silent for 7 s; the carrier has no calls left."""
+    ladder.engine._counts.quotas_out.calls.begin("carrier")
+    side = asked(ladder)
+    assert side is ladder.sides[SECOND_HOST]
+    ladder.run(7)
+    ladder.caller.gets_nothing()
+    side.inbox.clear()
+    return side
+
+
+def test_silent_peer_keeps_the_call_while_the_others_are_at_max_calls() -> None:
+    ladder = limited(("second", "carrier"), max_calls=1)
+    side = silent_beside_a_full_one(ladder)
+    side.answers(180)
+    ladder.caller.get(180)
+    up(ladder, side)
+    ladder.callee = side
+    ladder.engine._counts.quotas_out.calls.end("carrier")
+    hang_up(ladder)
+    assert ladder.notes == []
+
+
+def test_call_of_a_silent_peer_goes_to_the_next_once_it_has_room() -> None:
+    ladder = limited(("second", "carrier"), max_calls=1)
+    silent_beside_a_full_one(ladder)
+    ladder.engine._counts.quotas_out.calls.end("carrier")
+    ladder.run(4.9)
+    ladder.callee.gets_nothing()
+    ladder.run(0.2)
+    ladder.callee.get("INVITE")
+    up(ladder, ladder.callee)
+    hang_up(ladder)
 
 
 def test_503_when_all_peers_are_at_max_calls() -> None:

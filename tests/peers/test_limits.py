@@ -28,6 +28,14 @@ def test_room_is_told_as_the_next_call_finds_it_and_none_is_counted() -> None:
             quotas.calls.begin("pbx")
 
 
+def test_room_for_a_message_is_told_without_the_calls() -> None:
+    quotas, quota = PeerQuotas(), Quota(max_calls=1, max_cps=2)
+    quotas.calls.begin("pbx")
+    for _ in range(3):
+        told = [quotas.has_rate("pbx", quota, 1.0) for _ in range(3)]
+        assert told == 3 * [quotas.admits_request("pbx", quota, 1.0)]
+
+
 def test_only_the_last_tried_peer_is_counted() -> None:
     shared = Parts()
     reservation = CallReservation(shared.counts)
