@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
+from relay.model.numbers import NO_CALLS
 from relay.store.bindings import find_binding
 from relay.store.businesses import find_business
 from relay.store.connection import Connection
@@ -36,8 +37,9 @@ _GROUP_OF = """
 SELECT group_member.group_id FROM group_member JOIN party_group ON party_group.id = group_member.group_id
 WHERE group_member.hash = ?1 AND party_group.business || '' = ?2 LIMIT 1
 """
-_POOL_OF = """
-SELECT pool.id, pool.business FROM number JOIN pool ON pool.id = number.pool WHERE number.number = ? AND locked = 0
+_POOL_OF = f"""
+SELECT pool.id, pool.business FROM number JOIN pool ON pool.id = number.pool
+WHERE number.number = ? AND locked & {NO_CALLS} = 0
 """
 _ROUTE_OF = "SELECT caller_hash, binding_id FROM route WHERE number = ? AND free_at IS NULL LIMIT 1"
 _decode = msgspec.msgpack.Decoder(tuple[str, str, bool]).decode

@@ -12,7 +12,7 @@ from relay.errors import StoreError
 from relay.service.businesses import set_state
 from relay.service.filings import FilingWords, add_filing
 from relay.service.groups import make_group
-from relay.service.numbers import make_pool, move, new_pool, new_prefix
+from relay.service.numbers import hold, lock, make_pool, move, new_pool, new_prefix
 from relay.service.placement import BindRules
 from relay.store.database import connect
 from relay.store.hooks import Hook, find_hook, hook_of_number, is_own_party, owner_of, put_hook, remove_hook
@@ -74,6 +74,15 @@ def test_a_number_is_of_its_pool_s_business_user_or_of_its_bindings(store: Actin
     store.run(lambda unit: make_pool(unit, new_pool("own", "other")))
     store.run(lambda unit: move(unit, [Y], "own"))
     assert owner_of(store.reader, store.sealer, Y) == "other"
+
+
+def test_a_held_number_keeps_its_business_user_and_a_locked_one_has_none(store: Acting) -> None:
+    """Its calls go on, and so do the questions to the hook."""
+    make(store)
+    store.run(lambda unit: hold(unit, X, "complaints"))
+    assert owner_of(store.reader, store.sealer, X) == "shop"
+    store.run(lambda unit: lock(unit, X, "complaints"))
+    assert owner_of(store.reader, store.sealer, X) is None
 
 
 def test_the_hook_of_a_number_is_one_that_wants_unknown_callers_of_an_approved_business_user(store: Acting) -> None:
