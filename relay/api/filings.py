@@ -69,7 +69,7 @@ class FilingNew(
         None, max_length=LONGEST_PHOTO, description="reference of the holder's photo in your system or the carrier's"
     )
     state: Given | None = Field(
-        None, description="a business user's filing is `submitted`; an operator's is `approved` if this is omitted"
+        None, description="omitted: `approved` for a key with the scope `operator`, else `submitted`"
     )
     expires_at: Text64 | None = Field(None, description=_EXPIRES)
     business_id: Name | None = Field(None, description="for operator keys; omitted: `default`")

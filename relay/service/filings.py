@@ -86,9 +86,9 @@ def add_filing(
 ) -> Filing:
     """File an A number, or change its filing, effective from the next call. Raises Refused.
 
-    The number must be of a kind in `parties`: no other can be bound. `state`: an operator's filing is approved unless
-    it says otherwise; a business user's waits for the carrier's answer. A filing in force stays so while its holder
-    stays the same.
+    The number must be of a kind in `parties`: no other can be bound. `state`: a filing with the scope operator is
+    approved unless it says otherwise; any other waits for the carrier's answer. A filing in force stays so while its
+    holder stays the same.
     """
     filing = file_number(unit, business, words, parties, state)
     details: dict[str, object] = {"number": filing.number, "reference": filing.reference, "state": filing.answer}
@@ -205,7 +205,7 @@ def file_number(unit: UnitOfWork, business: str, words: FilingWords, parties: Pa
         raise fields.invalid("reference", "required: the carrier's reference of the filing")
     before = find_filing(unit.connection, unit.sealer, owner, party)
     stays = before is not None and before.was_in_force(unit.now_ms) and _has_holder(before, documents)
-    is_approved = unit.actor.business is None if state is None else state == "approved"
+    is_approved = OPERATOR in unit.actor.scopes if state is None else state == "approved"
     filing = Filing(
         owner,
         party,

@@ -27,6 +27,7 @@ from relay.service.placement import BindRules
 from relay.store.filings import FIRST, Filing, FilingQuery, filing_at, find_filing, find_filings, is_filed
 from relay.store.journal.rows import PUT_CALLERS, caller_row
 from relay.store.record_rows import insert
+from relay.store.unit_of_work import Actor
 from tests.service.conftest import RULES, Backend
 from tests.support.stored import NOW_MS, A, B, X
 from tests.support.written import change
@@ -210,6 +211,17 @@ def test_a_business_user_submits_and_does_not_approve(backend: Backend) -> None:
     assert (
         refused(backend, lambda unit: add_filing(unit, "default", FilingWords(A, "r"), state="approved"))[1] == "state"
     )
+
+
+def test_a_filing_is_approved_by_the_scope_operator_alone(backend: Backend) -> None:
+    backend.actor = Actor("key:k2", None, frozenset(["filings"]))
+    assert file(backend).answer == "submitted"
+    assert refused(backend, lambda unit: add_filing(unit, "default", FilingWords(A, "r"), state="approved")) == (
+        "forbidden",
+        "state",
+    )
+    backend.actor = Actor("key:k3", None, frozenset(["filings", "operator"]))
+    assert file(backend).answer == "approved"
 
 
 def test_a_filing_in_force_stays_so_while_its_holder_stays(backend: Backend) -> None:
