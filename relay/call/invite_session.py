@@ -206,15 +206,22 @@ class InviteSession(SessionBase):
             self.refuse(admission.MEDIA_FAILED, now)
 
     def _begin(self, now: float) -> None:
-        if not self.decided:  # cancelled while rtpengine was working
-            self._try_next(masking.NO_PEER, "no_peer", now)
+        self._try_next(masking.NO_PEER, "no_peer", now)
 
-    def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
-        """Try the next target; without one, refuse with `verdict`."""
+    def _try_next(self, verdict: Verdict, reason: str, now: float, admitted: TargetState | None = None) -> None:
+        """Try `admitted`, then the next targets; without one, refuse with `verdict`."""
+        if self.decided:  # cancelled while rtpengine was working
+            return
         unusable: Refusal | None = None
         was_none = not self._targets
-        while (target := next_admitted(self._targets, self._counts.quotas_out.admits_call, now)) is not None:
+        media = self.call.media
+        while target := admitted or next_admitted(self._targets, self._counts.quotas_out.admits_call, now):
+            admitted = None
             self.call.reservation.goes_to(target.peer.name)
+            if media is not None and not media.suits(target.flow.host):
+                then = partial(self._try_next, verdict, reason, admitted=target)
+                media.anchor_again(target.flow.host, self._invite.request, self.call.fail_closed, then, now)
+                return
             attempt = self.attempt_at(target)
             try:
                 attempt.start(self._invite.request, now)

@@ -72,6 +72,7 @@ class Media:
         "_given",
         "_gone",
         "_heard",
+        "_invited",
         "_noted",
         "_proposed",
         "_restored",
@@ -104,6 +105,7 @@ class Media:
         self.forks: dict[str, bytes] = {}  # last SDP of each fork of the callee, masked for rtpengine
         self.fork = ""  # the fork whose SDP rtpengine has
         self._proposed = self._settled = Agreement("caller", b"", b"")
+        self._invited = b""  # the offer in the caller's INVITE
         self.offered: Side | None = None  # side whose offer is unanswered
         self.over = False
         self._caller_counts: Counts | None = None  # of RTP from the caller
@@ -177,6 +179,8 @@ class Media:
             then(now)
             return
         if kind == "offer":
+            if not self.instance:
+                self._invited = sdp
             self.offered = side
             self._proposed = Agreement(side, sdp, b"")
         else:
@@ -185,6 +189,30 @@ class Media:
             self._proposed = self._proposed._replace(answer=with_fmtp_of(sdp, self._proposed.offer or sdp))
         command = self._command(kind, side, self._proposed.answer or self._proposed.offer)
         self._ask(command, then, partial(self._anchored, fail_closed, side, message, sdp))
+
+    def suits(self, callee_host: str) -> bool:
+        """Whether the offer in the caller's INVITE, if any, is for the address family of that callee."""
+        return not self._invited or _family(callee_host) == _family(self.callee_host)
+
+    def anchor_again(self, callee_host: str, invite: Message, fail_closed: FailClosed, then: Step, now: float) -> None:
+        """Have rtpengine rewrite the SDP of the caller's INVITE for a callee of another address family, ahead of the
+        queue; then call `then`, unless the call has ended. `fail_closed` as for `anchor`."""
+        self.callee_host = callee_host
+        step = partial(self._anchor_again, _family(callee_host), invite, fail_closed, then)
+        if self._asking:
+            self._waiting.appendleft(step)
+        else:
+            step(now)
+
+    def _anchor_again(self, family: Family, invite: Message, fail_closed: FailClosed, then: Step, now: float) -> None:
+        if self.over:
+            return
+        sdp = self._invited
+        invite.anchored = ""  # without an answer it must not go out as it is
+        self.offered = "caller"
+        self._proposed = Agreement("caller", sdp, b"")
+        command = self._command("offer", "caller", sdp)._replace(family=family)
+        self._ask(command, then, partial(self._anchored, fail_closed, "caller", invite, sdp))
 
     def _refuse(self, message: Message, sender: Sender, why: str) -> None:
         message.refuse_description()

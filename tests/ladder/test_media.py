@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from relay.sip.message import Message
+from relay.model.settings import Peer, Quota
+from relay.sip.message import Flow, Message
 from tests.ladder.anchored import (
     CALLEE_PORT,
     CALLER_PORT,
@@ -15,7 +18,7 @@ from tests.ladder.anchored import (
 )
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.ladder import EITHER, bye, call, complete, connect, connected, hang_up, refused_update, reinvite
-from tests.ladder.settings import X, peer
+from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, X, peer
 
 
 @pytest.fixture
@@ -64,6 +67,111 @@ def test_address_family_of_the_answering_side_is_requested(caller: str, callee: 
     first, *others = [command.family for command in ladder.rtpengine.told if command.sdp]
     assert first == ("IP6" if ":" in receives else "IP4")
     assert others == ["", "", ""]
+
+
+CARRIER, SECOND = peer("carrier", "fd00::22"), peer("second", SECOND_HOST)
+
+
+class TwoTargets(AnchoredLadder):
+    """Two peers are tried; by default the first one is reached by IPv6, the second one by IPv4."""
+
+    def __init__(self, first: Peer = CARRIER, second: Peer = SECOND) -> None:
+        callee_host, second_host = [each.targets[0].host for each in (first, second)]
+        peers = (peer("pbx", CALLER_HOST), first, second)
+        super().__init__(callee_host=callee_host, peers=peers, tried=(first.name, second.name))
+        self.second = self.side(second_host, "carol")
+
+    def offers(self) -> list[tuple[bool, str]]:
+        """Of each offer to rtpengine: whether it knows the callee, and the address family."""
+        return [(bool(each.to_tag), each.family) for each in self.rtpengine.told if each.command == "offer"]
+
+    def is_answered_by_second(self) -> None:
+        leads_to_rtpengine(self.second.get("INVITE"), CALLER_PORT)
+        self.second.accepts(body=elsewhere(ANSWER))
+        leads_to_rtpengine(self.caller.get(200), CALLEE_PORT)
+        self.caller.acks()
+        self.callee = self.second
+        hang_up(self)
+
+
+def test_next_target_gets_an_offer_of_its_own_address_family() -> None:
+    ladder = TwoTargets()
+    call(ladder, body=elsewhere(OFFER))
+    ladder.callee.refuses(503)
+    ladder.is_answered_by_second()
+    first, second = [each.sdp for each in ladder.rtpengine.told if each.command == "offer"]
+    assert (first, ladder.offers()) == (second, [(False, "IP6"), (False, "IP4")])
+
+
+def test_target_of_another_family_after_one_without_room_gets_its_own_offer() -> None:
+    ladder = TwoTargets(replace(CARRIER, quota_out=Quota(max_cps=1)))
+    call(ladder, body=elsewhere(OFFER))
+    ladder.callee.refuses(486)
+    ladder.caller.is_refused(486)
+    ladder.rtpengine.told.clear()
+    ladder.caller.call_id += "x"
+    ladder.caller.tag += "x"
+    ladder.caller.calls(X, body=elsewhere(OFFER))
+    ladder.is_answered_by_second()
+    assert ladder.offers() == [(False, "IP6"), (False, "IP4")]
+
+
+def test_next_target_after_early_media_gets_an_offer_of_its_own_address_family() -> None:
+    ladder = TwoTargets()
+    call(ladder, body=elsewhere(OFFER))
+    ladder.callee.answers(183, body=elsewhere(ANSWER))
+    ladder.caller.get(183)
+    ladder.callee.refuses(503)
+    ladder.is_answered_by_second()
+    assert ladder.offers() == [(False, "IP6"), (True, "IP4")]
+
+
+def test_next_target_of_the_same_family_needs_no_other_offer() -> None:
+    ladder = TwoTargets(peer("carrier", CALLEE_HOST))
+    call(ladder)
+    ladder.callee.refuses(503)
+    ladder.is_answered_by_second()
+    assert commands(ladder) == ["offer", "answer", "delete"]
+
+
+def test_offer_that_rtpengine_does_not_adapt_is_not_sent() -> None:
+    ladder = TwoTargets()
+    call(ladder, body=elsewhere(OFFER))
+    ladder.hold_media = True
+    ladder.callee.refuses(503)
+    ladder.rtpengine_is_silent()
+    ladder.rtpengine_goes_on()
+    ladder.second.gets_nothing()
+    refused(ladder, 503, "media_failed")
+
+
+def test_call_cancelled_while_rtpengine_adapts_the_offer_is_sent_nowhere() -> None:
+    ladder = TwoTargets()
+    call(ladder, body=elsewhere(OFFER))
+    ladder.hold_media = True
+    ladder.callee.refuses(503)
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    ladder.rtpengine_goes_on()
+    ladder.second.gets_nothing()
+    refused(ladder, 487, "cancelled")
+
+
+def test_next_target_waits_for_the_early_media_of_the_one_before() -> None:
+    """A target whose connection is lost may be passed over while rtpengine has its SDP."""
+    ladder = TwoTargets(peer("carrier", CALLEE_HOST, transport="tcp"), peer("second", "fd00::23"))
+    ladder.callee.flow = Flow(1, "tcp", CALLEE_HOST, 5060, 8)
+    call(ladder)
+    ladder.hold_media = True
+    ladder.callee.answers(183, body=ANSWER)
+    ladder.transport_fails(Flow(1, "tcp", CALLEE_HOST, 5060))
+    ladder.callee.expects("CANCEL")
+    assert ladder.asked == ["answer"]
+    ladder.rtpengine_answers()
+    assert ladder.asked == ["offer"]
+    ladder.rtpengine_goes_on()
+    ladder.callee.refuses(487)
+    ladder.is_answered_by_second()
 
 
 def elsewhere(description: bytes) -> bytes:
