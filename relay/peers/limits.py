@@ -63,7 +63,7 @@ def next_admitted(
 
 
 def is_one_admitted(targets: list[TargetState], has_room: Callable[[str, Quota, float], bool], now: float) -> bool:
-    """Whether `next_admitted` would find a target. `has_room`: that method of the outbound `PeerQuotas`, or `has_rate`."""
+    """Whether `next_admitted` would find a target. `has_room`: a method of the outbound `PeerQuotas`, counting none."""
     return any([has_room(target.peer.name, target.peer.quota_out, now) for target in targets])
 
 
