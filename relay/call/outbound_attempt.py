@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MOST_FORKS: Final = 8  # early dialogs of one INVITE; further ones are ignored
 _WAY: Final = frozenset({"contact", "record-route"})
+ANONYMOUS: Final = "sip:anonymous@anonymous.invalid"  # RFC 3323 4.1.1.3
 TIMED_OUT: Final = "Reason: SIP;cause=408\r\n"  # of a CANCEL
 _SDP: Final = ("content-type", "application/sdp")
 
@@ -158,7 +159,7 @@ class OutboundAttempt:
         self._cseq = 1
         self._reached = 1  # highest CSeq used in an ended early dialog; its 2xx may still come
         self._credentials = ""  # authorization header lines of the INVITE
-        self._local_uri = f"sip:{route.shown}@{listener.advertised}"
+        self._local_uri = f"sip:{route.shown}@{listener.advertised}" if route.shown else ANONYMOUS
         user = user_for(peer, route.callee)
         self._remote_uri = party_uri(peer, user, target.configured.written, secure=secure)
         # Only a 700 number is exempt from the leak check: any other number shown could be the caller's own.
@@ -252,7 +253,7 @@ class OutboundAttempt:
 
     def _identity_lines(self) -> str:
         lines = contact_line(self._ua.peers.listener(self._flow), self._shown, secure=self._secure)
-        if self._peer.send_pai:
+        if self._peer.send_pai and self._shown:
             lines += f"P-Asserted-Identity: <{self._local_uri}>\r\n"
         return lines
 

@@ -26,7 +26,8 @@ def contact_line(listener: Listener, shown: str, *, secure: bool = False) -> str
     `secure`: for a dialog begun with a sips: URI (RFC 3261 8.1.1.8, 12.1.1).
     """
     if secure:
-        return f"Contact: <sips:{shown}@{listener.contact.removesuffix(';transport=tls')}>\r\n"
+        user = f"{shown}@" if shown else ""
+        return f"Contact: <sips:{user}{listener.contact.removesuffix(';transport=tls')}>\r\n"
     return f"Contact: <sip:{shown}@{listener.contact}>\r\n" if shown else f"Contact: <sip:{listener.contact}>\r\n"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relay.model.call import Route
-from tests.ladder.ladder import Ladder, answer, connect, hang_up
+from tests.ladder.ladder import Ladder, answer, bye, connect, hang_up
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, A, B, X, Y, peer
 
 AXYB = {
@@ -113,6 +113,18 @@ def test_other_number_is_forwarded_unchanged() -> None:
     record = ladder.record
     assert (record.binding_id or None, record.number_dialled, record.callee) == (None, B, B)
     hang_up(ladder)
+
+
+@pytest.mark.parametrize("caller", ["anonymous", "reception"])
+def test_call_without_a_callers_number_is_forwarded_as_anonymous(caller: str) -> None:
+    ladder = with_peers(other_numbers="forward", carrier={"send_pai": True})
+    ladder.caller.calls("13900000002", caller=caller)
+    invite = ladder.callee.get_request("INVITE")
+    assert invite.from_.uri_text == "sip:anonymous@anonymous.invalid"  # RFC 3323 4.1.1.3
+    assert invite.get("p-asserted-identity") is None
+    assert str(invite.contact) == "<sip:127.0.0.10:5060>"
+    answer(ladder)
+    assert bye(ladder.caller, ladder.callee).from_.uri_text == "sip:anonymous@anonymous.invalid"
 
 
 @pytest.mark.parametrize("short", [X[:14], X[:13], X[:11], X[:5], "700"])

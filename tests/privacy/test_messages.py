@@ -151,3 +151,4 @@ def test_contact_has_the_listener_and_the_number_shown() -> None:
     assert contact_line(UDP, "700") == "Contact: <sip:700@192.0.2.10:5060>\r\n"
     assert contact_line(TCP, "700") == "Contact: <sip:700@192.0.2.10:5060;transport=tcp>\r\n"
     assert contact_line(UDP6, "") == "Contact: <sip:[2001:db8::10]:5062>\r\n"
+    assert contact_line(TCP, "", secure=True) == "Contact: <sips:192.0.2.10:5060;transport=tcp>\r\n"
