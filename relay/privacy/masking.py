@@ -111,7 +111,7 @@ def mask_in_dialog(status: int) -> int:
         return 200
     if status in _IN_DIALOG:
         return status
-    return 500 if status >= 500 else 488
+    return 500 if 500 <= status < 600 else 488
 
 
 def mask_hops(hops: int | None) -> int:

@@ -58,7 +58,10 @@ def test_late_offer_in_a_reinvite_is_answered_in_the_ack(ladder: Ladder, by: str
 
 
 @EITHER
-@pytest.mark.parametrize(("status", "shown"), [(488, 488), (491, 491), (401, 488), (407, 488), (503, 500), (302, 488)])
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [(488, 488), (491, 491), (401, 488), (407, 488), (503, 500), (302, 488), (600, 488), (603, 488), (606, 488)],
+)
 def test_refused_reinvite_leaves_the_call_up(ladder: Ladder, by: str, status: int, shown: int) -> None:
     asking, asked = connected(ladder, by)
     asking.reinvites(HOLD)
