@@ -36,8 +36,8 @@ _SETTINGS = {
 class PostgresProcess:
     """A running server. PostgreSQL refuses to run as root: then it runs as the user `postgres`."""
 
-    def __init__(self, parent: Path | None = None, **settings: str) -> None:
-        """In a folder of `parent`, else of the system's folder for temporary files."""
+    def __init__(self, parent: Path | None = None, primary: PostgresProcess | None = None, **settings: str) -> None:
+        """In a folder of `parent`, else of the system's folder for temporary files. A standby if it has a `primary`."""
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
         self._settings = _SETTINGS | settings
         self._as_user: list[str] = []
@@ -45,7 +45,11 @@ class PostgresProcess:
             pwd.getpwnam("postgres")
             shutil.chown(self.folder, "postgres")
             self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        self._run("initdb", "-D", self.data, "-U", "relay", "-A", "trust", "-E", "UTF8", "--no-sync")
+        if primary is None:
+            self._run("initdb", "-D", self.data, "-U", "relay", "-A", "trust", "-E", "UTF8", "--no-sync")
+        else:
+            copied = ("-D", self.data, "-h", str(primary.folder), "-U", "relay", "--checkpoint=fast", "--no-sync")
+            self._run("pg_basebackup", "--write-recovery-conf", *copied)
         self.start()
 
     @property
@@ -62,6 +66,10 @@ class PostgresProcess:
 
     def stop(self, mode: str = "immediate") -> None:
         self._run("pg_ctl", "-D", self.data, "-w", "-m", mode, "stop")
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self._run("pg_ctl", "-D", self.data, "-w", "promote")
 
     def new_database(self, template: str = "template0") -> str:
         """Create a database. Returns its name."""

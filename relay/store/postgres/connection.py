@@ -49,7 +49,7 @@ class PostgresConnection:
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         """Raises PostgresError if the server cannot be reached."""
         self._url = url
-        self._options = OPTIONS + (" -c default_transaction_read_only=on" if read_only else "")
+        self._read_only = read_only
         self._connection = self._connect()
         self._places = count(1)
 
@@ -95,16 +95,19 @@ class PostgresConnection:
 
     def _connect(self) -> psycopg.Connection[Any]:
         with _server_errors():
-            return psycopg.connect(
+            connection = psycopg.connect(
                 self._url,
                 autocommit=True,
                 connect_timeout=CONNECT_S,
-                options=self._options,
+                options=OPTIONS,
                 tcp_user_timeout=CONNECT_S * 1000,  # for requests that the server has not acknowledged
                 keepalives_idle=2,  # for the answer after that; in seconds
                 keepalives_interval=1,
                 keepalives_count=3,
             )
+            if self._read_only:  # as an option it would fail with target_session_attrs=read-write
+                connection.execute("SET default_transaction_read_only = on")
+            return connection
 
 
 @contextmanager
