@@ -115,7 +115,7 @@ async def post_explain(asked: ExplainRequest, context: Explains) -> ExplainRespo
             raise fields.invalid("peer", "for operator keys only: omit it")
         if asked.unknown_source is not None:
             raise fields.invalid("unknown_source", "for operator keys only: omit it")
-        if not context.row(lambda connection: is_held_by(connection, number, business)):
+        if not context.row(lambda connection: is_held_by(connection, number, business, now_ms())):
             raise Refused("not_found", "number_dialled", "you hold no such number: GET /v1/numbers lists yours")
     if asked.unknown_source and (asked.at is None or asked.peer is not None):
         raise fields.invalid("unknown_source", "goes with `at`, and without `peer`: it is of a recorded call")

@@ -63,6 +63,7 @@ from relay.store.numbers import (
     find_pools,
     find_prefix,
     find_prefixes,
+    is_held_by,
     number_seen_by,
     usage_seen_by,
 )
@@ -282,16 +283,18 @@ async def get_numbers(
 
 @router.get("/numbers/{number}", operation_id="getNumber", summary="Show a number")
 async def get_number(number: NumberPath, context: Reads) -> NumberResponse:
-    """One number. A business user sees those that its bindings may use.
+    """One number. A business user sees those that its bindings may use, and a legacy number that it holds.
 
     A number of a common pool is shown as `free` to business users that have no bindings on it.
     """
-    business = context.business
-    found = context.row(lambda connection: find_number(connection, number, now_ms()))
-    pool = found and context.row(lambda connection: find_pool(connection, found.pool, business))
+    business, at_ms = context.business, now_ms()
+    found = context.row(lambda connection: find_number(connection, number, at_ms))
+    is_legacy = found is not None and found.legacy
+    is_own = is_legacy and context.row(lambda connection: is_held_by(connection, number, business, at_ms))
+    pool = found and context.row(lambda connection: find_pool(connection, found.pool, None if is_own else business))
     if found is None or pool is None:
         raise Refused("number_unknown", "", "not a number of this platform")
-    seen = context.row(lambda connection: number_seen_by(connection, found, pool, business))
+    seen = context.row(lambda connection: number_seen_by(connection, found, pool, business, at_ms))
     return shown_number(seen, alone=business in (None, pool.business))
 
 

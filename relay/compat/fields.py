@@ -102,7 +102,7 @@ def own_number(
     number = find_number(connection, secret_no, now_ms) if secret_no.isprintable() else None
     if number is None or number.pool != pool.pool_id:
         raise Failure(NO_NUMBER, "SecretNo: the pool has no such number")
-    return pool, number_seen_by(connection, number, pool, business)
+    return pool, number_seen_by(connection, number, pool, business, now_ms)
 
 
 def find(

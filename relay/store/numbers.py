@@ -32,6 +32,7 @@ _NUMBERS = (
     f"SELECT number, prefix, pool, {_STATE} AS state, locked, exclusive, bindings, cools_until, legacy FROM number"
 )
 _BY_NUMBER = f"{_NUMBERS} WHERE number = :number"
+_HOLDER = "SELECT holder FROM number WHERE number = :number AND (bindings > 0 OR cools_until > :now)"
 _PREFIXES = "SELECT prefix, operator, platform, peer, state, cool_down_ms, created_at FROM prefix"
 _ADD_PREFIX = (
     "INSERT INTO prefix (prefix, operator, platform, peer, state, cool_down_ms, created_at) VALUES (?,?,?,?,?,?,?)"
@@ -142,12 +143,12 @@ def find_number(connection: Connection, number: str, now_ms: int) -> Number | No
     return None if row is None else _number(row)
 
 
-def is_held_by(connection: Connection, number: str, business: str | None) -> bool:
+def is_held_by(connection: Connection, number: str, business: str | None, now_ms: int) -> bool:
     """Whether bindings of this business user are on the number, or rest on it. One row by its key, whatever the answer.
 
-    A legacy or unknown number is held by nobody.
+    Once it has rested it is free, whether another business user has got it or not.
     """
-    row = connection.execute("SELECT holder FROM number WHERE number = ?", (number,)).fetchone()
+    row = connection.execute(_HOLDER, {"number": number, "now": now_ms}).fetchone()
     return row is not None and bool(business) and row[0] == business
 
 
@@ -253,9 +254,9 @@ def usage(connection: Connection, now_ms: int) -> list[PoolUsage]:
     return [usage_of(connection, pool, now_ms) for pool in find_pools(connection, None, "", _ALL)]
 
 
-def number_seen_by(connection: Connection, number: Number, pool: Pool, business: str | None) -> Number:
-    """The number as the business user may see it: one of a common pool seems free, unless its bindings are on it."""
-    if business in (None, pool.business) or is_held_by(connection, number.number, business):
+def number_seen_by(connection: Connection, number: Number, pool: Pool, business: str | None, now_ms: int) -> Number:
+    """The number as the business user may see it: one of a common pool seems free, unless it holds it."""
+    if business in (None, pool.business) or is_held_by(connection, number.number, business, now_ms):
         return number
     return number._replace(state="free", locked=0, exclusive=False, cools_until=0)
 

@@ -84,6 +84,18 @@ async def test_numbers_of_others_answer_as_unknown_ones_and_reach_no_relay(api: 
     assert await asked_of_relay(api) == []
 
 
+async def test_a_number_that_was_held_answers_the_same_before_and_after_another_gets_it(
+    api: Api, company: Client
+) -> None:
+    made = await company.post("/v1/bindings", BINDING)
+    await company.ask("DELETE", f"/v1/bindings/{made['id']}")  # without a cool-down
+    asked = {"caller": A, "number_dialled": made["x"]}
+    await company.refused("POST", "/v1/explain", "not_found", asked)
+    rival = await api.company("rival")
+    await rival.post("/v1/bindings", BINDING | {"x": made["x"]})
+    await company.refused("POST", "/v1/explain", "not_found", asked)
+
+
 @pytest.mark.parametrize("scope", ["calls:read", "parties:read"])
 async def test_both_scopes_are_needed(api: Api, company: Client, scope: str) -> None:
     """Otherwise a key that sees 139****0002 could try the ten thousand numbers behind it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.api.conftest import PREFIX, Api, Client
+from relay.store.numbers import insert_legacy
+from tests.api.conftest import PREFIX, RULES, Api, Client
+from tests.support.written import bind, written
 
 X, Y = PREFIX + "0001", PREFIX + "0002"
 
@@ -81,6 +83,18 @@ async def test_a_number_of_a_common_pool_shows_its_state_to_its_holder_alone(api
     cooling = await acme.get(f"/v1/numbers/{X}")
     assert cooling == await operator.get(f"/v1/numbers/{X}") | {"bindings": None}
     assert (cooling["state"], unused["state"]) == ("cooling", "free")
+
+
+async def test_a_legacy_number_is_shown_to_the_business_user_of_its_bindings_alone(api: Api, operator: Client) -> None:
+    old = "8613500000005"
+    await api.run(lambda unit: insert_legacy(unit, old))
+    acme, rival = await api.company("acme"), await api.company("rival")
+    await acme.refused("GET", f"/v1/numbers/{old}", "number_unknown")
+    asked = written("AXB", "13800000001", "13900000002", x=old, business="acme")
+    await api.run(lambda unit: bind(unit, asked, RULES._replace(phase="transition")))
+    seen = await acme.get(f"/v1/numbers/{old}")
+    assert (seen["state"], seen["legacy"], seen["bindings"]) == ("bound", True, None)
+    await rival.refused("GET", f"/v1/numbers/{old}", "number_unknown")
 
 
 async def test_the_usage_of_a_common_pool_shows_no_single_binding_of_another(api: Api, operator: Client) -> None:

@@ -121,9 +121,16 @@ def test_a_locked_number_is_locked_whatever_else_it_is(store: Acting) -> None:
 
 
 def test_a_number_is_held_by_the_business_user_of_its_bindings_alone(store: Acting) -> None:
-    run(store, "UPDATE number SET holder = 'acme' WHERE number = ?", X)
+    run(store, "UPDATE number SET holder = 'acme', bindings = 1 WHERE number = ?", X)
     asked = ((X, "acme"), (X, "other"), (X, ""), (Y, "acme"), (Y, ""), ("700999999990001", "acme"))
-    assert [is_held_by(store.reader, *each) for each in asked] == [True, False, False, False, False, False]
+    held = [is_held_by(store.reader, *each, NOW_MS) for each in asked]
+    assert held == [True, False, False, False, False, False]
+
+
+def test_a_number_is_held_until_it_has_rested(store: Acting) -> None:
+    """Otherwise its last holder would learn when it is bound for another business user."""
+    run(store, "UPDATE number SET holder = 'acme', cools_until = ? WHERE number = ?", NOW_MS + 1, X)
+    assert [is_held_by(store.reader, X, "acme", at_ms) for at_ms in (NOW_MS, NOW_MS + 1)] == [True, False]
 
 
 def test_numbers_are_found_by_prefix_pool_and_business_page_by_page(store: Acting) -> None:

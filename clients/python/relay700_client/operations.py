@@ -816,7 +816,7 @@ class Operations(ABC):
     ) -> models.Number:
         """Show a number.
 
-        One number. A business user sees those that its bindings may use.
+        One number. A business user sees those that its bindings may use, and a legacy number that it holds.
 
         A number of a common pool is shown as `free` to business users that have no bindings on it.
 
