@@ -274,7 +274,7 @@ class GroupWriter:
 
 def _name_of(actor: Actor) -> str:
     """Who has a turn: a business user with all its keys, an operator's key, a user of the machine, the relay."""
-    return actor.business or actor.name
+    return actor.name if actor.business is None else f"business:{actor.business}"
 
 
 def _wake(made: list[_Made]) -> None:

@@ -301,9 +301,12 @@ async def test_business_users_and_the_relay_have_turns(disk: Disk) -> None:
     assert order == ["shop", "other", "relay", "shop", "shop"]
 
 
-async def test_queue_that_one_has_filled_takes_others(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("business", ["shop", "relay"])
+async def test_queue_that_one_has_filled_takes_others(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, business: str
+) -> None:
     monkeypatch.setattr(writer_module, "MOST_WAITING", 8)
-    actors = [Actor("key:1", "shop", frozenset())] * 9 + [RELAY]
+    actors = [Actor("key:1", business, frozenset())] * 9 + [RELAY]
     async with grouping(disk) as writer:
         *made, of_relay = await LongUnit().behind_by(writer, *((one, add(str(n))) for n, one in enumerate(actors)))
     assert [isinstance(one, Refused) for one in made] == [False] * 7 + [True] * 2
