@@ -308,7 +308,9 @@ def _number(
         number = choose(unit.connection, pool.pool_id, _cap(pool, rules), wish, not_this, unit.now_ms)
         if number is not None:
             return _Found(number, pool)
-    rested = [next_rested(unit.connection, pool.pool_id, unit.now_ms) for pool in pools]
+    # In a common pool it is the end of another business user's binding.
+    shown = [pool for pool in pools if pool.business or unit.actor.business is None]
+    rested = [next_rested(unit.connection, pool.pool_id, unit.now_ms) for pool in shown]
     problem = "no number is free for these parties: end bindings, whose numbers then cool down, or load a prefix"
     if at_ms := min((each for each in rested if each is not None), default=0):
         end = format_moment(at_ms)

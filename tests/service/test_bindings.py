@@ -14,7 +14,17 @@ from relay.service import bindings, placement
 from relay.service.bindings import end
 from relay.service.fields import format_moment
 from relay.service.groups import make_group
-from relay.service.numbers import ensure_numbers, load_prefix, lock, make_pool, move, new_pool, new_prefix, unlock
+from relay.service.numbers import (
+    change_pool,
+    ensure_numbers,
+    load_prefix,
+    lock,
+    make_pool,
+    move,
+    new_pool,
+    new_prefix,
+    unlock,
+)
 from relay.service.placement import BindRules, release_due
 from relay.store.audit import AuditQuery, all_entries
 from relay.store.bindings import find_numbered
@@ -310,6 +320,28 @@ def test_other_parties_get_a_number_only_after_its_cool_down(backend: Backend) -
     assert refused(backend, "AXN", "13800000001", "", x=number) == ("number_cooling", "x")
     backend.now_ms = NOW_MS + COOL_MS
     assert backend.bind(*other, pool="few").x == number
+
+
+def test_only_the_owner_of_a_pool_and_operators_see_when_its_next_number_is_free(backend: Backend) -> None:
+    """In a common pool it is the end of another business user's binding."""
+    few(backend, 1)
+    for name in ("acme", "rival"):
+        backend.business(name)
+    theirs = backend.bind(pool="few", business="rival", order_id="1")
+    backend.run(lambda unit: end(unit, theirs.binding_id, RULES))
+    operator = backend.actor
+
+    def told() -> bool:
+        with pytest.raises(Refused) as refusal:
+            backend.bind("AXN", "13700000003", "", pool="few", business="acme", order_id="1")
+        assert (refusal.value.kind, refusal.value.field) == ("pool_empty", "x")
+        return format_moment(NOW_MS + COOL_MS) in refusal.value.problem
+
+    seen = [told()]
+    backend.key_of("acme")
+    seen.append(told())
+    backend.run(lambda unit: change_pool(unit, "few", {"business": "acme"}), operator)
+    assert [*seen, told()] == [True, False, True]
 
 
 def test_a_party_does_not_get_a_shared_number_it_used_with_another_party(backend: Backend) -> None:
