@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -19,21 +19,32 @@ from relay import metrics
 from relay.api.app import openapi_document
 from relay.api.problems import KINDS
 from relay.cli import main
+from relay.compat import app as _  # noqa: F401 (fills ACTIONS)
+from relay.compat.actions import ACTIONS
 from relay.config.tables import Tables
 from relay.privacy.records import FIELDS
-from tests.config.test_tables import msgspec_struct
 
 PROMISED = Path("tests/interface.txt")
 DOCUMENT: dict[str, Any] = json.loads(openapi_document())
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
 
-def settings() -> Iterator[str]:
+def settings(table: type[msgspec.Struct] = Tables, path: str = "") -> Iterator[str]:
     """Each key with its default: another default is another behaviour."""
-    for table in msgspec.structs.fields(Tables):
-        for key in msgspec.structs.fields(msgspec_struct(table.type)):
+    for key in msgspec.structs.fields(table):
+        inner = _struct_in(key.type)
+        if path:
             default = key.default if isinstance(key.default, str | int | float | tuple) else None
-            yield f"setting [{table.name}] {key.name}" + (" (required)" if key.required else f" = {default!r}")
+            yield f"setting [{path}] {key.name}" + (" (required)" if key.required else f" = {default!r}")
+        if inner is not None:
+            yield from settings(inner, f"{path}.{key.name}".removeprefix("."))
+
+
+def _struct_in(annotation: object) -> type[msgspec.Struct] | None:
+    """The table in `Annotated[Table, …] | None` or `tuple[Table, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return annotation
+    return next(filter(None, map(_struct_in, get_args(annotation))), None)
 
 
 def commands(group: click.Group = main, path: str = "relay700") -> Iterator[str]:
@@ -73,6 +84,14 @@ def problems() -> Iterator[str]:
     yield from (f"problem {kind} {status}" for kind, (status, _) in KINDS.items())
 
 
+def actions() -> Iterator[str]:
+    """Of Alibaba's interface, with their parameters."""
+    for name, action in ACTIONS.items():
+        yield f"action {name}"
+        for field in msgspec.structs.fields(action.parameters):
+            yield f"action {name} {field.encode_name}" + (" (required)" if field.required else "")
+
+
 def records() -> Iterator[str]:
     yield from (f"record {field}" for field in FIELDS)
 
@@ -84,7 +103,7 @@ def figures() -> Iterator[str]:
 
 
 def interface() -> list[str]:
-    parts = (settings(), commands(), operations(), schemas(), problems(), records(), figures())
+    parts = (settings(), commands(), operations(), schemas(), problems(), actions(), records(), figures())
     return sorted({line for part in parts for line in part})
 
 
