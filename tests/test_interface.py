@@ -19,7 +19,7 @@ from relay import metrics
 from relay.api.app import openapi_document
 from relay.api.problems import KINDS
 from relay.cli import main
-from relay.compat import app as _  # noqa: F401 (fills ACTIONS)
+from relay.compat import app  # noqa: F401 (it fills ACTIONS)
 from relay.compat.actions import ACTIONS
 from relay.config.tables import Tables
 from relay.privacy.records import FIELDS
