@@ -203,6 +203,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 400:  # FastAPI's, without a reason: the body is no UTF-8, or json.loads gave up
+        errors = [("body", "must be JSON in UTF-8, with fewer levels and no integer of thousands of digits")]
+        return problem_response(request.state.request_id, "invalid", summary(errors), errors)
     headers = {"allow": ", ".join(sorted(_methods(request)))} if error.status_code == 405 else error.headers
     kind = HTTP_KINDS.get(error.status_code, "invalid")
     ours = error.detail if kind in ("too_large", "rate_limited") else ""  # raised by `relay.api.middleware`

@@ -83,7 +83,7 @@ class ControlServer:
 
 
 async def _answer_to(handlers: Handlers, name: str, fields: Answer) -> Answer:
-    """Call the handler of a command. Returns {"answer": …}, or {"error": …, "problem": …}."""
+    """Call the handler of a command. Returns {"answer": …}, or {"error": …, "problem": …} and perhaps "field"."""
     handler = handlers.get(name)
     if handler is None:
         return {"error": "unknown", "problem": "unknown command"}
@@ -91,7 +91,7 @@ async def _answer_to(handlers: Handlers, name: str, fields: Answer) -> Answer:
         answer = handler(**fields)
         return {"answer": answer if isinstance(answer, dict) else await answer}
     except Refused as error:
-        return {"error": error.kind, "problem": error.problem}
+        return {"error": error.kind, "field": error.field, "problem": error.problem}
     except TypeError as error:
         return {"error": "invalid", "problem": type(error).__name__}
 
@@ -112,7 +112,7 @@ class ControlClient:
         except (OSError, ValueError, TimeoutError, msgspec.DecodeError):
             raise Refused("relay_unavailable", "", "the relay is not running, or does not answer") from None
         if "error" in reply:
-            raise Refused(reply["error"], "", reply["problem"])
+            raise Refused(reply["error"], reply.get("field", ""), reply["problem"])
         answer: Answer = reply["answer"]
         return answer
 

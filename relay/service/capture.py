@@ -26,7 +26,7 @@ def arm(
     `peers`: names of the configured peers; None: unknown.
     """
     if rules.keep == "off":
-        raise Refused("conflict", "", 'nothing is captured: write [capture] keep = "armed", "failed" or "all"')
+        raise Refused("state_conflict", "", 'nothing is captured: write [capture] keep = "armed", "failed" or "all"')
     if not 0 < for_ms <= LONGEST_MS:
         raise fields.invalid("for", "must be 7d at most, such as 1h")
     if count_arms(unit) >= MOST_ARMS:

@@ -41,7 +41,7 @@ async def test_unknown_peers_and_businesses_are_refused(api: Api, operator: Clie
 
 async def test_nothing_is_armed_while_capture_is_off(api: Api, operator: Client) -> None:
     api.backend.capture = CaptureRules("off")
-    await operator.refused("POST", "/v1/capture/arms", "conflict", {"number": A, "for_s": 60})
+    await operator.refused("POST", "/v1/capture/arms", "state_conflict", {"number": A, "for_s": 60})
 
 
 async def test_a_business_user_arms_nothing(company: Client) -> None:

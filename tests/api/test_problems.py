@@ -100,6 +100,15 @@ async def test_detail_names_the_field_and_the_fix(operator: Client) -> None:
     assert "/docs" in (await operator.refused("GET", "/v1/nothing", "not_found"))["detail"]
 
 
+@pytest.mark.parametrize("body", [b'{"name": "\xff"}', b"[" * 100_000, b"1" * 5_000], ids=["UTF-8", "depth", "digits"])
+async def test_a_body_that_cannot_be_read_is_named(operator: Client, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    problem = (await operator.http.post("/v1/businesses", content=body, headers=headers)).json()
+    assert (problem["status"], problem["type"]) == (400, "/problems/invalid")
+    assert [error["field"] for error in problem["errors"]] == ["body"]
+    assert problem["detail"].startswith("body: must be JSON in UTF-8")
+
+
 async def test_an_id_that_no_resource_can_have_is_not_found(operator: Client) -> None:
     for path in ("/v1/bindings/no", "/v1/calls/17", "/v1/webhooks/x/dead", "/v1/lists/nobody/acme/entries"):
         problem = await operator.refused("GET", path, "not_found")

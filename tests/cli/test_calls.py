@@ -250,7 +250,7 @@ def test_a_refused_hang_up_leaves_no_audit_line(relay700: Command) -> None:
         raise Refused("not_found", "call_id", "no such call is up")
 
     with serving(relay700.store[0], {"hang_up": hang_up}):
-        assert relay700.refused("calls", "hang-up", "c1", "--reason", "x") == "no such call is up"
+        assert relay700.refused("calls", "hang-up", "c1", "--reason", "x") == "call_id: no such call is up"
     assert relay700.objects("audit", "list", "--action", "call.hang_up") == []
 
 

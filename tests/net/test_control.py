@@ -80,20 +80,20 @@ async def test_concurrent_requests_are_answered(client: ControlClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "kind"),
+    ("name", "fields", "kind", "field"),
     [
-        ("hang_up", {"call_id": "c2"}, "not_found"),
-        ("nonsense", {}, "unknown"),
-        ("hang_up", {}, "invalid"),
-        ("state", {"surplus": 1}, "invalid"),
+        ("hang_up", {"call_id": "c2"}, "not_found", "call_id"),
+        ("nonsense", {}, "unknown", ""),
+        ("hang_up", {}, "invalid", ""),
+        ("state", {"surplus": 1}, "invalid", ""),
     ],
 )
-async def test_refusals_are_returned_with_their_kind(
-    client: ControlClient, name: str, fields: dict[str, object], kind: str
+async def test_refusals_are_returned_with_kind_and_field(
+    client: ControlClient, name: str, fields: dict[str, object], kind: str, field: str
 ) -> None:
     with pytest.raises(Refused) as refused:
         await client.ask(name, **fields)
-    assert refused.value.kind == kind
+    assert (refused.value.kind, refused.value.field) == (kind, field)
 
 
 @pytest.mark.parametrize("line", [b"\n", b"no json\n", b"[]\n", b'{"ask": 5}\n', b'{"no": 1}\n'])
