@@ -119,6 +119,8 @@ async def post_explain(asked: ExplainRequest, context: Explains) -> ExplainRespo
             raise Refused("not_found", "number_dialled", "you hold no such number: GET /v1/numbers lists yours")
     if asked.unknown_source and (asked.at is None or asked.peer is not None):
         raise fields.invalid("unknown_source", "goes with `at`, and without `peer`: it is of a recorded call")
+    if not context.explanations.admit(business or "", EXPLANATIONS_PER_S, now_ms() / 1000):
+        raise Refused("rate_limited", "", f"at most {EXPLANATIONS_PER_S} explanations per second")
     if asked.at is None:
         args = {"number": number, "caller": caller, "peer": asked.peer, "business": business}
         told = await context.backend.control.ask("explain", **args)
@@ -133,11 +135,9 @@ async def post_explain(asked: ExplainRequest, context: Explains) -> ExplainRespo
 async def _of_then(
     context: RequestContext, number: str, caller: str, peer: str | None, at_ms: int, unknown_source: str
 ) -> dict[str, Any]:
-    """Explain a call of a past time. Raises Refused above the rate of the relay's explanations."""
+    """Explain a call of a past time."""
     if at_ms > now_ms():
         raise fields.invalid("at", "must not be in the future")
-    if not context.explanations.admit(context.business or "", EXPLANATIONS_PER_S, now_ms() / 1000):
-        raise Refused("rate_limited", "", f"at most {EXPLANATIONS_PER_S} explanations per second")
     backend = context.backend
 
     def query(connection: Connection) -> dict[str, Any]:

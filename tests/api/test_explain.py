@@ -107,6 +107,10 @@ async def test_what_the_relay_refuses_leaves_no_audit_line(api: Api, operator: C
     asked = {"caller": A, "number_dialled": UNKNOWN, "peer": "nobody"}
     await operator.refused("POST", "/v1/explain", "not_found", asked)
     assert (await operator.get("/v1/audit?action=explain"))["items"] == []
+    now = datetime.now(UTC).isoformat()
+    for at in (None, now):
+        problem = await operator.refused("POST", "/v1/explain", "not_found", asked | {"at": at})
+        assert [error["field"] for error in problem["errors"]] == ["peer"]
 
 
 async def test_a_past_call_is_explained_from_history_for_its_own_business_user(api: Api, company: Client) -> None:
@@ -140,7 +144,9 @@ async def test_a_past_call_of_an_unknown_source_is_refused_as_it_was(
     await operator.refused("POST", "/v1/explain", "invalid", asked | {"peer": "pbx"})
 
 
-async def test_explanations_of_past_calls_are_rate_limited(api: Api, operator: Client) -> None:
-    asked = {"caller": A, "number_dialled": UNKNOWN, "at": "2026-01-01T00:00:00Z"}
+async def test_explanations_of_live_and_past_calls_are_rate_limited_together(api: Api, operator: Client) -> None:
     api.app.state.explanations._granted[""] = deque([time.time()] * EXPLANATIONS_PER_S)
-    await operator.refused("POST", "/v1/explain", "rate_limited", asked)
+    for at in (None, "2026-01-01T00:00:00Z"):
+        asked = {"caller": A, "number_dialled": UNKNOWN, "at": at}
+        await operator.refused("POST", "/v1/explain", "rate_limited", asked)
+    assert await asked_of_relay(api) == []
