@@ -32,7 +32,7 @@ _BAD_KEY = "the key is unknown, wrong, expired or revoked"
 class Authentication:
     """ASGI middleware that puts the authenticated `actor` into `scope["state"]`.
 
-    A request made in this process has its actor already (`relay.console`). No request from a socket has a state.
+    A request made in this process brings the `key` there (`relay.console`). No request from a socket has a state.
     """
 
     def __init__(
@@ -51,9 +51,6 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         state = scope["state"]
-        if "actor" in state:
-            await self._app(scope, receive, send)
-            return
         try:
             key, shown, receive = await self._authenticate(scope, receive)
         except Refused as refused:
@@ -73,11 +70,13 @@ class Authentication:
         state["actor_name"] = state["actor"].name
         await self._app(scope, receive, _with_headers(send, _rate_headers(allowance)))
 
-    async def _authenticate(self, scope: Scope, receive: Receive) -> tuple[ApiKey, Bearer | Signed, Receive]:
+    async def _authenticate(self, scope: Scope, receive: Receive) -> tuple[ApiKey, Bearer | Signed | None, Receive]:
         """Return the key of the request, how it was shown, and a `receive` that still yields the body.
 
         The nonce is kept only once the request is within its limit: each takes memory for BEHIND_S. Raises Refused.
         """
+        if "key" in scope["state"]:
+            return scope["state"]["key"], None, receive
         shown = read_authorization(Headers(scope=scope).get("authorization", ""))
         now_s = self._clock()
         key = self._keys.find(shown.key_id)

@@ -1,4 +1,5 @@
-"""Requests to the API within this process, with the actor of a session: its scopes, tenants, masks and audit lines."""
+"""Requests to the API within this process, with the key of a session: its scopes, tenants, limits, masks and audit
+lines."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from urllib.parse import quote, urlencode
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relay.store.unit_of_work import Actor
+from relay.store.keys import ApiKey
 
 Query = Mapping[str, str | None]
 Json = Any
@@ -32,10 +33,10 @@ class Problem(Exception):
 class Asker:
     """The API, asked with one key. Paths are written as `/v1/calls/{}`, and their parts given apart."""
 
-    def __init__(self, api: ASGIApp, actor: Actor, request_id: str, words: Callable[[str], str] = str) -> None:
+    def __init__(self, api: ASGIApp, key: ApiKey, request_id: str, words: Callable[[str], str] = str) -> None:
         self._api = api
         self._words = words
-        self._actor = actor
+        self._key = key
         self._request_id = request_id
 
     async def ask(
@@ -90,7 +91,7 @@ class Asker:
             "headers": headers,
             "client": None,
             "server": None,
-            "state": {"request_id": self._request_id, "actor": self._actor, "actor_name": self._actor.name},
+            "state": {"request_id": self._request_id, "key": self._key},
         }
 
 

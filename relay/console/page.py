@@ -112,7 +112,8 @@ class Page:
 
     @property
     def asker(self) -> Asker:
-        return Asker(self._api, self.request.state.actor, self.request.state.request_id, self.words)
+        assert self.viewer is not None
+        return Asker(self._api, self.viewer.key, self.request.state.request_id, self.words)
 
     async def get(self, path: str, *parts: str, **query: str | None) -> Json:
         """The document of a GET. Raises Problem, for which the console has pages."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from relay.store.keys import set_revoked
@@ -56,6 +58,33 @@ async def test_pages_count_as_requests_of_the_key(api: Api) -> None:
     seen = [(await browser.http.get("/console/bans")).status_code for _ in range(4)]
     assert 429 in seen and seen[0] != 429
     await operator.refused("GET", "/v1/calls", "rate_limited")
+
+
+class Standing(Api):
+    """Its clock stands, so no token comes back."""
+
+    _at_s = time.time()
+
+    def now(self) -> float:
+        return self._at_s
+
+
+async def test_each_request_of_a_page_to_the_api_counts_as_well(api: Api) -> None:
+    api = Standing(api.backend)
+    console, operator = Console(api), await api.operator()
+    browser = await console.of(operator)
+    left = []
+    for _ in range(2):
+        left.append(int((await operator.http.get("/v1/calls")).headers["ratelimit-remaining"]))
+        await browser.see("/calls")
+    assert left[0] - left[1] == 3  # the page, its list of calls, and the last request itself
+
+
+async def test_a_page_whose_requests_are_over_the_limit_says_so(api: Api) -> None:
+    api.backend.settings = FAST._replace(burst=3)
+    api = Standing(api.backend)
+    browser = await Console(api).of(await api.operator())
+    assert [(await browser.http.get("/console/calls")).status_code for _ in range(2)] == [200, 429]
 
 
 async def test_the_address_of_the_api_shows_a_browser_the_console_and_a_program_a_problem(console: Console) -> None:

@@ -6,12 +6,12 @@ import pytest
 
 from relay.console.ask import Asker, Problem
 from relay.service.keys import OPERATOR_SCOPES
-from relay.store.unit_of_work import Actor
+from relay.store.keys import ApiKey
 from tests.api.conftest import Api
 
 
 def asker(api: Api, business: str | None = None, scopes: frozenset[str] = OPERATOR_SCOPES) -> Asker:
-    return Asker(api.app, Actor("key:test", business, scopes), "request")
+    return Asker(api.app, ApiKey("test", business, scopes, b"", b"", 0, "", None, None), "request")
 
 
 async def test_the_api_decides(api: Api) -> None:
