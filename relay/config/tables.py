@@ -302,8 +302,8 @@ class StreamsTable(Struct, frozen=True):
     idle_timeout_s: Annotated[float, write("seconds, such as 900", gt=0)] = _STREAMS.idle_timeout_s
     message_timeout_s: Annotated[float, write("seconds, such as 30", gt=0)] = _STREAMS.message_timeout_s
     connect_timeout_s: Annotated[float, write("seconds, such as 5", gt=0)] = _STREAMS.connect_timeout_s
-    max_head: Annotated[int, write("bytes, such as 16384", ge=1024, le=65_536)] = _STREAMS.max_head
-    max_body: Annotated[int, write("bytes, such as 65536", ge=1024, le=1_048_576)] = _STREAMS.max_body
+    max_head: Annotated[int, write("bytes, such as 16384", ge=1024, le=16_384)] = _STREAMS.max_head
+    max_body: Annotated[int, write("bytes, such as 65536", ge=1024, le=65_536)] = _STREAMS.max_body
     max_unsent: Annotated[int, write("bytes, such as 2097152", ge=65_536)] = _STREAMS.max_unsent
 
 

@@ -59,6 +59,9 @@ def test_every_limit_can_be_set() -> None:
     ("text", "told"),
     [
         ("[sip]\nt1_ms = 5", "sip.t1_ms: expected int >= 10; write milliseconds, 10 to 10000, such as 500"),
+        # What the parser refuses, whatever is allowed here.
+        ("[streams]\nmax_head = 20000", "streams.max_head: expected int <= 16384; write bytes, such as 16384"),
+        ("[streams]\nmax_body = 100000", "streams.max_body: expected int <= 65536; write bytes, such as 65536"),
         ('[sip]\nt1_ms = "500"', "sip.t1_ms: expected int, got str; write milliseconds, 10 to 10000, such as 500"),
         ("[sip]\nring_time_s = 5", "sip.ring_time_s: unknown setting; did you mean ring_timeout_s?"),
         ("[spi]\nt1_ms = 500", "spi: unknown table; did you mean sip?"),
