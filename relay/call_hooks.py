@@ -111,7 +111,8 @@ class CallHooks:
         try:
             if isinstance(answer, Refusal):
                 answer = await self._of_unknown(asked)
-            elif answer.hook:
+            if isinstance(answer, Route) and answer.hook and answer.decided_by != "hook":
+                decision = not_decided(answer, "hook")
                 answer = await self._of_business(asked, answer)
             if isinstance(answer, Route) and answer.verify and answer.decided_by != "verify":
                 decision = not_decided(answer, "verify")
@@ -346,8 +347,9 @@ class HookStore:
             self._writer = GroupWriter(self._place, self._sealer)
         assert decision.bind is not None
         written = {name: getattr(decision.bind, name) for name in decision.bind.__struct_fields__}
-        written |= {"mode": "AXB", "a": decision.target, "b": asked.caller, "x": asked.number}
+        written |= {"mode": "AXB", "x": asked.number}
         rules, show = self.rules, decision.show
+        a, b = decision.target or "", asked.caller
 
         def do(unit: UnitOfWork) -> Binding:
             if asked.given_up:
@@ -356,7 +358,11 @@ class HookStore:
                 raise RelayError("not in time")
             if show is not None and owner_of(unit.connection, unit.sealer, show) != business:
                 raise fields.invalid("show", NOT_ITS_NUMBER)
-            wanted = Wanted(fields.binding(written, rules.parties, unit.now_ms))
+            # Normalised numbers, which must not be parsed again: +1 380… would become a Chinese mobile.
+            for field, party in (("a", a), ("b", b)):
+                if not rules.parties.allow(party):
+                    raise fields.invalid(field, "may not be a party")
+            wanted = Wanted(fields.binding(written, rules.parties, unit.now_ms)._replace(a=a, b=b))
             made = bindings.bind(unit, wanted, rules, self._rates)
             tell_made(unit, made)
             return made

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from relay.call_hooks import MOST_UNKNOWN, CallHooks, HookStore, Limits
+from relay.config.parties import read_parties
+from relay.config.tables import NumbersTable
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
-from relay.model.numbers import MOBILES_ALONE
 from relay.net import verify
 from relay.net.verify import Hook, HookClient
 from relay.policy.call_policy import CallPolicy
@@ -112,7 +113,7 @@ class Relay:
         self.hooks = CallHooks(
             HookClient(self.report),
             HookStore(shop.path, shop.sealer, shop.bind_rules),
-            Bounds(MOBILES_ALONE, False, 14_400.0, 90.0),
+            Bounds(shop.bind_rules.parties, False, 14_400.0, 90.0),
             self.report,
             self.look_up_again,
             lambda asked: self.policy.not_bound(asked, time.time()),
@@ -405,6 +406,35 @@ async def test_the_rules_of_bindings_decide_over_the_hook(shop: Shop) -> None:
     assert len(shop.bindings()) == 2
 
 
+@pytest.mark.parametrize(
+    ("target", "caller"),
+    [("13802345678", STRANGER), ("85291234567", STRANGER), (COURIER, "13802345678"), (COURIER, "85291234567")],
+)
+async def test_foreign_parties_are_bound_as_they_are(shop: Shop, target: str, caller: str) -> None:
+    """Without "+" +1 380 234 5678 reads like a mobile number of China, and +852 like no party."""
+    parties = read_parties(NumbersTable(parties=("mobile", "foreign"), countries=("US", "HK")), [])
+    shop.bind_rules = shop.bind_rules._replace(parties=parties)
+    shop.rules = shop.rules._replace(parties=parties, international_allowed=True)
+    shop.hook()
+    shop.endpoint.answers[X] = BIND | {"target": f"+{target}"}
+    assert short(await shop.call(caller)) == (target, "hook")
+    assert shop.bindings()[-1] == (X, target, caller, "hook")
+
+
+@pytest.mark.parametrize(("target", "caller"), [("13802345678", STRANGER), (COURIER, "13802345678")])
+async def test_a_party_that_may_not_be_bound_any_more_refuses_the_call(shop: Shop, target: str, caller: str) -> None:
+    """As after a reload while the hook was asked."""
+    parties = read_parties(NumbersTable(parties=("mobile", "foreign"), countries=("US",)), [])
+    shop.rules = shop.rules._replace(parties=parties, international_allowed=True)
+    shop.hook()
+    shop.endpoint.answers[X] = BIND | {"target": f"+{target}"}
+    async with shop.relay() as relay:
+        relay.hooks._bounds = relay.hooks._bounds._replace(parties=parties)
+        assert short(await relay.call(caller)) == ("verification_failed", "hook")
+    assert wrong_fields(shop) == ["a" if caller == STRANGER else "b"]
+    assert len(shop.bindings()) == 1
+
+
 async def test_the_hook_refuses_an_unknown_caller(shop: Shop) -> None:
     shop.hook()
     shop.endpoint.refused.add(X)
@@ -435,6 +465,22 @@ async def test_the_operator_s_hook_binds_an_unknown_caller_for_the_number_s_busi
     assert shop.endpoint.asked[0]["caller"] == STRANGER
     assert shop.bindings()[-1] == (X, COURIER, STRANGER, "hook")
     assert short(await shop.call("8613100000009", Z)) == ("no_binding", "")
+
+
+async def test_the_business_user_s_hook_is_asked_about_a_call_that_the_operator_s_has_bound(shop: Shop) -> None:
+    other = Endpoint()
+    with other.serving():
+        shop.rules = shop.rules._replace(verify=True)
+        shop.verify = Hook("", other.url, SECRET)
+        shop.hook(unknown_callers=False)
+        other.answers[X] = BIND
+        shop.endpoint.answers[X] = {"allow": False}
+        assert short(await shop.call(STRANGER)) == ("verification_refused", "hook")
+        assert [question["known"] for question in shop.endpoint.asked] == [True]
+        shop.endpoint.answers[X] = {"allow": True}
+        other.answers[X] = BIND | {"target": "8613200000008"}
+        assert short(await shop.call("8613100000009")) == ("8613200000008", "verify")
+        assert len(other.asked) == 2
 
 
 async def test_a_caller_that_has_hung_up_is_not_bound(shop: Shop) -> None:
