@@ -338,7 +338,8 @@ def get_recording(
         parts = read_wav(*place, channels)[1] if wav else read_recording(*place)
         with written(file_path) as file:
             file.writelines(parts)
-    say(f"{recording.size} bytes, {recording.length_ms / 1000:.1f} s, sha256 {recording.sha256}")
+    words = f"{recording.size} bytes, {recording.length_ms / 1000:.1f} s, sha256 {recording.sha256}"
+    say(words, err=str(file_path) == "-")  # standard output is the recording then
 
 
 @recordings.command("url")

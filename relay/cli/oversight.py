@@ -127,12 +127,13 @@ def make(
             manifest = bundle(store.config.store.path, store.sealer, asked, file)
     if until_ms > now_ms():
         say(f"the time until {manifest.until} is not over: what comes later is not in the bundle", err=True)
+    err = str(out) == "-"  # standard output is the bundle then
     if as_json:
-        click.echo(json_line(msgspec.to_builtins(manifest)))
+        click.echo(json_line(msgspec.to_builtins(manifest)), err=err)
         return
     for name, each in manifest.files.items():
-        say(f"{name}: {each.lines} lines, sha256 {each.sha256}")
-    say(f"signed by the key {manifest.public_key}")
+        say(f"{name}: {each.lines} lines, sha256 {each.sha256}", err=err)
+    say(f"signed by the key {manifest.public_key}", err=err)
 
 
 @evidence.command("check")

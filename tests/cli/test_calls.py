@@ -406,6 +406,12 @@ def test_a_recording_is_written_with_a_reason_in_the_audit_log(recorded: Command
     assert (entry["object"], entry["business"], entry["reason"]) == (CALL, "default", "case 7")
 
 
+def test_a_recording_on_standard_output_is_alone_there(recorded: Command) -> None:
+    done = recorded.run("recordings", "get", CALL, "-o", "-", "--reason", "case 7")
+    assert (done.exit_code, done.stdout_bytes) == (0, SOUND)
+    assert done.stderr.startswith(f"{len(SOUND)} bytes, ")
+
+
 def test_get_without_a_reason_is_wrong_usage(recorded: Command, usage: Callable[..., str]) -> None:
     assert "'--reason'" in usage("recordings", "get", CALL, "-o", "x")
 

@@ -106,6 +106,15 @@ def test_evidence_takes_the_place_of_no_file(relay700: Command) -> None:
     assert len(relay700.objects("audit", "list", "--action", "evidence")) == 1
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_bundle_on_standard_output_is_alone_there(more: tuple[str, ...], relay700: Command) -> None:
+    span = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z")
+    done = relay700.run("evidence", "make", X, *span, *WHY, "--out", "-", *more)
+    end = done.stdout_bytes.rindex(b"PK\x05\x06")  # PKWARE's APPNOTE 4.3.16: the last record, of 22 bytes
+    assert (done.exit_code, len(done.stdout_bytes)) == (0, end + 22)
+    assert "sha256" in done.stderr
+
+
 def test_evidence_of_a_time_that_is_not_over_says_so(relay700: Command) -> None:
     span = ("--from", "2026-01-01T00:00:00Z", "--to", "2999-01-01T00:00:00Z")
     result = relay700.run("evidence", "make", X, *span, *WHY, "--out", str(relay700.folder / "evidence.zip"))
