@@ -15,12 +15,13 @@ from relay.reports.ladder import Ladder, Row
 
 _MOST: int = 65_000  # bytes of a message; a longer one is cut
 _HOPS = 64
+_LONGEST_FRAME = 262_144  # bytes; what tcpdump takes: readers cut frames at this length, by dpkt's default at 1,500
 
 
 def ladder_pcap(ladder: Ladder) -> bytes:
     """The file. A retransmission is a frame like the first one."""
     file = io.BytesIO()
-    writer = pcap.Writer(file)
+    writer = pcap.Writer(file, snaplen=_LONGEST_FRAME)
     frames = _Frames()
     sendings = sorted(
         ((at, row) for row in ladder.rows for at in (row.at_us, *row.again_at_us)), key=lambda each: each[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,13 @@ def test_streams_and_ipv6(transport: str, host: str, tmp_path: Path) -> None:
     )
     ladder = build_ladder(call._replace(messages=messages), None, operator_view(reveal=True))
     check(dissect(ladder_pcap(ladder), tmp_path), ladder)
+
+
+def test_readers_do_not_cut_long_messages() -> None:
+    """They cut frames at the length in the file's head (pcap-savefile(5))."""
+    call = basic().captured()
+    long = call.messages[0]._replace(data=call.messages[0].data + b"a" * 70_000)
+    data = ladder_pcap(build_ladder(call._replace(messages=(long,)), None, operator_view(reveal=True)))
+    (snaplen,) = struct.unpack_from("<I", data, 16)
+    (length,) = struct.unpack_from("<I", data, 24 + 8)
+    assert snaplen >= length > 65_000
