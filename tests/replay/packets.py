@@ -14,8 +14,11 @@ def udp(payload: bytes, source: int = 5062, destination: int = 5060) -> bytes:
     return struct.pack(">HHHH", source, destination, 8 + len(payload), 0) + payload
 
 
-def tcp(payload: bytes, sequence: int, *, flags: int = 0x18, source: int = 40000, destination: int = 5060) -> bytes:
-    return struct.pack(">HHIIBBHHH", source, destination, sequence % 2**32, 0, 5 << 4, flags, 65535, 0, 0) + payload
+def tcp(
+    payload: bytes, sequence: int, *, flags: int = 0x18, source: int = 40000, destination: int = 5060, ack: int = 0
+) -> bytes:
+    numbers = sequence % 2**32, ack % 2**32
+    return struct.pack(">HHIIBBHHH", source, destination, *numbers, 5 << 4, flags, 65535, 0, 0) + payload
 
 
 def ipv4(

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from dpkt.tcp import TCP
 from dpkt.udp import UDP
 
 from relay.replay.capture import IpPayload
-from relay.replay.trace import Endpoint, SipData, Transports
-from tests.replay.packets import CALLEE, CALLER, tcp, udp
+from relay.replay.trace import MAX_WAITING, Endpoint, SipData, Transports, read_trace
+from tests.replay.packets import CALLEE, CALLER, ethernet, ipv4, pcap, tcp, udp
 
 OPTIONS = b"OPTIONS sip:b@example.com SIP/2.0\r\nCall-ID: 1\r\nContent-Length: 4\r\n\r\nbody"
 ANSWER = b"SIP/2.0 200 OK\r\nCall-ID: 1\r\nContent-Length: 0\r\n\r\n"
@@ -81,3 +82,59 @@ def test_another_stream_is_skipped() -> None:
     transports = Transports()
     assert transports.receive(segment(b"GET / HTTP/1.1\r\n\r\n", 1000)) == []
     assert transports.unreadable == 0
+
+
+# -- Segments that the capture lacks
+
+BRANCH = b"Via: SIP/2.0/TCP h;branch=z9hG4bK%d\r\nCSeq: %d OPTIONS\r\n"
+FLOW = [OPTIONS.replace(b"Content", BRANCH % (number, number) + b"Content") for number in range(20)]
+STARTS = list(itertools.accumulate(map(len, FLOW), initial=START))
+
+
+def acknowledgement(number: int) -> IpPayload:
+    return IpPayload(CALLEE, CALLER, TCP(tcp(b"", 1, flags=0x10, source=5060, destination=40000, ack=number)))
+
+
+@pytest.mark.parametrize("content", [b"", FLOW[7][:50]], ids=["a message", "the end of a message"])
+def test_messages_behind_a_missing_segment_are_found_and_the_gap_is_counted(content: bytes, tmp_path: Path) -> None:
+    sent = [*FLOW[:7], content, *FLOW[8:]]
+    parts = [segment_ for segment_ in zip(STARTS, sent, strict=False) if segment_[1]]
+    file = tmp_path / "trace.pcap"
+    file.write_bytes(pcap([(1.0, ethernet(ipv4(tcp(part, place), 6))) for place, part in parts]))
+    trace = read_trace(file)
+    assert [event.message.cseq.number for event in trace.events] == [each for each in range(20) if each != 7]
+    assert trace.unreadable == 1
+
+
+def test_the_receivers_acknowledgement_ends_the_wait_for_a_missing_segment() -> None:
+    transports = Transports()
+    transports.receive(segment(FLOW[0], STARTS[0]))
+    assert transports.receive(segment(FLOW[2], STARTS[2])) == []
+    assert transports.receive(acknowledgement(STARTS[1])) == []
+    assert transports.receive(acknowledgement(STARTS[3])) == [sip(FLOW[2], 40000)]
+    assert transports.receive(segment(FLOW[3], STARTS[3])) == [sip(FLOW[3], 40000)]
+    assert (transports.unreadable, transports.finish()) == (1, [])
+
+
+def test_many_segments_behind_a_missing_one_end_the_wait() -> None:
+    transports = Transports()
+    transports.receive(segment(OPTIONS, 1000))
+    size = len(OPTIONS)
+    found = [transports.receive(segment(OPTIONS, 1000 + place * size)) for place in range(2, MAX_WAITING + 3)]
+    assert found == [*[[]] * MAX_WAITING, [sip(OPTIONS, 40000)] * (MAX_WAITING + 1)]
+    assert transports.unreadable == 1
+
+
+def test_a_later_connection_leaves_nothing_of_an_earlier_one_waiting() -> None:
+    transports = Transports()
+    transports.receive(segment(FLOW[0], STARTS[0]))
+    transports.receive(segment(FLOW[2], STARTS[2]))
+    assert transports.receive(segment(b"", 76, SYN)) == [sip(FLOW[2], 40000)]
+    assert transports.unreadable == 1
+
+
+def test_a_missing_segment_of_another_stream_is_not_counted() -> None:
+    transports = Transports()
+    transports.receive(segment(b"GET / HTTP/1.1\r\n\r\n", 1000))
+    transports.receive(segment(b"GET / HTTP/1.1\r\n\r\n", 2000))
+    assert (transports.finish(), transports.unreadable) == ([], 0)
