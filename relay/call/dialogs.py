@@ -59,4 +59,6 @@ def may_speak(leg: Leg, peer: Peer, flow: Flow) -> bool:
 def is_heard(peer: Peer, last_heard: str, flow: Flow) -> bool:
     """Whether the flow belongs to the peer as configured when the dialog began; a peer with `login` also sends from
     the host where it was `last_heard`."""
+    if peer.tls_only and flow.transport != "tls":
+        return False
     return holds(peer, flow.host) or (peer.login is not None and last_heard == flow.host)

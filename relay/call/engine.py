@@ -81,7 +81,7 @@ class Engine:
         self._shares = PeerShares(outbox, ua.timers, ua.transactions, settings.limits)
         tag = ua.token()
         self._stateless = StatelessServer(outbox, self._shares, peers.name_on, tag)
-        self._options = Options(settings, outbox, self._shares, peers.by_source, tag)
+        self._options = Options(settings, outbox, self._shares, peers.sending, tag)
         self._shedding = Shedding(outbox, ua.timers, ua.transactions, self._shares, self.bans, peers.at, tag)
 
     def _make_peers(self, settings: Settings) -> None:
@@ -392,7 +392,7 @@ class Engine:
         outbox.counters["malformed"] += 1
         self._shares.count_stray(self._peers.name_on(flow), now)
         self.bans.offend(flow.host, "malformed", now, proven=flow.reliable)
-        known = self._peers.by_source(flow.host) is not None or flow in self._peers.registered
+        known = self._peers.sending(flow) is not None or flow in self._peers.registered
         # Garbage from unknown sources must not fill the disk with log lines.
         if known or self._out_of_dialog.strangers.admit(flow.host, now):
             outbox.note("message.malformed", source=flow.host, header=error.header, reason=error.reason)
@@ -410,7 +410,7 @@ class Engine:
             return
         self._outbox.counters["responses_stray"] += 1
         self._shares.count_stray(self._peers.name_on(flow), now)
-        if self._peers.by_source(flow.host) is None:
+        if self._peers.sending(flow) is None:
             self.bans.offend(flow.host, "stray response", now, proven=flow.reliable)
         leg = self._dialogs.legs.get((response.from_tag or "", response.to_tag or ""))
         if leg is None or leg.ack_due is not None:  # our ACK needs the SDP of the caller's
@@ -426,7 +426,7 @@ class Engine:
             return
         if len(request.call_id) > LONGEST_CALL_ID and request.to_tag is None:  # a record would keep it for months
             raise ParseError(f"longer than {LONGEST_CALL_ID} characters", "call-id")
-        peer = self._peers.by_source(flow.host) or self._in_dialog.former_peer(request, flow)
+        peer = self._peers.sending(flow) or self._in_dialog.former_peer(request, flow)
         if peer is None and self._logins.are_configured:
             peer = self._logins.admit(request, flow, now)
             if peer is None:  # it was challenged

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, cast
 from msgspec.structs import asdict
 
 from relay.call.announcement import SOUNDS
-from relay.config.peers import Address, read_peers
+from relay.config.peers import Address, proven_by_tls, read_peers
 from relay.config.tables import AnnouncementsTable, ApiTable, MediaTable, PeerTable, RecordingTable, RouteTable, Tables
 from relay.errors import ConfigError
 from relay.model.call import LANGUAGES, Language
@@ -33,6 +33,8 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
     listeners = _listeners(tables, problems)
     complete = len(listeners) == len(tables.sip.listen)  # else peers are not checked against the listeners
     peers = read_peers(tables.peer, listeners if complete else None, problems)
+    if tables.tls is not None and tables.tls.client_ca:
+        peers = proven_by_tls(peers)
     sip = tables.sip
     if not tables.limits.stranger_answers_per_s and any(peer.login for peer in peers):
         problems.append("limits.stranger_answers_per_s: 0 sends no challenge, so no peer can log in; write 20")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -106,6 +107,14 @@ def _max_refused(table: PeerTable, numbers: CallerNumbers | None) -> int:
     if table.max_refused_in is not None:
         return table.max_refused_in
     return 0 if numbers is None else MAX_REFUSED
+
+
+def proven_by_tls(peers: Sequence[Peer]) -> list[Peer]:
+    """The peers where connections bring certificates: one that is reached by TLS alone sends by TLS alone."""
+    return [
+        replace(peer, tls_only=bool(peer.targets) and {"tls"} == {to.transport for to in peer.targets})
+        for peer in peers
+    ]
 
 
 def _check_accounts(path: str, table: PeerTable, problems: list[str]) -> None:

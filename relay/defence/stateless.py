@@ -196,14 +196,14 @@ class Options:
         settings: Settings,
         outbox: Outbox,
         shares: PeerShares,
-        by_source: Callable[[str], Peer | None],
+        sending: Callable[[Flow], Peer | None],
         tag: str,
     ) -> None:
-        """`by_source` returns the peer with that source address; `tag`: of the `StatelessServer`."""
+        """`sending`: of `Peers`; `tag`: of the `StatelessServer`."""
         self.draining = False
         self._outbox = outbox
         self._shares = shares
-        self._by_source = by_source
+        self._sending = sending
         self._prescan = Prescan()
         self._end_of_to = f";tag={tag}\r\n".encode()
         self.apply_config(settings)
@@ -219,7 +219,7 @@ class Options:
         False: to be parsed, since there is no load, or it is not a plain OPTIONS of a known peer.
         """
         outbox, shares = self._outbox, self._shares
-        peer = self._by_source(flow.host)
+        peer = self._sending(flow)
         if peer is None or not (is_behind or shares.is_flooding(peer.name, now)) or not _is_usual(data):
             return False
         glimpse = self._prescan.read(data, flow)

@@ -97,6 +97,7 @@ class Peer:
     login: Account | None = None  # the peer's: it has no fixed address and registers here
     numbers: CallerNumbers | None = None  # caller numbers it may assert; None: any
     max_refused_in: int = 0  # refused attempts per ten minutes (`relay.policy.call_policy`); 0: no limit
+    tls_only: bool = False  # only what comes by TLS is its: it proves itself by a certificate ([tls] client_ca)
 
 
 @dataclass(frozen=True, slots=True)

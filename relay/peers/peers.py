@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +28,7 @@ class Peers:
         )
         self.registered: dict[Flow, tuple[Peer, ...]] = {}  # peers registered here (`relay.peers.registrar`)
         self._by_source: dict[str, Peer | None] = {}
+        self._unproven: dict[str, Peer | None] = {}  # as `_by_source`, without peers that only TLS proves
         self._names: dict[str, str] = {}  # by address
         self.controls = Controls(frozenset(), set())
         self._apply(settings)
@@ -38,6 +39,7 @@ class Peers:
         self._by_name = {peer.name: peer for peer in settings.peers}
         self._routes: list[PeerRoute] = sorted(settings.routes, key=lambda route: len(route.prefix), reverse=True)
         self._by_source.clear()
+        self._unproven.clear()
         self._names.clear()
         self._targets = {peer.name: self._states_of(peer, peer.targets) for peer in settings.peers}
 
@@ -62,14 +64,27 @@ class Peers:
         except KeyError:
             if len(self._by_source) >= 10_000:
                 self._by_source.clear()
-            peer = self._by_source[host] = self._search(host)
+            peer = self._by_source[host] = self._search(host, self._settings.peers)
             return peer
 
-    def _search(self, host: str) -> Peer | None:
+    def sending(self, flow: Flow) -> Peer | None:
+        """The peer whose source the flow's address is. A peer of TLS alone (`Peer.tls_only`) sends by TLS alone: the
+        source of a datagram can be forged."""
+        peer = self.by_source(flow.host)
+        if peer is None or not peer.tls_only or flow.transport == "tls":
+            return peer
+        if flow.host not in self._unproven:
+            if len(self._unproven) >= 10_000:
+                self._unproven.clear()
+            others = [each for each in self._settings.peers if not each.tls_only]
+            self._unproven[flow.host] = self._search(flow.host, others)
+        return self._unproven[flow.host]
+
+    def _search(self, host: str, peers: Sequence[Peer]) -> Peer | None:
         address = _address(host)
         matches = [
             (network.prefixlen, peer)
-            for peer in self._settings.peers
+            for peer in peers
             for network in peer.sources
             if network.version == address.version and address in network
         ]
@@ -78,7 +93,7 @@ class Peers:
     def at(self, flow: Flow) -> Peer | None:
         """The peer whose source the address is, or the first that is registered on the flow, of several behind a proxy:
         for what does not depend on which one it is."""
-        found = self.by_source(flow.host)
+        found = self.sending(flow)
         if found is None and (registered := self.registered.get(flow)):
             return registered[0]
         return found
@@ -92,7 +107,13 @@ class Peers:
         """The name of the peer on that flow, by its registration or its source or target address; "" for an unknown
         source."""
         registered = self.registered_on(flow) if self.registered else None
-        return self.name_at(flow.host) if registered is None else registered.name
+        if registered is not None:
+            return registered.name
+        name = self.name_at(flow.host)
+        if flow.transport != "tls" and name and self._by_name[name].tls_only:
+            peer = self.sending(flow)
+            return "" if peer is None else peer.name
+        return name
 
     def name_at(self, host: str) -> str:
         """The name of the peer with that source or target address; "" for an unknown one."""

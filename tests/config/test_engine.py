@@ -59,6 +59,28 @@ def test_listeners_of_every_transport_and_family() -> None:
 
 
 @pytest.mark.parametrize(
+    ("uris", "authorities", "tls_only"),
+    [
+        (["sip:127.0.0.2:5061;transport=tls", "sips:127.0.0.3"], 'client_ca = "p.pem"', True),
+        (["sip:127.0.0.2:5061;transport=tls", "sip:127.0.0.3:5060;transport=udp"], 'client_ca = "p.pem"', False),
+        (["sips:127.0.0.2"], "", False),
+    ],
+    ids=["TLS alone", "also UDP", "no certificates"],
+)
+def test_peer_of_tls_alone_sends_by_tls_alone_if_it_needs_a_certificate(
+    uris: list[str], authorities: str, tls_only: bool
+) -> None:
+    targets = ", ".join(f'{{uri = "{uri}"}}' for uri in uris)
+    text = (
+        '[sip]\nlisten = ["udp:127.0.0.1:5060", "tls:127.0.0.1:5061"]\n'
+        f'[tls]\ncertificate = "c.pem"\nkey = "k.pem"\n{authorities}\n'
+        f'[[peer]]\nname = "carrier"\ntargets = [{targets}]\nnumbers = "any"\n'
+        '[[peer]]\nname = "phone"\nlogin = {username = "phone", password_file = "p"}\nnumbers = ["138*"]\n'
+    )
+    assert [peer.tls_only for peer in config(text).settings.peers] == [tls_only, False]
+
+
+@pytest.mark.parametrize(
     ("advertise", "shown"),
     [
         ('"203.0.113.7"', ["203.0.113.7", "[2001:db8::1]"]),

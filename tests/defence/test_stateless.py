@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,3 +156,9 @@ def test_arbitrary_bytes_do_not_raise(noise: bytes, start: int, end: int) -> Non
         made.receive(data, FLOW, 1.0)
         beyond_its_share(made).receive(data, FLOW, 1.0)
         assert made.sort(data, FLOW, 0.0, 1.0, lasts=True) in (None, *Rank)
+
+
+def test_fast_path_is_not_for_the_forged_source_of_a_peer_of_tls() -> None:
+    made = engine(peers=(replace(peer("pbx", FLOW.host, f"{FLOW.host}/32"), tls_only=True),), routes=())
+    assert not made._options.take(PLAIN, FLOW, 1.0, is_behind=True)
+    assert made._options.take(PLAIN, FLOW._replace(transport="tls"), 1.0, is_behind=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from relay.model.settings import Listener, Target
@@ -180,3 +182,36 @@ def test_sips_contact_with_the_name_of_a_target_is_reached_by_tls(name: str, sta
         ladder.callee.expects("BYE")
         ladder.caller.is_refused(status)
         ladder.settle()
+
+
+def with_proven_caller() -> Ladder:
+    pbx = replace(peer("pbx", CALLER_HOST, 5061, "tls"), tls_only=True)
+    ladder = Ladder(listeners=SECURE, peers=(pbx, peer("carrier", CALLEE_HOST), peer("second", SECOND_HOST)))
+    ladder.caller.flow = CALLER_FLOW
+    return ladder
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_peer_that_proves_itself_by_tls_sends_nothing_by_another_transport(transport: str) -> None:
+    """Its source address alone could be forged."""
+    ladder = with_proven_caller()
+    caller = ladder.caller
+    caller.flow = Flow(0, transport, CALLER_HOST, 5060)
+    caller.invites(X)
+    caller.get(403)
+    caller.acks_refusal()
+    ladder.callee.gets_nothing()
+    ladder.settle()
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_call_of_a_peer_that_proves_itself_by_tls_is_not_ended_by_another_transport(transport: str) -> None:
+    ladder = with_proven_caller()
+    caller = ladder.caller
+    connect(ladder)
+    caller.flow = Flow(0, transport, CALLER_HOST, 5060)
+    caller.sends("BYE")
+    caller.get(403)
+    ladder.callee.gets_nothing()
+    caller.flow = CALLER_FLOW
+    hang_up(ladder)

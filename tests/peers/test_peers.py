@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from relay.peers.peers import Peers, target_uri, user_for
@@ -44,6 +46,24 @@ def test_cache_of_sources_is_bounded(peers: Peers) -> None:
         peers.by_source(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
     assert len(peers._by_source) <= 10_000
     assert peers.by_source("192.0.2.11") is not None
+
+
+def test_peer_of_tls_alone_is_known_by_tls_alone() -> None:
+    """Else its source address could be forged in a datagram."""
+    proven = replace(peer("proven", "192.0.2.7", "192.0.2.7/32"), tls_only=True)
+    peers = Peers(settings(peers=(proven, peer("wide", "192.0.3.1", "192.0.2.0/28")), routes=()))
+    for _ in range(2):  # looked up, then cached
+        for transport, name in (("tls", "proven"), ("udp", "wide"), ("tcp", "wide")):
+            flow = Flow(0, transport, "192.0.2.7", 5061)
+            for found in (peers.sending(flow), peers.at(flow)):
+                assert found is not None
+                assert found.name == name
+            assert peers.name_on(flow) == name
+    peers = Peers(settings(peers=(proven,), routes=()))
+    assert (peers.sending(flow), peers.at(flow), peers.name_on(flow)) == (None, None, "")
+    for number in range(10_001):
+        peers.sending(Flow(0, "udp", "192.0.2.7", number))
+    assert len(peers._unproven) == 1
 
 
 @pytest.mark.parametrize(
