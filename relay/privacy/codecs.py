@@ -24,7 +24,6 @@ _STATIC: Final = {
 _NO_SPEECH: Final = frozenset({"telephone-event", "tone", "cn", "red"})  # useless without another codec
 _BY_PAYLOAD: Final = frozenset({"rtpmap", "fmtp", "rtcp-fb"})
 _fmtp_lines: Final = re.compile(rb"(?m)^a=fmtp:.*").findall
-_HEAD: Final = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\n"
 
 
 def common_codecs(one: Peer, other: Peer) -> frozenset[str] | None:
@@ -34,19 +33,18 @@ def common_codecs(one: Peer, other: Peer) -> frozenset[str] | None:
     return one.codecs & other.codecs
 
 
-def keep_codecs(content: bytes, allowed: frozenset[str]) -> bytes:
-    """Masked SDP, from behind its line s= on, reduced to the allowed codecs (names in lower case).
+def keep_codecs(sdp: Sdp, allowed: frozenset[str]) -> Sdp:
+    """The same masked SDP, reduced to the allowed codecs (names in lower case).
 
-    Raises ProtocolError 488 if no stream is left, ParseError for malformed SDP.
+    Raises ProtocolError 488 if no stream is left.
     """
-    sdp = parse_sdp(_HEAD + content)
     before = sum([media.port > 0 for media in sdp.media])
     for media in sdp.media:
         if media.port:
             _keep(media, allowed)
     if before and not any([media.port for media in sdp.media]):
         raise ProtocolError(488, "no codec left that is allowed for the peer")
-    return sdp.serialize().partition(b"s=-\r\n")[2]
+    return sdp
 
 
 def with_fmtp_of(description: bytes, other: bytes) -> bytes:
@@ -158,7 +156,7 @@ _FLAG_ATTRIBUTES: Final = frozenset("sendrecv sendonly recvonly inactive rtcp-mu
 KNOWN_CODECS: Final = frozenset(
     "pcmu pcma g722 g7221 g723 g728 g729 g729d g729e gsm gsm-efr gsm-hr-08 ilbc isac speex silk opus amr amr-wb"
     " amr-wb+ evs l16 g726-16 g726-24 g726-32 g726-40 dvi4 lpc bv16 bv32 vdvi qcelp mpa cn red telephone-event tone"
-    " clearmode h261 h263 h263-1998 h263-2000 h264 h265 vp8 vp9 av1 jpeg t140".split()
+    " clearmode h261 h263 h263-1998 h263-2000 h264 h265 vp8 vp9 av1 jpeg".split()
 )
 
 _PAYLOAD: Final = r"(?:[1-9]?[0-9]|1[01][0-9]|12[0-7])"

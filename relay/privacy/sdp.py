@@ -1,8 +1,8 @@
 """SDP masking: session descriptions as the other side may see them.
 
 Everything that identifies a person, a device or a program is dropped: origin, names, keys in clear, candidates, unknown
-attributes, codecs and formats. Media addresses pass unchanged (`[media] mode = "direct"`) or have already been replaced
-by rtpengine's; host names do not pass.
+attributes, codecs and formats. Addresses of active streams pass unchanged (`[media] mode = "direct"`) or have already
+been replaced by rtpengine's; other addresses and host names do not pass.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from relay.errors import ParseError
 from relay.privacy.codecs import keep_codecs, mask_attribute, put_in_order
 from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
 
-# No fax (T.38): its packets hold the sender's number, and rtpengine passes them on unread.
-_RELAYED_KINDS: Final = frozenset({"audio", "video", "text"})
+# No fax (T.38), whose packets hold the sender's number, and no real-time text (T.140), in which one can be typed:
+# rtpengine passes both on unread.
+_RELAYED_KINDS: Final = frozenset({"audio", "video"})
 _RELAYED_PROTOCOLS: Final = frozenset({"RTP/AVP", "RTP/SAVP", "RTP/AVPF", "RTP/SAVPF"})
 # A refused stream keeps its media type and transport if registered: RFC 3264 6 wants the answer's m= line to match the
 # offer's, and some stacks end the call otherwise.
-KINDS: Final = _RELAYED_KINDS | {"image", "application", "message"}
+KINDS: Final = _RELAYED_KINDS | {"text", "image", "application", "message"}
 PROTOCOLS: Final = _RELAYED_PROTOCOLS | frozenset(
     "UDP/TLS/RTP/SAVP UDP/TLS/RTP/SAVPF TCP/RTP/AVP TCP/MSRP TCP/TLS/MSRP UDP/BFCP TCP/BFCP TCP/TLS/BFCP UDP/TLS/BFCP"
     " DTLS/SCTP UDP/DTLS/SCTP TCP/DTLS/SCTP udptl UDPTL udp UDP TCP".split()
@@ -37,7 +38,6 @@ LONGEST: Final = 16_384  # bytes of a masked SDP: each early dialog keeps one, a
 MOST_FORMATS: Final = 64  # of an RTP stream
 _MOST_PORTS: Final = 16
 _MOST_OF_A_KIND: Final = 2  # FreeSWITCH offers SRTP in one, and RTP in another
-_MOST_ACTIVE: Final = 4
 _STATIC_PAYLOADS: Final = frozenset(map(str, range(35)))  # RFC 3551 6
 
 # Shorter than a mobile number, so that none contains one by chance.
@@ -63,7 +63,7 @@ class SdpWriter:
         """
         content, address = mask_description(body, in_order=self.anchored)
         if self.codecs is not None:
-            content = keep_codecs(content, self.codecs)
+            content, address = _serialize(keep_codecs(parse_sdp(_ORIGIN + b"s=-\r\n" + content), self.codecs))
         if (written := hash(content)) != self._last:
             self._last = written
             self.version += 1
@@ -110,13 +110,13 @@ def refuse_all(body: bytes) -> bytes | None:
 
 
 def few_of_each_kind(body: bytes) -> bytes:
-    """The masked SDP with active streams of at most _MOST_OF_A_KIND of each kind and _MOST_ACTIVE in all, each on one
-    port; the others are refused. Raises ParseError."""
+    """The masked SDP with at most _MOST_OF_A_KIND active streams of each kind, each on one port; the others are
+    refused. Raises ParseError."""
     sdp = parse_sdp(body)
     kinds: list[str] = []
     for place, media in enumerate(sdp.media):
         media.port_count = None
-        if media.port and (len(kinds) == _MOST_ACTIVE or kinds.count(media.kind) == _MOST_OF_A_KIND):
+        if media.port and kinds.count(media.kind) == _MOST_OF_A_KIND:
             sdp.media[place] = _refuse(media, media.connections)
         elif media.port:
             kinds.append(media.kind)
@@ -218,14 +218,28 @@ def _mask(sdp: Sdp, in_order: bool) -> tuple[bytes, bytes]:
         raise ParseError("no stream that is relayed", "m")  # a gateway that asks for T.38 alone goes back to G.711
     if in_order:
         put_in_order(masked)
-    streams = sorted(masked.media, key=_is_refused)
-    first = masked.connection or next((c for media in streams for c in media.connections), None)
-    if first is None:
-        raise ParseError("no connection address", "c")
-    content = masked.serialize().partition(b"s=-\r\n")[2]
+    content, address = _serialize(masked)
     if len(content) > LONGEST:
         raise ParseError("too long", "sdp")
-    return content, f"{first.address_type} {first.address}".encode()
+    return content, address
+
+
+def _serialize(sdp: Sdp) -> tuple[bytes, bytes]:
+    """The content behind s= and the address for the origin, without addresses that no active stream uses.
+
+    A session's address is replaced, not removed: refused streams may need one (RFC 4566 5.7). Raises ParseError if
+    there is none.
+    """
+    used = [media.connections[0] if media.connections else sdp.connection for media in sdp.media if media.port]
+    first = next((connection for connection in used if connection is not None), _NOWHERE)
+    if sdp.connection is not None and sdp.connection not in used:
+        sdp.connection = first
+    for media in sdp.media:
+        if media.connections and not media.port:
+            media.connections = [_NOWHERE]
+    if sdp.connection is None and not any([media.connections for media in sdp.media]):
+        raise ParseError("no connection address", "c")
+    return sdp.serialize().partition(b"s=-\r\n")[2], f"{first.address_type} {first.address}".encode()
 
 
 _NOBODY: Final = Origin("-", "0", "0", "IP4", "0.0.0.0")
@@ -262,8 +276,6 @@ def _mask_attributes(attributes: list[Attribute]) -> list[Attribute]:
 
 def _mask_media(media: Media) -> Media:
     connections = [_mask_connection(connection) for connection in media.connections[:1]]
-    if connections and _is_refused(media):
-        connections = [_NOWHERE]
     if media.kind not in _RELAYED_KINDS or media.protocol not in _RELAYED_PROTOCOLS:
         return _refuse(media, connections)
     attributes = _mask_attributes(media.attributes)

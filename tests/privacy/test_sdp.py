@@ -84,7 +84,9 @@ def test_stream_without_a_known_codec_is_refused() -> None:
 
 
 @pytest.mark.parametrize("first", ["", "m=audio 0 RTP/AVP 0\r\n"])
-@pytest.mark.parametrize("stream", ["image 6000 udptl t38", "message 7654 TCP/MSRP *", "audio 4000 RTP/AVP 120"])
+@pytest.mark.parametrize(
+    "stream", ["image 6000 udptl t38", "text 6000 RTP/AVP 0", "message 7654 TCP/MSRP *", "audio 4000 RTP/AVP 120"]
+)
 @pytest.mark.parametrize("anchored", [False, True])
 def test_sdp_is_refused_if_no_active_stream_is_relayed(first: str, stream: str, anchored: bool) -> None:
     head = HEAD.replace("\n", "\r\n") + first
@@ -128,6 +130,45 @@ def test_refused_stream_has_no_address(refused: str) -> None:
     assert b" IN IP4 192.0.2.31\r\ns=-" in body  # the origin has the address of an active stream
 
 
+OWN = "m=audio 4000 RTP/AVP 8\nc=IN IP4 203.0.113.9\n"
+
+
+@pytest.mark.parametrize(
+    ("streams", "shown"),
+    [
+        (OWN, "203.0.113.9"),
+        ("m=video 0 RTP/AVP 31\n" + OWN, "203.0.113.9"),
+        ("m=message 7654 TCP/MSRP *\n" + OWN, "203.0.113.9"),
+        ("m=video 5000 RTP/AVP 31\n" + OWN, "203.0.113.9"),  # no codec that is allowed
+        ("m=video 5000 RTP/AVP 31\nc=IN IP4 192.0.2.31\n" + OWN, "203.0.113.9"),
+        ("m=audio 0 RTP/AVP 8\nm=video 0 RTP/AVP 31\n", "0.0.0.0"),
+    ],
+)
+def test_address_that_no_active_stream_uses_is_hidden(streams: str, shown: str) -> None:
+    """Such as a phone's private one; a refused stream without its own still needs the session's (RFC 4566 5.7)."""
+    writer = SdpWriter(5)
+    writer.codecs = frozenset({"pcma"})
+    for head in (HEAD, HEAD.replace("\n", "\r\n")):
+        body = writer.write((head + streams).encode())
+        assert b"192.0.2.31" not in body
+        assert body.count(f" IN IP4 {shown}\r\ns=-\r\nc=IN IP4 {shown}\r\n".encode()) == 1
+
+
+def test_session_address_that_a_stream_uses_stays() -> None:
+    body = SdpWriter(5).write((HEAD + "m=audio 4002 RTP/AVP 8\n" + OWN).encode())
+    assert b" IN IP4 192.0.2.31\r\ns=-\r\nc=IN IP4 192.0.2.31\r\n" in body
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+def test_real_time_text_is_refused_in_place(anchored: bool) -> None:
+    """Nothing reads it: a number typed there would arrive."""
+    text = "m=text 4004 RTP/AVP 98 97\na=rtpmap:98 t140/1000\na=rtpmap:97 red/1000\na=fmtp:97 98/98\n"
+    lines = written(
+        HEAD + AUDIO + text + "m=audio 4006 RTP/AVP 98\na=rtpmap:98 t140/1000\n", SdpWriter(5, anchored=anchored)
+    )
+    assert lines[-2:] == ["m=text 0 RTP/AVP 0", "m=audio 0 RTP/AVP 0"]
+
+
 @pytest.mark.parametrize("anchored", [False, True])
 def test_fax_is_refused_in_place(anchored: bool) -> None:
     """Its packets hold the number of the fax machine that sends, and pass rtpengine unread."""
@@ -141,11 +182,11 @@ def test_fax_is_refused_in_place(anchored: bool) -> None:
     ("streams", "kept"),
     [
         ("audio audio audio video", "audio audio - video"),
-        ("audio video text video audio", "audio video text video -"),
+        ("audio video video audio video", "audio video video audio -"),
         ("audio - audio - audio", "audio - audio - -"),
     ],
 )
-def test_two_streams_of_a_kind_and_four_in_all_are_kept(streams: str, kept: str) -> None:
+def test_two_streams_of_a_kind_are_kept(streams: str, kept: str) -> None:
     lines = [f"m={'audio 0' if kind == '-' else f'{kind} 4000'} RTP/AVP 0\n" for kind in streams.split()]
     text = few_of_each_kind((HEAD + "".join(lines)).encode()).decode()
     found = [line.split() for line in text.split("\r\n") if line.startswith("m=")]
