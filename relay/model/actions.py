@@ -44,7 +44,7 @@ class LookUp:
     If the store fails, answer `Refusal("store_failed", 503, 41, retry_after_s=…)`: fail closed.
     """
 
-    __slots__ = ("call_id", "caller", "counted", "given_up", "kind", "number", "peer", "token")
+    __slots__ = ("call_id", "caller", "counted", "given_up", "kind", "last_caller", "number", "peer", "token")
 
     def __init__(
         self,
@@ -64,7 +64,9 @@ class LookUp:
         # No call comes of it: the caller has hung up (an answer is still due, and changes nothing), or the relay has
         # refused the route.
         self.given_up = False
-        self.counted: object = None  # what the caps on frequency have counted for it: of `CallPolicy`
+        # Of `CallPolicy`: what the caps on frequency have counted for it, and what to note of its caller.
+        self.counted: object = None
+        self.last_caller: object = None
 
 
 class Mediate(NamedTuple):

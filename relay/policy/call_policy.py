@@ -50,7 +50,8 @@ class CallPolicy:
         decide: Callable[[LookUp, Route | Refusal, OnRouted], None] | None = None,
         give_back: Callable[[Counted], None] | None = None,
     ) -> None:
-        """`fetch`: `relay.store.sqlite.lookup.RouteReader.fetch`; `remember` stores a callee's last caller.
+        """`fetch`: `relay.store.sqlite.lookup.RouteReader.fetch`; `remember` stores a callee's last caller,
+        once his call is put through.
 
         `report(event, fields)` gets the pauses of peers. `decide` asks the hooks about a route, or about
         an unknown caller for whom they may make a binding, and answers later. `give_back` undoes a count that the
@@ -75,9 +76,7 @@ class CallPolicy:
         """Give the answer to `routed`, by way of the hooks if the route, or the caller, requires it."""
         if isinstance(answer, Route):
             if not answer.verify and not answer.hook:
-                routed(asked.token, answer)
-                if asked.given_up:
-                    self.give_back(asked)
+                self._decided(asked, routed, asked.token, answer)
             elif self._decide is not None:
                 self._decide(asked, answer, partial(self._decided, asked, routed))
             else:
@@ -88,10 +87,13 @@ class CallPolicy:
             routed(asked.token, self.not_bound(asked, unix_s) if answer.may_bind else answer)
 
     def _decided(self, asked: LookUp, routed: OnRouted, token: int, answer: Route | Refusal) -> None:
-        """The hooks' answer."""
+        """The final answer. The caller of a call that goes on is remembered, any other is not counted."""
         routed(token, answer)
+        last = asked.last_caller
         if asked.given_up or isinstance(answer, Refusal):
             self.give_back(asked)
+        elif isinstance(last, LastCaller):
+            self._remember(last)
 
     def give_back(self, asked: LookUp) -> None:
         """Undo what the caps on frequency have counted for a call that was granted, and is refused or given up."""
@@ -114,7 +116,7 @@ class CallPolicy:
         """Look up and evaluate a call; a granted one is counted. `caller`: E.164 without "+", "" if anonymous.
 
         `peer`: the peer that asserts the caller; None: the caller is trusted. `asked` notes what is counted, for
-        `give_back`.
+        `give_back`, and the caller, to be remembered.
         """
         refusal = self.refuse_unasked(number, caller, unix_s, peer)
         if refusal is not None:
@@ -167,8 +169,8 @@ class CallPolicy:
             self._note(caller_key, number_key, unix_s)
         if asked is not None:
             asked.counted = found.counted or pending
-        if bound.party in ("g", "*") and self.rules.parties.allow(caller):  # it must be callable
-            self._remember(LastCaller(bound.binding_id, number, caller, int(unix_s * 1000)))
+            if bound.party in ("g", "*") and self.rules.parties.allow(caller):  # it must be callable
+                asked.last_caller = LastCaller(bound.binding_id, number, caller, int(unix_s * 1000))
         return answer
 
     def _note_refused(self, number: str, caller: str, unix_s: float, peer: Peer) -> None:

@@ -41,7 +41,9 @@ class Bench:
         return answer._replace(caller_hash=caller.encode()) if isinstance(answer, LookupResult) else answer
 
     def call(self, number: str = X, caller: str = A, *, after_s: float = 0.0) -> str:
-        return outcome(self.gate.look_up(number, caller, NOW_S + after_s))
+        answers: list[Route | Refusal] = []
+        self.gate.route(LookUp(7, number, caller), NOW_S + after_s, lambda _, answer: answers.append(answer))
+        return outcome(answers[0])
 
 
 def test_a_failed_look_up_is_refused() -> None:
@@ -132,6 +134,38 @@ def test_other_callers_are_not_noted() -> None:
     assert bench.call(caller=B) == "granted"
     bench.answer = found(mode="GXB", party="g", entry="black")
     assert bench.call(caller=C) == "caller_blacklisted"
+    assert bench.remembered == []
+
+
+@pytest.mark.parametrize(("mode", "party"), [("GXB", "g"), ("AXN", "*")])
+def test_a_caller_is_noted_once_the_hook_has_allowed_the_call(mode: str, party: str) -> None:
+    bench = Bench(found(mode=mode, party=party, hook=1))
+    waiting: list[tuple[LookUp, Route | Refusal, OnRouted]] = []
+    bench.gate = CallPolicy(
+        bench.fetch, bench.gate.rules, bench.remembered.append, decide=lambda *asked: waiting.append(asked)
+    )
+    for caller in (*STRANGERS[4:6], C):
+        bench.gate.route(LookUp(7, X, caller), NOW_S, lambda *_: None)
+    (_, _, refused), (hung_up, route, answered), (_, other, allowed) = waiting
+    assert bench.remembered == []
+    refused(7, VERIFICATION_REFUSED)
+    hung_up.given_up = True
+    answered(7, route)
+    assert bench.remembered == []
+    allowed(7, other)
+    assert bench.remembered == [LastCaller("b1", X, C, NOW_MS)]
+
+
+def test_a_caller_that_the_engine_or_a_missing_hook_refuses_is_not_noted() -> None:
+    bench = Bench(found(mode="AXN", party="*"))
+    asked = LookUp(7, X, C)
+
+    def refuse(token: int, answer: Route | Refusal) -> None:
+        asked.given_up = True
+
+    bench.gate.route(asked, NOW_S, refuse)
+    bench.answer = found(mode="AXN", party="*", hook=1)
+    assert bench.call(caller=C) == "verification_failed"
     assert bench.remembered == []
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.model.actions import Commit
+from relay.model.actions import Commit, LookUp
 from relay.model.call import Refusal, Route
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import BindingContext, LookupResult
@@ -243,8 +243,10 @@ def test_result_can_be_evaluated(disk: Disk, rows: Rows) -> None:
     last: list[LastCaller] = []
     with closing(RouteReader(disk.path, disk.sealer, CAPS, lambda *_: None)) as reader:
         gate = CallPolicy(reader.fetch, CAPS, last.append)
-        route = gate.look_up(X, C, NOW_S)
+        asked = LookUp(7, X, C)
+        route = gate.look_up(X, C, NOW_S, asked=asked)
         refusal = gate.look_up(Y, B, NOW_S)
+        gate.pass_on(asked, route, NOW_S, lambda *_: None)
     caps = (("business firm", 3, BUSINESS_BUSY),)
     assert route == Route(
         "b1",
