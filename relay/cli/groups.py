@@ -114,10 +114,12 @@ def import_group(config_path: Path | None, group_id: str, file: TextIO) -> None:
     """Add the number on each line of a file as a member. FILE may be - for standard input."""
     count = 0
     with opened(config_path) as store, file_progress(file, "members") as done:
-        for added in import_members(file, group_id, store.run, store.rules):
-            count += added
-            done()
-    say(f"{count} added")
+        try:
+            for added in import_members(file, group_id, store.run, store.rules):
+                count += added
+                done()
+        finally:  # what was added before a fault stays
+            say(f"{count} added")
 
 
 @groups.command("delete")

@@ -50,6 +50,8 @@ def read_objects(file: TextIO, known: Iterable[str]) -> Iterator[tuple[int, Raw]
         heading = [_name(cell) for cell in next(reader, [])]
         if names.isdisjoint(heading):
             raise ParseError("it is neither JSON nor CSV with a header: no field of this provider is in its first line")
+        if twice := [name for name in heading if name in names and heading.count(name) > 1]:
+            raise ParseError(f"line {reader.line_num}: the column {twice[0]!r} is there twice")
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 yield reader.line_num, dict(zip(heading, (cell.strip() for cell in cells), strict=False))

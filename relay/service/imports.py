@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from relay.errors import ParseError, Refused
@@ -39,8 +39,9 @@ _MATCHES: dict[str, AreaMatch] = {"": "strict", "strict": "strict", "loose": "lo
 _FLAGS = ("record", "late")
 _SECONDS = ("max_call_s", "ring_timeout_s", "idle_ttl_s")
 
-_Filing = tuple[int, Mapping[str, str] | Refused]  # number of its end; its cells by column
-_Line = tuple[int, dict[str, Any] | Refused]  # number of its end; the fields as `fields.binding` reads them
+_Row = tuple[int, list[str] | Refused]  # number of its line; its cells, or why it cannot be read
+_Filing = tuple[int, Mapping[str, str] | Refused]  # number of its line; its cells by column
+_Line = tuple[int, dict[str, Any] | Refused]  # number of its line; the fields as `fields.binding` reads them
 
 
 class Outcome(NamedTuple):
@@ -55,7 +56,7 @@ class Outcome(NamedTuple):
 def import_bindings(lines: Iterable[str], run: Run, rules: BindRules) -> Iterator[Outcome]:
     """Make a binding from each line, lazily, in chunks. The first line may be a header, with columns in any order.
 
-    Raises ParseError for a header with an unknown column.
+    Raises ParseError for a header with an unknown column, or one column twice.
     """
     read = _read(lines)
     while chunk := list(islice(read, CHUNK)):
@@ -149,50 +150,65 @@ def _wanted(unit: UnitOfWork, line: dict[str, Any] | Refused, rules: BindRules) 
 def import_members(lines: Iterable[str], group_id: str, run: Run, rules: BindRules) -> Iterator[int]:
     """Add the number on each line to a group, in chunks; yields the count of new members in each.
 
-    Raises Refused for the first chunk that cannot be added; earlier ones remain.
+    Raises Refused for the first chunk that cannot be added, with the line at fault if it is one; earlier ones remain.
     """
-    numbers = (line.strip() for line in lines if line.strip())
-    while chunk := list(islice(numbers, CHUNK)):
-        yield run(partial(add_members, group_id=group_id, numbers=chunk, rules=rules))
+    numbered = ((place, line.strip()) for place, line in enumerate(lines, 1) if line.strip())
+    while chunk := list(islice(numbered, CHUNK)):
+        try:
+            added = run(partial(add_members, group_id=group_id, numbers=[line for _, line in chunk], rules=rules))
+        except Refused as refused:
+            _, _, index = refused.field.partition("members.")
+            if not index:
+                raise
+            line, _ = chunk[int(index)]
+            raise Refused(refused.kind, f"line {line}", refused.problem) from None
+        yield added
 
 
 def _read(lines: Iterable[str]) -> Iterator[_Line]:
-    columns: tuple[str, ...] = COLUMNS
-    first = True
-    for line, cells in _rows(lines):
-        if isinstance(cells, Refused):
-            yield line, cells
-            continue
-        if first and _is_header(cells):
-            columns = _header(cells)
-        elif any(cell.strip() for cell in cells):
-            yield line, _fields(columns, cells)
-        first = False
+    columns, rows = _headed(lines, COLUMNS, ("mode", "a", "b"))
+    for line, cells in rows:
+        yield line, cells if isinstance(cells, Refused) else _fields(columns or COLUMNS, cells)
 
 
-def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str] | Refused]]:
-    """The rows of a CSV file with their line numbers."""
-    reader = csv.reader(lines)
+def _headed(lines: Iterable[str], known: Sequence[str], marks: Sequence[str]) -> tuple[tuple[str, ...], Iterator[_Row]]:
+    """The columns if the first row is a header, which has one of `marks`; and the other rows. Empty rows are left out.
+
+    Raises ParseError for a header with an unknown column or one column twice, and for a first row that is no CSV.
+    """
+    rows = (row for row in _rows(lines) if isinstance(row[1], Refused) or any(cell.strip() for cell in row[1]))
+    first = next(rows, None)
+    if first is None:
+        return (), rows
+    line, cells = first
+    if isinstance(cells, Refused):  # it may name the columns of all others
+        raise ParseError(f"line {line}: {cells.problem}")
+    columns = tuple(cell.strip().lower().lstrip("\ufeff") for cell in cells)
+    if set(marks).isdisjoint(columns):
+        return (), chain([first], rows)
+    for place, column in enumerate(columns):
+        if column not in known:
+            raise ParseError(f"line {line}: unknown column {column!r}: use {','.join(known)}")
+        if column in columns[:place]:
+            raise ParseError(f"line {line}: the column {column!r} is there twice")
+    return columns, rows
+
+
+def _rows(lines: Iterable[str]) -> Iterator[_Row]:
+    """The rows of a CSV file. One over several lines is refused: most often a quote is open."""
+    reader = csv.reader(lines, strict=True)
     while True:
+        line = reader.line_num + 1
+        cells: list[str] | Refused
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num, invalid("line", f"must be CSV: {error}")
-        else:
-            yield reader.line_num, cells
-
-
-def _is_header(cells: list[str]) -> bool:
-    return any(cell.strip().lower().lstrip("\ufeff") in ("mode", "a", "b") for cell in cells)
-
-
-def _header(cells: list[str]) -> tuple[str, ...]:
-    columns = tuple(cell.strip().lower().lstrip("\ufeff") for cell in cells)
-    if wrong := [column for column in columns if column not in COLUMNS]:
-        raise ParseError(f"line 1: unknown column {wrong[0]!r}: use {','.join(COLUMNS)}")
-    return columns
+            cells = invalid("line", f"must be CSV: {error}")
+        if reader.line_num > line:
+            cells = invalid("line", f"a quote in it is open to line {reader.line_num}: none of these lines is read")
+        yield line, cells
 
 
 def _fields(columns: tuple[str, ...], cells: list[str]) -> dict[str, Any] | Refused:
@@ -223,7 +239,10 @@ def import_filings(
     parties: Parties = MOBILES_ALONE,
     state: Given | None = None,
 ) -> Iterator[Outcome]:
-    """File the number on each line of a CSV file (the fields of FilingWords), in chunks. Invalid lines are skipped."""
+    """File the number on each line of a CSV file (the fields of FilingWords), in chunks.
+
+    Invalid lines are skipped. Raises ParseError for a header with an unknown column, or one column twice.
+    """
 
     def take(unit: UnitOfWork, cells: Mapping[str, str]) -> None:
         file_number(unit, business, FilingWords(**{"number": "", **cells}), parties, state)
@@ -235,7 +254,7 @@ def import_filings(
 def import_answers(lines: Iterable[str], business: str, run: Run) -> Iterator[Outcome]:
     """Enter the carrier's answer on each line of a CSV file (the fields of AnswerWords), in chunks.
 
-    Invalid lines are skipped.
+    Invalid lines are skipped. Raises ParseError for a header with an unknown column, or one column twice.
     """
 
     def take(unit: UnitOfWork, cells: Mapping[str, str]) -> None:
@@ -271,19 +290,21 @@ def _import_filings(
         yield from run(do)
 
 
-def _filing_rows(lines: Iterable[str], columns: Sequence[str]) -> Iterator[_Filing]:
-    """The rows of a CSV file by column, with their line numbers. The first line may name the columns."""
-    least = 2  # cells, unless the columns are named
-    for line, row in _rows(lines):
+def _filing_rows(lines: Iterable[str], known: Sequence[str]) -> Iterator[_Filing]:
+    """The rows of a CSV file by column, with their line numbers. The first line may name the columns.
+
+    Raises ParseError for a header with an unknown column, or one column twice.
+    """
+    named, rows = _headed(lines, known, known)
+    columns, least = named or known, len(named) or 2
+    for line, row in rows:
         if isinstance(row, Refused):
             yield line, row
             continue
         cells = [cell.strip() for cell in row]
-        if cells and line == 1 and set(head := list(map(str.lower, cells))) <= set(columns):
-            columns, least = head, len(head)
-        elif any(cells) and not least <= len(cells) <= len(columns):
+        if least <= len(cells) <= len(columns):
+            yield line, dict(zip(columns, cells, strict=False))
+        else:
             count = str(len(columns)) if least == len(columns) else f"{least} to {len(columns)}"
             problem = f"must have {count} cells ({','.join(columns)}), not {len(cells)}"
             yield line, invalid("line", problem)
-        elif any(cells):
-            yield line, dict(zip(columns, cells, strict=False))

@@ -306,6 +306,7 @@ def test_import_reports_bad_lines_and_binds_the_others(relay700: Command) -> Non
     result = relay700.run("bindings", "import", str(file))
     assert (result.exit_code, result.stdout) == (1, "1 imported, 1 refused\n")
     assert result.stderr.startswith("line 3: b: not a number")
+    assert relay700.run("bindings", "import", "-", input="mode,a,b,a\nAXB,8005,8006,8007\n").exit_code == 1
     assert len(relay700.objects("bindings", "list")) == 1
 
 

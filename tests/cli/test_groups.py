@@ -35,7 +35,18 @@ def test_members_are_added_and_removed(relay700: Command, group: dict[str, Any])
 def test_a_file_of_members_in_another_encoding_is_refused(relay700: Command, group: dict[str, Any]) -> None:
     file = relay700.folder / "members.txt"
     file.write_bytes("13800000003\n张三\n".encode("gbk"))
-    assert relay700.refused("groups", "import", group["id"], str(file)).startswith("members.1: not a number")
+    result = relay700.run("groups", "import", group["id"], str(file))
+    assert (result.exit_code, result.stdout) == (1, "0 added\n")
+    assert result.stderr.startswith("line 2: not a number")
+
+
+def test_members_that_were_added_before_a_fault_are_counted(relay700: Command, group: dict[str, Any]) -> None:
+    members = "".join(f"1370000{n:04d}\n" for n in range(300)) + "12\n" + "13600000001\n"
+    result = relay700.run("groups", "import", group["id"], "-", input=members)
+    assert (result.exit_code, result.stdout) == (1, "200 added\n")
+    assert result.stderr == "line 301: a number has 3 to 15 digits\n"
+    (shown,) = relay700.objects("groups", "list")
+    assert shown["size"] == 201
 
 
 def test_members_are_masked_and_their_reading_is_logged(relay700: Command, group: dict[str, Any]) -> None:

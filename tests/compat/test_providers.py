@@ -95,6 +95,12 @@ def test_what_cannot_be_decoded_is_an_error_with_its_line(text: str, line: int) 
         assert bindings("alibaba", text)
 
 
+@pytest.mark.parametrize("heading", ["SubsId,PhoneNoA,phone_no_a", "绑定关系ID,A号码,a号码"])
+def test_a_repeated_column_is_an_error(heading: str) -> None:
+    with pytest.raises(ParseError, match=r"^line 1: the column '(phonenoa|a号码)' is there twice$"):
+        assert bindings("alibaba", f"{heading}\n1,13800000001,13800000002\n")
+
+
 def test_a_binding_is_found_at_any_depth() -> None:
     """Also at those that the decoder reads and a recursive search would not."""
     text = '{"a": [' * 400 + json.dumps(A_DETAIL) + "]}" * 400

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.errors import ParseError
+from relay.errors import ParseError, Refused
 from relay.service import fields
 from relay.service.bindings import end
 from relay.service.filings import filing_form, remove_filing
@@ -78,6 +78,12 @@ def test_an_unknown_column_is_named(backend: Backend) -> None:
         run(backend, "mode,a,b,expires\nAXB,8001,8002,2h\n")
 
 
+def test_a_repeated_column_is_named(backend: Backend) -> None:
+    with pytest.raises(ParseError, match=r"^line 1: the column 'a' is there twice$"):
+        run(backend, "mode,a,A,b\nAXB,8001,8002,8003\n")
+    assert backend.bindings() == []
+
+
 def test_invalid_lines_are_named_and_valid_ones_made(backend: Backend) -> None:
     text = (
         HEADER
@@ -96,7 +102,7 @@ def test_invalid_lines_are_named_and_valid_ones_made(backend: Backend) -> None:
         6: "expires_in: not a duration: write a number with its unit, as 90s, 30m, 2h or 7d",
         7: "line: must have at most 8 cells, not 16",
         8: "a: a number has 3 to 15 digits",
-        10: "order_id: must be printable text of at most 128 characters",
+        9: "line: a quote in it is open to line 10: none of these lines is read",
         11: None,
     }
     assert len(backend.bindings()) == 2
@@ -106,6 +112,27 @@ def test_a_line_that_is_not_csv_is_named(backend: Backend) -> None:
     outcomes = run(backend, HEADER + f"AXB,,,8001,{'8' * 200_000}\n" + GOOD)
     assert "line: must be CSV" in str(outcomes[2])
     assert outcomes[3] is None
+
+
+def test_a_line_with_an_open_quote_is_named_with_the_lines_that_it_takes(backend: Backend) -> None:
+    lines = [f"AXB,,,{8000 + n},{8100 + n}\n" for n in range(20)]
+    lines[5] = 'AXB,,,8005,"8105\n'
+    assert run(backend, "".join(lines)) == {
+        **dict.fromkeys(range(1, 6)),
+        6: "line: a quote in it is open to line 20: none of these lines is read",
+    }
+    lines[7] = 'AXB,,,8007,8107"\n'
+    assert run(backend, "".join(lines)) == {
+        **dict.fromkeys((*range(1, 6), *range(9, 21))),
+        6: "line: a quote in it is open to line 8: none of these lines is read",
+    }
+    assert run(backend, GOOD + 'AXB,,,8001,"8002') == {1: None, 2: "line: must be CSV: unexpected end of data"}
+
+
+def test_nothing_is_read_below_a_first_line_that_is_not_csv(backend: Backend) -> None:
+    with pytest.raises(ParseError, match=r"^line 1: a quote in it is open to line 2: "):
+        run(backend, 'mode,b,"a\nAXB,8001,"\nAXB,,,8003,8004\n')
+    assert backend.bindings() == []
 
 
 def test_an_empty_file_makes_nothing(backend: Backend) -> None:
@@ -153,6 +180,19 @@ def test_members_are_imported_from_a_list(backend: Backend) -> None:
     lines = ["13700000003\n", "\n", *(f"1360000{n:04d}\n" for n in range(CHUNK))]
     assert list(import_members(lines, group.group_id, backend.run, RULES)) == [CHUNK - 1, 1]
     assert backend.one("SELECT size FROM party_group") == (CHUNK + 1,)
+
+
+def test_a_member_that_cannot_be_added_is_named_by_its_line(backend: Backend) -> None:
+    group = backend.run(lambda unit: make_group(unit, "depot", RULES))
+    lines = [f"1360000{n:04d}\n" for n in range(CHUNK + 150)]
+    lines[CHUNK + 100] = "\n12\n"
+    imported = import_members("".join(lines).splitlines(), group.group_id, backend.run, RULES)
+    assert next(imported) == CHUNK
+    with pytest.raises(Refused, match=f"^line {CHUNK + 102}: a number has 3 to 15 digits"):
+        next(imported)
+    assert backend.one("SELECT size FROM party_group") == (CHUNK,)
+    with pytest.raises(Refused, match=r"^group: there is no such group"):
+        next(import_members(lines, "none", backend.run, RULES))
 
 
 def test_the_column_record_is_yes_or_no(backend: Backend) -> None:
@@ -213,13 +253,22 @@ def test_import_files_valid_lines_and_names_invalid_ones(backend: Backend) -> No
         "12,CT-2\n",
         "13700000003\n",
         "13700000004,\n",
-        '13700000004,"a\nb"\n',
+        '13700000004,"a\n',
+        'b"\n',
     ]
     outcomes = import_filings(lines, "default", backend.run)
     assert {each.line: each.refused and each.refused.field for each in outcomes} == {
-        2: None, 4: "number", 5: "line", 6: "reference", 7: "reference",
+        2: None, 4: "number", 5: "line", 6: "reference", 7: "line",
     }  # fmt: skip
     assert filed(backend) == [("default", A)]
+
+
+@pytest.mark.parametrize("header", ["number,holder,remark", "remark,number", "number,holder,holder"])
+def test_a_header_with_an_unknown_or_repeated_column_files_nothing(backend: Backend, header: str) -> None:
+    for import_ in (import_filings, import_answers):
+        with pytest.raises(ParseError, match=r"^line 2: (unknown column '(remark|holder)'|the column 'holder' is)"):
+            list(import_(["\n", f"{header}\n", "13800000001,Li Lei,CT-1\n"], "default", backend.run))
+    assert filed(backend) == []
 
 
 def test_answers_of_a_file_are_taken_line_by_line(backend: Backend) -> None:
