@@ -52,7 +52,8 @@ def machine(tmp_path: Path) -> Machine:
 # --- the Debian package
 
 
-def test_an_upgrade_succeeds_although_a_relay_does_not_start_yet(machine: Machine) -> None:
+@pytest.mark.parametrize("scripts", [("upgrade", "configure"), ("abort-upgrade", "abort-upgrade")])
+def test_an_upgrade_succeeds_although_a_relay_does_not_start_yet(machine: Machine, scripts: tuple[str, str]) -> None:
     """As while PostgreSQL is away. A failed postinst would leave the package half-configured."""
     (machine.folder / "run/systemd/system").mkdir(parents=True)
     stopped = machine.folder / "run/relay700.stopped"
@@ -60,7 +61,7 @@ def test_an_upgrade_succeeds_although_a_relay_does_not_start_yet(machine: Machin
     for name in ("getent", "install"):
         machine.stub(name, "exit 0")
     machine.stub("systemctl", 'echo "systemctl $*" >>"$LOG"; [[ $1 != start ]]')
-    for script, argument in (("postrm", "upgrade"), ("postinst", "configure")):  # in the order of dpkg
+    for script, argument in zip(("postrm", "postinst"), scripts, strict=True):  # in the order of dpkg
         text = (ROOT / "scripts/dist.d/debian" / script).read_text().replace("/run/", f"{machine.folder}/run/")
         done = machine.run("sh", "-c", text, script, argument, "1.0.0")
         assert done.returncode == 0
