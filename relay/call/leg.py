@@ -188,9 +188,9 @@ class Leg:
     def destination(self) -> Flow:
         """The next hop of requests in this dialog, from its route set (RFC 3261 12.2.1.1, 8.1.2).
 
-        The default transport is that of the leg, to the leg's host on the same connection while it is open, or by the
-        registration that a phone has there. A name, or an address that is not the peer's, would see the party's real
-        number: see `Peers.way_to`.
+        The default transport is that of the leg, to the leg's host on the same connection while it is open, or on that
+        of a phone's registration. A name, or an address that is not the peer's, would see the party's real number: see
+        `Peers.way_to`. By UDP a phone gets them at its Contact: the latest registration may be another phone's.
         """
         if self._destination is None:
             hop, flow, peers = self.dialog.next_hop, self.flow, self._ua.peers
@@ -210,7 +210,7 @@ class Leg:
                 self._destination = Flow(listener, transport, hop.host, port)
             else:
                 here = Flow(flow.listener, transport, flow.host, port, flow.connection)
-                if self.peer.login is not None:  # a phone may register again during the call
+                if self.peer.login is not None and transport != "udp":  # a phone may connect again during the call
                     return peers.way_to(self.peer, hop.host, here)
                 self._destination = here
         return self._destination
