@@ -1,12 +1,14 @@
 """The command `relay700`, a file for each noun; exit statuses.
 
 A command parses options, calls the service, the reports or the relay's admin socket, and prints. Rules do not belong
-here. 0 done; 1 refused or not found, one line on stderr per fault; 2 usage; 141 standard output closed by its reader.
+here. 0 done; 1 refused, not found or not written, one line on stderr per fault; 2 usage; 141 standard output closed by
+its reader.
 """
 
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import os
 import resource
@@ -117,6 +119,9 @@ class _Commands(click.Group):
         return command
 
     def main(self, *args: Any, **options: Any) -> Any:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed by `>&-`
+                setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
         for stream in (sys.stdout, sys.stderr):  # what the locale's encoding lacks is no error
             if isinstance(stream, TextIOWrapper) and stream.encoding.lower() != "utf-8":
                 stream.reconfigure(errors="backslashreplace")
@@ -147,7 +152,9 @@ class _Commands(click.Group):
                 say(problem, err=True)
         except RelayError as error:
             say(str(error), err=True)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
+        except OSError as error:
+            _report_failure(error)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception:
             _report_bug()
@@ -167,9 +174,22 @@ def _leave_no_core() -> None:
 
 
 def _leave_stdout() -> None:
-    """Discard what is still buffered: the interpreter would report a broken pipe at its exit."""
+    """Discard what is still buffered: the interpreter would report that it fails at its exit."""
     with open(os.devnull, "wb") as null:
         os.dup2(null.fileno(), sys.stdout.fileno())
+
+
+def _report_failure(error: OSError) -> None:
+    """Report what the system refused. Of a full disk the file is named, unless it is standard output."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _leave_stdout()
+    words = error.strerror or str(error) or type(error).__name__
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        say(f"standard output cannot be written: {words}", err=True)
+    else:
+        say(f"{error.filename}: {words}" if error.filename else words, err=True)
 
 
 def _report_bug() -> None:

@@ -14,7 +14,7 @@ from relay.cli import localised, say
 from relay.config import Config, default_path, load_config
 from relay.errors import ParseError, Refused, StoreError
 from relay.service import fields
-from relay.service.fields import CHINA, parse_duration_ms, parse_moment_ms, says_something
+from relay.service.fields import CHINA, format_moment, parse_duration_ms, parse_moment_ms, says_something
 from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.service.placement import BindRules
 from relay.store.chain import AnchorFile
@@ -222,7 +222,12 @@ def number(text: str) -> str:
 
 def moment(text: str) -> int:
     """A click type: a time in RFC 3339, as Unix milliseconds."""
-    return _usage(parse_moment_ms, text)
+    moment_ms = _usage(parse_moment_ms, text)
+    try:
+        format_moment(moment_ms)
+    except (ValueError, OverflowError):
+        raise click.BadParameter("a time must be in the years 1 to 9999, in UTC") from None
+    return moment_ms
 
 
 def past(text: str) -> int:

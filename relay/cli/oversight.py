@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from datetime import date
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 import msgspec
@@ -175,15 +175,16 @@ def report() -> None:
 @report.command("daily")
 @click.argument("day", type=day_type)
 @click.option("--business", metavar="ID", help="Only lines of this business user.")
-@click.option("--out", type=click.File("w", encoding="utf-8"), metavar="FILE", help="CSV file to write.")
+@click.option("--out", type=FILE_OR_DASH, metavar="FILE", help="CSV file to write.")
 @json_option
 @config_option
-def daily_(config_path: Path | None, day: date, business: str | None, out: TextIO | None, as_json: bool) -> None:
+def daily_(config_path: Path | None, day: date, business: str | None, out: Path | None, as_json: bool) -> None:
     """Report the calls of a day by business user and prefix. DAY is a day in China: 2026-01-31, or today."""
     with opened(config_path) as store:
         lines = daily(store.reader, store.sealer, day, business)
     if out is not None:
-        out.write(daily_csv(lines))
+        with written(out) as file:
+            file.write(daily_csv(lines).encode())
         return
     show_list((_line(line, as_json=as_json) for line in lines), _COLUMNS, as_json=as_json)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, cast
@@ -342,7 +342,7 @@ def _end_of_day(path: str, text: str, problems: list[str]) -> int | None:
     except ValueError:
         problems.append(f'{path}: {text!r} is not a day; write one such as "2027-03-31", or ""')
         return None
-    return round(datetime.combine(day + timedelta(days=1), time(), CHINA).timestamp() * 1000)
+    return round(datetime.combine(day, time(), CHINA).timestamp() * 1000) + DAY_MS
 
 
 def _caps(path: str, texts: Sequence[str], problems: list[str]) -> tuple[Cap, ...]:

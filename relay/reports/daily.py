@@ -10,11 +10,12 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
 from typing import NamedTuple
 
 from relay.model.call import PROBE_BUSINESS, CallRecord
 from relay.service.fields import CHINA
+from relay.service.retention import DAY_MS
 from relay.store.businesses import complaints_of
 from relay.store.call_counts import prefix_of
 from relay.store.connection import Connection
@@ -98,8 +99,8 @@ def daily(connection: Connection, sealer: Sealer, day: date, business: str | Non
 
 def day_span(day: date) -> tuple[int, int]:
     """The first millisecond of a day in China, and that of the next day, as Unix time."""
-    begin = datetime.combine(day, time(), CHINA)
-    return round(begin.timestamp() * 1000), round((begin + timedelta(days=1)).timestamp() * 1000)
+    begin_ms = round(datetime.combine(day, time(), CHINA).timestamp() * 1000)
+    return begin_ms, begin_ms + DAY_MS
 
 
 def daily_csv(lines: Iterable[DailyLine]) -> str:

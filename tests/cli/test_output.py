@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -275,6 +276,29 @@ def test_a_closed_pipe_is_silent_with_status_141(bound: Command, arguments: tupl
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("arguments", [("bindings", "list"), ("business", "list"), ("calls", "export", "-")])
+def test_a_full_disk_behind_standard_output_is_one_line_with_status_1(
+    bound: Command, arguments: tuple[str, ...]
+) -> None:
+    with open("/dev/full", "wb") as full:
+        done = run_with(bound, *arguments, stdout=full)
+    words = "standard output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, words)
+
+
+def run_with(command: Command, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run in a process of its own."""
+    line = [*RELAY700, *arguments, "-c", str(command.folder / "relay.toml")]
+    return subprocess.run(line, stderr=subprocess.PIPE, text=True, check=False, **options)
+
+
+def test_with_standard_output_closed_a_command_does_its_work(bound: Command) -> None:
+    done = run_with(bound, "business", "apply", "acme", "--name", "Acme", preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "acme" in bound.done("business", "list")
+    assert run_with(bound, "bindings", "list", preexec_fn=lambda: os.close(1)).returncode == 0
 
 
 NAMES = ("zebra", "ant", "mole")

@@ -205,6 +205,23 @@ def test_a_daily_report_is_written_to_a_file(relay700: Command) -> None:
 # -- `relay700 report batch`, and `evidence check` of its folder
 
 CALL = "019a7b8a800c" + "5" * 20
+
+
+def test_a_daily_report_takes_the_place_of_an_old_file_when_it_is_complete(relay700: Command) -> None:
+    file, same = relay700.folder / "day.csv", relay700.folder / "same.csv"
+    file.write_text("old")
+    same.hardlink_to(file)
+    relay700.done("report", "daily", "2026-01-01", "--out", str(file))
+    assert file.read_text().startswith("day,business")
+    assert same.read_text() == "old"
+
+
+def test_the_first_and_the_last_time_are_not_out_of_range(relay700: Command, usage: Callable[..., str]) -> None:
+    assert relay700.objects("report", "daily", "9999-12-31") == []
+    for time in ("0001-01-01T00:00:00+08:00", "9999-12-31T23:59:59-08:00"):
+        assert "a time must be in the years 1 to 9999" in usage("traceback", X, *WHY, "--at", time)
+
+
 DUTY = ("--reason", "daily duty")
 
 

@@ -62,6 +62,11 @@ def test_legacy_numbers_are_normalised_and_end_after_their_last_day_in_china() -
     assert made.numbers.legacy_until_ms == datetime(2027, 3, 31, 16, tzinfo=UTC).timestamp() * 1000
 
 
+def test_legacy_numbers_may_end_with_the_last_day_of_the_calendar() -> None:
+    made = config('[numbers]\nlegacy_until = "9999-12-31"')
+    assert made.numbers.legacy_until_ms == datetime(9999, 12, 31, 16, tzinfo=UTC).timestamp() * 1000
+
+
 def test_the_rules_are_built_from_all_tables() -> None:
     numbers = '[numbers]\nphase = "transition"\nlegacy_until = "2027-03-31"\n'
     policy = '[policy]\nanonymous = "allow"\nhours = "22:00-06:00"\n'
