@@ -200,7 +200,7 @@ class InviteSession(SessionBase):
 
     def _reserved(self, media: Media, now: float) -> None:
         """Refuse before anything rings if no rtpengine is available: a callee's offer would find out too late."""
-        if media.instance or self.decided:
+        if media.reserved or self.decided:
             self._begin(now)
         else:
             self.refuse(admission.MEDIA_FAILED, now)

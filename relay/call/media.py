@@ -93,6 +93,7 @@ class Media:
         "language",
         "offered",
         "over",
+        "reserved",
     )
 
     def __init__(self, ua: UserAgent, check_s: float, call_id: str, state: State | None = None) -> None:
@@ -102,6 +103,7 @@ class Media:
         self._call_id = call_id
         self.instance, self.caller_tag, self.callee_tag, self.language = state or ("", ua.token(), ua.token(), "")
         self.caller_host = self.callee_host = ""  # signalling addresses, "" if not known yet
+        self.reserved = False  # an instance answered before the first offer
         self.forks: dict[str, bytes] = {}  # last SDP of each fork of the callee, masked for rtpengine
         self.fork = ""  # the fork whose SDP rtpengine has
         self._proposed = self._settled = Agreement("caller", b"", b"")
@@ -154,8 +156,12 @@ class Media:
     # -- SDP
 
     def reserve(self, then: Step) -> None:
-        """Find an instance for a call without an offer yet. `instance` stays "" if there is none."""
-        self._ask(Mediate(0, "ping", self._call_id, ""), then, self._answered)
+        """Ask whether an instance would take a call without an offer yet; `reserved` tells. The first offer chooses."""
+        self._ask(Mediate(0, "ping", self._call_id, ""), then, self._pinged)
+
+    def _pinged(self, answer: Mediated | None, now: float) -> None:
+        self.reserved = answer is not None
+        self._answered(None if answer is None else answer._replace(instance=""), now)
 
     def anchor(
         self, kind: Kind, sender: Sender, message: Message, fail_closed: FailClosed, then: Step, now: float
@@ -179,7 +185,7 @@ class Media:
             then(now)
             return
         if kind == "offer":
-            if not self.instance:
+            if not self.instance and not self.reserved:
                 self._invited = sdp
             self.offered = side
             self._proposed = Agreement(side, sdp, b"")

@@ -87,7 +87,7 @@ def invite(*lines: str, uri: str = "sip:700100000010001@192.0.2.10", method: str
     return message
 
 
-def ok(*lines: str) -> Response:
-    message = parse_message("\r\n".join(["SIP/2.0 200 Fine", *lines, "", ""]).encode())
+def ok(*lines: str, body: bytes = b"") -> Response:
+    message = parse_message("\r\n".join(["SIP/2.0 200 Fine", *lines, "", ""]).encode() + body)
     assert isinstance(message, Response)
     return message

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from relay.call.media import COUNTS_S, MOST_WAITING, Media
+from relay.call.media import COUNTS_S, MOST_WAITING, Media, Sender
 from relay.model.actions import Counts, Mediate, Mediated
-from tests.call.support import Parts
+from tests.call.support import FLOW, Parts, ok, peer
 from tests.support.stored import ended_record
+
+OFFER = (
+    b"v=0\r\no=- 1 1 IN IP4 10.0.0.31\r\ns=-\r\nc=IN IP4 10.0.0.31\r\nt=0 0\r\n"
+    b"m=audio 4000 RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\n"
+)
 
 
 def reserving(ground: Parts) -> tuple[Media, list[str]]:
@@ -22,9 +27,14 @@ def asked(ground: Parts) -> Mediate:
 
 def up(ground: Parts) -> Media:
     """A call with an instance."""
-    media, _ = reserving(ground)
-    ground.outbox.mediated(asked(ground).token, Mediated("one"), 0.0)
-    return media
+    return Media(ground.ua, ground.settings.media_check_s, "call", ("one", "a", "b", ""))
+
+
+def offers(ground: Parts, media: Media) -> Mediate:
+    """The callee's 200 brings an offer. Returns the command."""
+    answer = ok("CSeq: 1 INVITE", "Content-Type: application/sdp", body=OFFER)
+    media.anchor("offer", Sender("callee", peer(), FLOW.host), answer, lambda side, now: None, lambda now: None, 0.0)
+    return asked(ground)
 
 
 def test_step_runs_at_once_unless_a_command_is_pending() -> None:
@@ -43,7 +53,26 @@ def test_steps_are_queued_in_order() -> None:
     assert done == []
     ground.outbox.mediated(asked(ground).token, Mediated("one"), 0.0)
     assert done == ["reserved", "first", "second"]
-    assert media.instance == "one"
+
+
+def test_offer_after_a_reservation_may_go_to_any_instance() -> None:
+    """The one that answered may be down by now."""
+    ground = Parts()
+    media, _ = reserving(ground)
+    ground.outbox.mediated(asked(ground).token, Mediated("one"), 0.0)
+    assert (media.reserved, media.instance) == (True, "")
+    command = offers(ground, media)
+    assert (command.command, command.instance) == ("offer", "")
+    assert media.suits("2001:db8::6")  # the offer was not in the INVITE
+    ground.outbox.mediated(command.token, Mediated("two", sdp=OFFER), 0.0)
+    assert media.instance == "two"
+
+
+def test_nothing_is_reserved_if_no_instance_answers() -> None:
+    ground = Parts()
+    media, done = reserving(ground)
+    ground.outbox.mediated(asked(ground).token, None, 0.0)
+    assert (media.reserved, done) == (False, ["reserved"])
 
 
 def test_step_that_sends_a_command_blocks_the_others() -> None:
@@ -78,8 +107,8 @@ def test_end_runs_the_queue() -> None:
 def test_delete_waits_for_the_pending_command() -> None:
     """An offer arriving after the delete would open a new session."""
     ground = Parts()
-    media, _ = reserving(ground)
-    token = asked(ground).token
+    media = Media(ground.ua, ground.settings.media_check_s, "call")
+    token = offers(ground, media).token
     media.end(None, 0.0)
     assert ground.outbox.take_actions() == []
     ground.outbox.mediated(token, Mediated("one"), 0.0)
