@@ -103,7 +103,7 @@ def export_entries(config_path: Path | None, file: Path, reveal: bool, reason: s
     with opened(config_path) as store:
         if reveal:
             said_in_clear(store, "audit", reason, query)
-        with written(file) as out, progress(count_entries(store.reader, asked), "entries") as done:
+        with written(file, private=reveal) as out, progress(count_entries(store.reader, asked), "entries") as done:
             for entry in all_entries(store.reader, store.sealer, asked):
                 out.write(f"{json_line(_plain(entry, reveal=reveal))}\n".encode())
                 done(1)

@@ -253,7 +253,7 @@ def export(
         if reveal:
             said_in_clear(store, "calls export", reason, wanted._asdict())
         count = count_ended(store.reader, wanted.since_ms, wanted.until_ms)
-        with written(file) as out, progress(count, "records") as done:
+        with written(file, private=reveal) as out, progress(count, "records") as done:
             records = _counted(read_all(store.reader, store.sealer, wanted), done)
             for part in export_parts(records, format_, reveal=reveal):
                 out.write(part)
@@ -336,7 +336,7 @@ def get_recording(
         recording = store.run(lambda unit: ask_recording(unit, call_id, reason, details))
         place = store.config.recordings.kept_in, store.sealer, recording
         parts = read_wav(*place, channels)[1] if wav else read_recording(*place)
-        with written(file_path) as file:
+        with written(file_path, private=True) as file:
             file.writelines(parts)
     words = f"{recording.size} bytes, {recording.length_ms / 1000:.1f} s, sha256 {recording.sha256}"
     say(words, err=str(file_path) == "-")  # standard output is the recording then

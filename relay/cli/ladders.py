@@ -66,7 +66,7 @@ def ladder(
         shown = read_ladder(store, call_id, clear=clear, reason=reason)
     for file, make in ((html, _html), (pcap, _pcap)):
         if file is not None:
-            with written(file) as out:
+            with written(file, private=clear) as out:
                 out.write(make(shown))
     if as_json:
         from relay.reports.ladder import ladder_object

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from signal import SIG_DFL, SIG_IGN, SIGHUP, SIGTERM, getsignal, signal
 from typing import Any, BinaryIO, Final, NamedTuple, TextIO, TypeVar
 
 import click
@@ -193,17 +194,21 @@ FILE_OR_DASH = click.Path(path_type=Path, dir_okay=False, allow_dash=True)  # -:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[BinaryIO]:
+def written(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """Yield the file to write, or standard output for "-". Raises StoreError if it cannot be written.
 
-    A plain file stays as it was until the new content is complete and durable, and also if that fails.
+    A plain file stays as it was until the new content is complete and durable, and also if that fails. Of its mode the
+    new one has the user's part if it is `private`, else all.
     """
     if str(path) == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     try:
-        with _replaced(path) if _is_plain(path) else os.fdopen(_open_private(path), "wb") as file:
+        with (
+            _ending_as_by_ctrl_c(),
+            _replaced(path, private=private) if _is_plain(path) else os.fdopen(_open_private(path), "wb") as file,
+        ):
             yield file
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror}") from None
@@ -218,13 +223,32 @@ def _is_plain(path: Path) -> bool:
 
 
 @contextmanager
-def _replaced(path: Path) -> Iterator[BinaryIO]:
+def _ending_as_by_ctrl_c() -> Iterator[None]:
+    """Within, SIGTERM and SIGHUP raise KeyboardInterrupt, unless they are ignored, as by nohup. In the main thread."""
+    ends = [each for each in (SIGTERM, SIGHUP) if getsignal(each) is SIG_DFL]
+
+    def interrupt(*_: object) -> None:
+        for each in ends:  # a closed terminal sends more than one
+            signal(each, SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in ends:
+        signal(each, interrupt)
+    try:
+        yield
+    finally:
+        for each in ends:
+            signal(each, SIG_DFL)
+
+
+@contextmanager
+def _replaced(path: Path, *, private: bool) -> Iterator[BinaryIO]:
     """Yield a file beside `path` that takes its place at the end. It is deleted if anything fails. Raises OSError."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            _keep_rights(path, descriptor)
+            _keep_rights(path, descriptor, 0o700 if private else 0o7777)
             yield file
             file.flush()
             os.fsync(descriptor)
@@ -234,8 +258,11 @@ def _replaced(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _keep_rights(path: Path, descriptor: int) -> None:
-    """Give the new file group and mode of the existing one. Raises OSError if that is another user's."""
+def _keep_rights(path: Path, descriptor: int, kept: int) -> None:
+    """Give the new file group and mode of the existing one, of that the bits in `kept`.
+
+    Raises OSError if that is another user's.
+    """
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -243,7 +270,7 @@ def _keep_rights(path: Path, descriptor: int) -> None:
     if found.st_uid != os.geteuid():
         raise _others()
     os.fchown(descriptor, -1, found.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
+    os.fchmod(descriptor, found.st_mode & kept)
 
 
 @contextmanager

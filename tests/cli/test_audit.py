@@ -69,6 +69,8 @@ def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(relay700
     at = ("--at", "2026-01-01T00:00:00Z", "--reason", "case 2026-01-31/7: 139-0000-0002")
     assert "was neither bound nor" in relay700.refused("traceback", "13900000002", *at)
     export = str(relay700.folder / "audit.jsonl")
+    Path(export).touch()
+    Path(export).chmod(0o644)
     relay700.done("audit", "export", export)
     said = relay700.done("audit", "list", "--json") + (relay700.folder / "audit.jsonl").read_text()
     assert "Li Lei 138****0009" in said and "139****0002" in said
@@ -79,6 +81,7 @@ def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(relay700
     assert "8613900000002" in clear and "139-0000-0002" in clear
     relay700.done("audit", "export", export, "--reveal", "--reason", "test")
     assert "Li Lei 13800000009" in (relay700.folder / "audit.jsonl").read_text()
+    assert (relay700.folder / "audit.jsonl").stat().st_mode & 0o777 == 0o600
     read = relay700.objects("audit", "list", "--action", "read")
     assert [(entry["object"], entry["reason"]) for entry in read] == [("audit", "test"), ("audit", "inspection")]
 

@@ -198,7 +198,10 @@ def test_each_reading_of_real_numbers_is_in_the_audit_log(relay700: Command) -> 
 def test_records_are_exported_masked_without_reveal(relay700: Command) -> None:
     write(relay700, ended_record("c1"), ended_record("c2", business="acme"))
     file = relay700.folder / "calls.csv"
+    file.touch()
+    file.chmod(0o644)
     relay700.done("calls", "export", str(file))
+    assert file.stat().st_mode & 0o777 == 0o644
     heading, first, second = file.read_text().splitlines()
     assert heading.startswith("call_id,binding_id,") and first.startswith("c1,") and second.startswith("c2,")
     assert A not in file.read_text() and "138****0001" in first
@@ -207,6 +210,8 @@ def test_records_are_exported_masked_without_reveal(relay700: Command) -> None:
     ).splitlines()
     assert [json.loads(line)["caller"] for line in lines] == [A]
     assert len(relay700.objects("audit", "list", "--action", "read")) == 1
+    relay700.done("calls", "export", str(file), "--reveal", "--reason", "x")
+    assert A in file.read_text() and file.stat().st_mode & 0o777 == 0o600
 
 
 def test_records_are_exported_as_parquet(relay700: Command) -> None:
@@ -397,8 +402,10 @@ def get(command: Command, *more: str) -> tuple[str, ...]:
 
 
 def test_a_recording_is_written_with_a_reason_in_the_audit_log(recorded: Command) -> None:
-    said = recorded.done(*get(recorded))
     out = recorded.folder / "out.pcap"
+    out.touch()
+    out.chmod(0o644)
+    said = recorded.done(*get(recorded))
     assert out.read_bytes() == SOUND
     assert out.stat().st_mode & 0o777 == 0o600
     assert said == f"{len(SOUND)} bytes, 1.5 s, sha256 {hashlib.sha256(SOUND).hexdigest()}\n"

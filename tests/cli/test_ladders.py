@@ -70,6 +70,9 @@ def test_files_are_private_and_masked(relay700: Command) -> None:
         assert file.stat().st_mode & 0o777 == 0o600
         assert A[2:].encode() not in file.read_bytes()
     assert html.read_text().startswith("<!doctype html>")
+    html.chmod(0o644)
+    relay700.done("calls", "ladder", CALL, "--html", str(html), "--reveal", "--reason", "case 7")
+    assert html.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.usefixtures("kept")

@@ -7,7 +7,9 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from signal import SIG_IGN, SIGHUP, SIGTERM, signal
 from typing import Any
 
 import pytest
@@ -78,6 +80,59 @@ def test_our_file_is_replaced_and_keeps_its_mode(tmp_path: Path) -> None:
     put(file)
     assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"new", 0o640)
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_private_file_keeps_the_users_part_of_the_mode_only(tmp_path: Path) -> None:
+    file = tmp_path / "out"
+    for before, after in ((0o644, 0o600), (0o400, 0o400)):
+        file.write_bytes(b"old")
+        file.chmod(before)
+        with written(file, private=True) as out:
+            out.write(b"new")
+        assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"new", after)
+        file.unlink()
+
+
+HALF = """
+import sys
+from pathlib import Path
+from relay.cli.output import written
+with written(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print("half", flush=True)
+    file.write(sys.stdin.buffer.read())
+"""
+
+
+@pytest.mark.parametrize("ending", [SIGTERM, SIGHUP])
+def test_a_command_that_is_ended_leaves_no_part_of_its_file(tmp_path: Path, ending: int) -> None:
+    with half_written(tmp_path / "out") as process:
+        assert len(list(tmp_path.iterdir())) == 1
+        process.send_signal(ending)
+        process.communicate()
+    assert process.returncode != 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_goes_on_where_hanging_up_is_ignored(tmp_path: Path) -> None:
+    """As by nohup."""
+    with half_written(tmp_path / "out", preexec_fn=lambda: signal(SIGHUP, SIG_IGN)) as process:
+        process.send_signal(SIGHUP)
+        process.communicate(b", and all")
+    assert process.returncode == 0
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"half, and all"]
+
+
+@contextmanager
+def half_written(file: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has written the half of a file."""
+    line = [sys.executable, "-c", HALF, str(file)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, **options) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"half\n"
+        yield process
 
 
 @pytest.mark.parametrize("earlier", [[], [b"old"]])
