@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
+from relay.call.media import MOST_UNANSWERED
 from relay.errors import ParseError, ProtocolError
 from relay.model.actions import Mediate, Mediated
 from relay.peers.limits import ANNOUNCING
@@ -223,12 +224,14 @@ def _refuse(media: Media) -> Media:
 class Recorder:
     """The recording of a call whose binding asks for it. Has no effect once the call has ended."""
 
-    __slots__ = ("_call", "_settings", "_ua")
+    __slots__ = ("_call", "_settings", "_timer", "_ua", "_unanswered")
 
     def __init__(self, ua: UserAgent, settings: Settings, call: CallBase) -> None:
         self._ua = ua
         self._settings = settings
         self._call = call
+        self._timer: Timer | None = None  # asks again whether the call is recorded
+        self._unanswered = 0  # consecutive times that it was set
 
     def begin(self, now: float) -> None:
         """Play the notice, after the current event: a failure may end the call."""
@@ -253,10 +256,19 @@ class Recorder:
             self._call.media.record(self._begun)
 
     def _begun(self, answer: Mediated | None, now: float) -> None:
-        if answer is None or not answer.known:
-            self._failed("start", now)
-        else:
+        if answer is not None and answer.known:
+            self._unanswered = 0
             self._call.recorded()
+        elif answer is None and self._call.recording is not None and self._unanswered < MOST_UNANSWERED:
+            if self._timer is None:  # what is being recorded goes on while rtpengine is silent
+                self._unanswered += 1
+                self._timer = self._ua.timers.set(now + self._settings.media_check_s, self._record_again)
+        else:
+            self._failed("start", now)
+
+    def _record_again(self, now: float) -> None:
+        self._timer = None
+        self.record(now)
 
     def _failed(self, step: str, now: float) -> None:
         call, outbox = self._call, self._ua.outbox

@@ -37,12 +37,13 @@ MOST_RELIABLE: Final = 64  # reliable provisional responses to one INVITE; furth
 class CallBase:
     """A call as its parts know it: what legs and recorder read, and the events that they emit."""
 
-    __slots__ = ("call_id", "media", "state", "unacked_answer")
+    __slots__ = ("call_id", "media", "recording", "state", "unacked_answer")
 
     call_id: str
     unacked_answer: tuple[int, bytes, int] | None  # 2xx to the caller's INVITE: the fields of an UnackedAnswer
     state: str  # in the table `CALL_LIFE`
     media: Media | None  # set when media go through rtpengine
+    recording: str | None  # recording reference, once recording has begun
 
     @property
     def is_over(self) -> bool:

@@ -41,7 +41,6 @@ class OpenRecord(CallBase):
         "q850_cause",
         "qualification",
         "received_at",
-        "recording",
         "ringing_at",
         "routed_at",
         "shown",
@@ -93,7 +92,7 @@ class OpenRecord(CallBase):
         self.direction: str | None = None
         self.legacy = False
         self.decided_by: str | None = None
-        self.recording: str | None = None  # recording reference, once recording has begun
+        self.recording = None
 
     def wall_ms(self, now: float) -> int:
         """Unix milliseconds of monotonic `now`, by the clock offset fixed at the call's arrival."""

@@ -210,6 +210,52 @@ def test_recording_continues_over_hold_and_update(ladder: AnchoredLadder) -> Non
     assert ladder.engine.statistics()["recordings_begun"] == 1
 
 
+@pytest.fixture
+def needed() -> AnchoredLadder:
+    """A call whose recording has begun; it ends if that fails."""
+    ladder = recording(recording_needed=True)
+    connect(ladder)
+    ladder.run(SOUND_S + 0.1)
+    assert done(ladder) == ["recorded", "record"]
+    ladder.rtpengine.told.clear()
+    return ladder
+
+
+def refresh(ladder: AnchoredLadder) -> None:
+    """An UPDATE without SDP, as session timers send."""
+    ladder.caller.updates()
+    ladder.callee.expects("UPDATE")
+    ladder.caller.get(200)
+
+
+def test_recording_continues_while_rtpengine_is_silent(needed: AnchoredLadder) -> None:
+    needed.rtpengine.works = False
+    for _ in range(5):
+        refresh(needed)
+    needed.rtpengine.works = True
+    assert failed(needed) == []
+    needed.rtpengine.told.clear()
+    needed.run(2 * needed.settings.media_check_s)
+    assert done(needed) == ["record"]
+    hang_up(needed)
+    assert (failed(needed), needed.record.end_reason) == ([], "bye")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_recording_that_rtpengine_has_lost_or_keeps_refusing_fails(needed: AnchoredLadder, lost: bool) -> None:
+    if lost:
+        needed.rtpengine.calls.clear()
+    needed.rtpengine.records = False
+    refresh(needed)
+    assert failed(needed) == ["start"][:lost]
+    needed.run(0 if lost else 4 * needed.settings.media_check_s)
+    assert failed(needed) == ["start"]
+    for side in (needed.caller, needed.callee):
+        side.expects("BYE")
+    needed.settle()
+    assert needed.record.end_reason == "recording_failed"
+
+
 def test_recording_restarts_after_a_restart_of_rtpengine(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.run(SOUND_S)
