@@ -415,7 +415,6 @@ class Call(OpenRecord):
         answered_at = self.answered_at or 0
         self.follow_clock(now)
         lasted_s = (self.wall_ms(now) - answered_at) / 1000
-        self._greeted = True
         self._limit(max(state.max_call_s - lasted_s, 0), now)
         self._session_s = state.session_s
         if state.unacked_answer is not None:
@@ -425,10 +424,14 @@ class Call(OpenRecord):
             self.media.watch(self._media_gone, now)
         if state.records:
             self._recorder = Recorder(self._ua, self.settings, self)
-            if self.recording is None:  # the notice may not have been played to its end
-                self._recorder.begin(now)
         self._enter(RESUME)
         self.reservation.comes_from(self.caller_peer.name)
         if self.peer_out is not None:
             self.reservation.goes_to(self.peer_out)
         self.reservation.falls_under(tuple(state.held))
+
+    def greet_again(self, now: float) -> None:
+        """After a restart: play the notice of a recording that has not begun, once the caller has acknowledged."""
+        self._greeted = self.unacked_answer is None or self.recording is not None
+        if self._greeted and self._recorder is not None and self.recording is None:
+            self._recorder.begin(now)

@@ -67,6 +67,7 @@ class Recovery:
                 call.unacked_answer = None  # the ACK came
             else:
                 self._take_up_answer(call, kept, now)
+            call.greet_again(now)
             self._probe_or_end(call, now)
         elif kept is not None:
             self.end_attempt(kept, now)

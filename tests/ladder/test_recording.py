@@ -284,3 +284,18 @@ def test_interrupted_notice_is_repeated_after_a_restart(ladder: AnchoredLadder) 
     assert done(ladder) == ["recorded", "recorded", "record"]
     hang_up(ladder)
     assert ladder.record.recording == ladder.record.call_id
+
+
+def test_notice_after_a_restart_waits_for_the_callers_ack(ladder: AnchoredLadder) -> None:
+    """Before it, the caller may not hear anything: the 200 is sent again."""
+    connect(ladder, acknowledge=False)
+    ladder.restart()
+    ladder.callee.expects("OPTIONS")
+    ladder.run(SOUND_S + 1)
+    assert done(ladder) == []
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.run(SOUND_S + 0.1)
+    assert done(ladder) == ["recorded", "record"]
+    hang_up(ladder)
+    assert ladder.record.recording == ladder.record.call_id
