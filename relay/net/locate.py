@@ -28,9 +28,10 @@ from relay.net.hosts import family_of, is_literal
 from relay.sip.message import transport_address
 
 PATIENCE_S = 4.0  # limit per query
-NOTHING_S = 15.0  # time to live of a negative answer
+NOTHING_S = 15.0  # time to live of a negative answer, and of the others with a query that failed
 SYSTEM_KEPT_S = 60.0  # time to live of the system resolver's answers, which have none
 MOST_TARGETS = 32  # per name; also the number of records considered in each step
+MOST_KEPT = 1_000  # hosts whose last addresses are kept, by address family
 
 # RFC 3263 4.1, 4.2: "_sips._tcp" is SIP over TLS.
 _SERVICES: dict[str, Transport] = {"SIP+D2U": "udp", "SIP+D2T": "tcp", "SIPS+D2T": "tls"}
@@ -38,7 +39,9 @@ _SRV_PREFIX: dict[Transport, str] = {"udp": "_sip._udp", "tcp": "_sip._tcp", "tl
 
 
 class NotLocated(RelayError):
-    """DNS did not answer; a negative answer is not an error."""
+    """DNS did not answer; a negative answer is not an error. `kept`: the host's last addresses."""
+
+    kept: Sequence[str] = ()
 
 
 class Search:
@@ -49,6 +52,7 @@ class Search:
         for listener in listeners:
             self._families.setdefault(listener.transport, set()).add(family_of(listener.host))
         self._ask_system = not servers
+        self._kept: dict[tuple[str, socket.AddressFamily], list[str]] = {}
         self._resolver: dns.asyncresolver.Resolver | None = None
         try:
             self._resolver = dns.asyncresolver.Resolver(configure=not servers)
@@ -57,11 +61,17 @@ class Search:
         if servers:
             self._resolver.nameservers = [dns.nameserver.Do53Nameserver(host, port) for host, port in servers]
 
-    async def find(self, target: Target) -> tuple[list[Target], float]:
-        """The addresses of a target's name, and their time to live in seconds. Raises NotLocated."""
+    async def find(self, target: Target, *, is_known: bool = False) -> tuple[list[Target], float]:
+        """The addresses of a target's name, and their time to live in seconds. Raises NotLocated.
+
+        `is_known`: it has been found before. Then a failed NAPTR or SRV query is no reason to go to the name's own
+        address, where RFC 3263 4.2 has the calls go only if there are no SRV records.
+        """
         try:
             return await self._by_records(target)
         except NotLocated:
+            if is_known and target.search != "address":
+                raise
             addresses = await self._of_system(target.host, target.transport)
             if not addresses:
                 raise
@@ -111,14 +121,14 @@ class Search:
         services = sorted(services, key=_srv_order)[:MOST_TARGETS]
         hosts = sorted({each.target.to_text(omit_final_dot=True) for each in services})
         answers = await asyncio.gather(*[self._addresses(host, transport) for host in hosts], return_exceptions=True)
-        addresses: dict[str, list[str]] = {}
+        addresses: dict[str, Sequence[str]] = {}
         for host, answer in zip(hosts, answers, strict=True):
             if isinstance(answer, NotLocated):
-                continue  # the other hosts may still serve
+                answer = answer.kept, NOTHING_S  # the other hosts may still serve
             if isinstance(answer, BaseException):
                 raise answer
             addresses[host], ttl_s = answer[0], min(ttl_s, answer[1])
-        if not addresses:
+        if all([isinstance(answer, NotLocated) for answer in answers]):
             raise NotLocated(f"no address of {name}")
         found = [
             replace(
@@ -135,26 +145,35 @@ class Search:
         ]
         return found, ttl_s
 
-    async def _addresses(self, host: str, transport: Transport) -> tuple[list[str], float]:
+    async def _addresses(self, host: str, transport: Transport) -> tuple[Sequence[str], float]:
         """Addresses in the families in which a listener has the transport."""
         kinds = {socket.AF_INET: "A", socket.AF_INET6: "AAAA"}
         addresses: list[str] = []
         ttls_s: list[float] = []
         failure: NotLocated | None = None
+        is_found = False
         for family in sorted(self._families.get(transport, ())):
             try:
                 records, ttl_s = await self._ask(host, kinds[family])
             except NotLocated as error:
-                failure = error
-                continue
-            addresses += [record.to_text() for record in records[:MOST_TARGETS]]
+                failure, ttl_s = error, NOTHING_S
+            else:
+                self._keep(host, family, [record.to_text() for record in records[:MOST_TARGETS]])
+                is_found = is_found or bool(records)
+            addresses += self._kept.get((host, family), ())
             ttls_s.append(ttl_s)
-        if addresses:
+        if is_found:
             return addresses, min(ttls_s)
         if failure is not None:
+            failure.kept = addresses
             raise failure
         addresses = await self._of_system(host, transport)
         return addresses, SYSTEM_KEPT_S if addresses else NOTHING_S
+
+    def _keep(self, host: str, family: socket.AddressFamily, addresses: list[str]) -> None:
+        if len(self._kept) >= MOST_KEPT:
+            self._kept.clear()
+        self._kept[host, family] = addresses
 
     async def _of_system(self, host: str, transport: Transport) -> list[str]:
         """Addresses by the system's resolver (/etc/hosts, search domains, …); none if DNS servers are configured."""
@@ -299,7 +318,7 @@ class Locator:
         now = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(LONGEST_S):
-                found, ttl_s = await self._search.find(name.target)
+                found, ttl_s = await self._search.find(name.target, is_known=name.found is not None)
         except (NotLocated, TimeoutError) as error:
             if not name.is_lost:
                 reason = str(error) or f"no answer within {LONGEST_S:g} s"

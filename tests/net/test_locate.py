@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from ipaddress import ip_network
 
 import pytest
+from dns.nameserver import Do53Nameserver
 
 from relay.model.settings import Listener, Peer, Settings, Target
 from relay.net import locate
-from relay.net.locate import MOST_TARGETS, Located, Locator
+from relay.net.locate import MOST_TARGETS, NOTHING_S, Located, Locator
 from relay.peers.peers import Peers
 from tests.net.support import Log
 from tests.support.dns_server import DnsServer
@@ -227,6 +228,35 @@ async def test_the_last_answer_holds_while_dns_does_not_answer(
 async def test_an_unresolved_srv_host_does_not_affect_the_others(server: DnsServer) -> None:
     server.broken = {"sbc1.carrier.example"}
     assert await found(server, target()) == ["udp:192.0.2.3:5080"]
+
+
+async def test_an_srv_host_keeps_its_addresses_while_dns_does_not_answer_for_it(server: DnsServer) -> None:
+    """It is asked for again soon, not after the time to live of the others."""
+    server.ttl_s = 3600
+    for number in (1, 2):
+        server.records[f"sbc{number}.carrier.example", "AAAA"] = [f"2001:db8::{number}"]
+    search = locate.Search((UDP, UDP6), [server.server])
+    before, ttl_s = await search.find(target())
+    assert (len(before), ttl_s > NOTHING_S) == (5, True)
+    one: tuple[str | tuple[str, str], ...] = (("sbc1.carrier.example", "A"), ("sbc1.carrier.example", "AAAA"))
+    for broken in (*one, "sbc1.carrier.example"):
+        server.broken = {broken}
+        found, ttl_s = await search.find(target())
+        assert (set(found), ttl_s) == (set(before), NOTHING_S)
+
+
+async def test_a_failed_srv_query_does_not_lead_to_the_domain_s_own_address(server: DnsServer) -> None:
+    """Of that the system's resolver knows, as a web host's for instance."""
+    server.records = {("_sip._udp.localhost", "SRV"): ["10 0 5070 sbc1.carrier.example."], **SRV}
+    server.ttl_s = 0
+    following = Following(None, target("localhost"))
+    following.locator._search._resolver.nameservers = [Do53Nameserver(*server.server)]  # type: ignore[union-attr]
+    before = await following.start()
+    server.broken = {"_sip._udp.localhost"}
+    await server.heard("_sip._udp.localhost", "SRV", server.asked["_sip._udp.localhost", "SRV"] + 2)
+    assert list(following.locator.located()["carrier"]) == before
+    assert {each.host for each in before} == {"192.0.2.1", "192.0.2.2"}
+    await following.locator.close()
 
 
 async def test_srv_without_any_resolved_host_is_a_failure(server: DnsServer) -> None:

@@ -27,7 +27,7 @@ class DnsServer(asyncio.DatagramProtocol):
         self.asked: Counter[tuple[str, str]] = Counter()
         self.silent = False  # answers no query
         self.refusing = False  # answers SERVFAIL
-        self.broken: set[str] = set()  # names answered with SERVFAIL
+        self.broken: set[str | tuple[str, str]] = set()  # names, or their queries of one type, answered with SERVFAIL
         self._heard = asyncio.Event()
         self._transport: asyncio.DatagramTransport
 
@@ -62,7 +62,7 @@ class DnsServer(asyncio.DatagramProtocol):
     def _answer(self, query: dns.message.Message, full: dns.name.Name, name: str, kind: str) -> dns.message.Message:
         response = dns.message.make_response(query)
         response.flags |= dns.flags.AA
-        if self.refusing or name in self.broken:
+        if self.refusing or not self.broken.isdisjoint([name, (name, kind)]):
             response.set_rcode(dns.rcode.SERVFAIL)
         elif not any(known == name for known, _ in self.records):
             response.set_rcode(dns.rcode.NXDOMAIN)
