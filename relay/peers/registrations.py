@@ -1,7 +1,7 @@
 """Our own requests to peers: registrations at trunks that require them (RFC 3261 10.2), and OPTIONS pings.
 
-A registration is refreshed at half the granted time. A failed one is retried with backoff, at the peer's next target if
-it has several.
+A registration is refreshed at half the granted time, and made anew at once when its target is gone. A failed one is
+retried with backoff, at the peer's next target if it has several.
 """
 
 from __future__ import annotations
@@ -114,10 +114,12 @@ class Registration:
         self._given_up = False
 
     def apply_config(self, peer: Peer, now: float) -> None:
-        """Apply a configuration; register at once if no target was known before."""
+        """Apply a configuration or DNS results; register at once if no target was known before, or it is gone."""
         self.peer = peer
-        if self._target is None:
+        target, targets = self._target, self._ua.peers.targets_of(peer.name)
+        if target is None or (targets and target.flow not in [each.flow for each in targets]):
             self._ua.timers.cancel(self._timer)
+            self.ends_at = 0.0  # the peer's calls come by the new target
             self._ask(now)
 
     def give_up(self, done: Callable[[], None], now: float) -> None:
@@ -139,8 +141,8 @@ class Registration:
         if not targets:
             self._fail("no_address", 0, now)
             return
-        self._target = targets[self._tried % len(targets)]
-        self._send(self._target, self._asked_s, self._answered, self._unanswered, now)
+        target = self._target = targets[self._tried % len(targets)]
+        self._send(target, self._asked_s, partial(self._answered, target), partial(self._unanswered, target), now)
 
     def _send(
         self,
@@ -166,9 +168,9 @@ class Registration:
 
     # -- results
 
-    def _answered(self, response: Response, now: float) -> None:
+    def _answered(self, target: TargetState, response: Response, now: float) -> None:
         status = response.status
-        if status < 200 or self._given_up:
+        if status < 200 or self._given_up or target is not self._target:
             return
         wanted_s = _min_expires(response) if status == 423 else 0  # RFC 3261 10.2.8
         if wanted_s > self._asked_s:
@@ -181,8 +183,8 @@ class Registration:
         else:
             self._fail(f"sip_{status}", retry_after_s(response.get("retry-after")), now)
 
-    def _unanswered(self, why: str, now: float) -> None:
-        if not self._given_up:
+    def _unanswered(self, target: TargetState, why: str, now: float) -> None:
+        if not self._given_up and target is self._target:
             self._fail(why, 0, now)
 
     def _succeed(self, granted_s: int, now: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -248,6 +249,57 @@ def test_registration_starts_when_the_name_is_resolved() -> None:
     request = grants(ladder.callee)
     assert request.uri == "sip:trunk.example"
     ladder.run(49)  # beyond the next retry
+    ladder.callee.gets_nothing()
+
+
+def moves_by_reload(ladder: Ladder) -> None:
+    ladder.engine.reload(replace(ladder.settings, peers=(PBX, replace(trunk(), targets=(MOVED,)))), {}, ladder.now)
+
+
+def moves_by_dns(ladder: Ladder) -> None:
+    ladder.engine.locate({"carrier": (MOVED,)}, ladder.now)
+
+
+MOVED = Target(SECOND_HOST, 5060, "udp", SECOND_HOST)
+MOVES = pytest.mark.parametrize("moves", [moves_by_reload, moves_by_dns])
+
+
+@MOVES
+def test_trunk_that_moves_is_registered_at_anew(ladder: Ladder, moves: Callable[[Ladder], None]) -> None:
+    second = ladder.side(SECOND_HOST, "carol")
+    grants(ladder.callee, 3600)
+    ladder.run(10)
+    moves(ladder)
+    ladder.perform()
+    request = second.get_request("REGISTER")
+    assert request.uri == f"sip:{SECOND_HOST}"
+    assert is_registered(ladder) is False
+    grants(second, 100, request)
+    assert is_registered(ladder) is True
+    ladder.run(50)
+    second.get("REGISTER")
+    ladder.callee.gets_nothing()
+
+
+@MOVES
+def test_answer_of_a_trunk_that_has_moved_is_ignored(ladder: Ladder, moves: Callable[[Ladder], None]) -> None:
+    second = ladder.side(SECOND_HOST, "carol")
+    moves(ladder)
+    ladder.perform()
+    grants(ladder.callee, 20)
+    assert is_registered(ladder) is False
+    grants(second, 100)
+    ladder.run(49)  # beyond the refresh of the first
+    second.gets_nothing()
+    ladder.callee.gets_nothing()
+
+
+def test_name_without_an_address_for_a_while_keeps_the_registration(ladder: Ladder) -> None:
+    grants(ladder.callee)
+    ladder.engine.locate({"carrier": ()}, ladder.now)
+    ladder.engine.locate({"carrier": ladder.settings.peers[1].targets}, ladder.now)
+    ladder.perform()
+    assert is_registered(ladder) is True
     ladder.callee.gets_nothing()
 
 
