@@ -44,8 +44,8 @@ _OWN = frozenset({"call_id", "binding_id", "request_id", "actor", "webhook", "ti
 class WholeLines:
     """A buffered sink for a file or pipe shared by several processes: lines up to PIPE_BUF are never interleaved.
 
-    The buffer is written by `flush`, or when it is full. Lines that cannot be written, as on a full disk, are dropped
-    and counted: a call never fails because of the log.
+    The buffer is written by `flush`, or when it is full. Lines that cannot be written, as on a full disk, or not at
+    once, as to a reader that stands still, are dropped and counted: a call never fails or waits because of the log.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -66,17 +66,26 @@ class WholeLines:
         self._lines.clear()
         done = 0
         try:
-            while done < len(lines):
-                done += os.write(self._descriptor, lines[done:])
+            while done < len(lines) and self._has_room():
+                done += os.write(self._descriptor, lines[done : done + select.PIPE_BUF])
         except OSError:
-            self._lost += lines.count(b"\n", max(done, self._is_torn))
+            pass
+        self._lost += lines.count(b"\n", max(done, self._is_torn))
         if done:
             self._is_torn = lines[done - 1] != ord("\n")
 
-    def take_lost(self) -> int:
-        """Return and reset the number of lines lost."""
-        lost, self._lost = self._lost, 0
-        return lost
+    def _has_room(self) -> bool:
+        """Whether PIPE_BUF bytes can be written without waiting (pipe(7)), or to a terminal, which people stop and see.
+
+        Not by a `select.poll`, which two threads must not ask at once. Raises OSError.
+        """
+        return bool(select.select((), (self._descriptor,), (), 0)[1]) or self.isatty()
+
+    def report_lost(self, report: Callable[[int], None]) -> None:
+        """Report the number of lines lost, if any; again later if the report is lost as well."""
+        if lost := self._lost:
+            report(lost)
+            self._lost = 0 if self._lost == lost else lost
 
     def isatty(self) -> bool:
         return os.isatty(self._descriptor)

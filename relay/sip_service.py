@@ -82,7 +82,8 @@ class SipService:
         give_back = None if isinstance(reader, RouteReader) else reader.give_back
         policy = self._policy = CallPolicy(reader.fetch, config.rules, records.remember, self._warn, decide, give_back)
         look_up = policy.route if isinstance(reader, RouteReader) else partial(reader.look_up, policy)
-        self._engine = Engine(config.settings, tokens().__next__, time.time() - time.monotonic())
+        offset_s = time.time() - time.monotonic()
+        self._engine = Engine(config.settings, tokens().__next__, offset_s, nonce_key=sealer.nonce_key)
         self._engine.bans.listeners.append(BanLog(log))
         self._rtpengine = Rtpengine(config.rtpengine, self._warn, _sounds(config)) if config.rtpengine else None
         self._driver = Driver(
@@ -233,12 +234,15 @@ class SipService:
         self._transports.sweep(loop.time())
         self._engine.bans.expire(time.monotonic())
         STANDARD_OUTPUT.flush()  # buffered lines of `ended_calls`
-        if lost := STANDARD_OUTPUT.take_lost():
-            self._log.error("log.lines_lost", lines=lost, reason="standard output is not writable: disk full?")
+        STANDARD_OUTPUT.report_lost(self._report_lost)
         self._reader.look()
         if self._engine.is_idle and loop.time() - self._collected_at >= COLLECT_ALL_S:
             collect_all()
             self._collected_at = loop.time()
+
+    def _report_lost(self, lines: int) -> None:
+        reason = "standard output did not take them: a full disk, or a reader that stands still?"
+        self._log.error("log.lines_lost", lines=lines, reason=reason)
 
     def _set_clock(self) -> None:
         by_s = self._driver.set_clock()

@@ -207,8 +207,42 @@ def test_lines_that_cannot_be_written_are_counted() -> None:
         log.info("two")
         output.write(b"three\n" * 1000)
         output.flush()
-    assert output.take_lost() == 1002
-    assert output.take_lost() == 0
+    assert lost(output) == 1002
+    assert lost(output) == 0
+
+
+def lost(output: WholeLines) -> int:
+    """As reported to a log of another output."""
+    reports: list[int] = []
+    output.report_lost(reports.append)
+    return sum(reports)
+
+
+def test_pipe_without_a_reader_takes_no_time_and_the_lines_lost_are_told_once_it_goes_on() -> None:
+    """A reader that stands still, such as a pager, must not stop the calls."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    output = WholeLines(writing)
+    log = configure("json", "info", output)
+    reports: list[int] = []
+
+    def report(lines: int) -> None:
+        reports.append(lines)
+        log.error("log.lines_lost", lines=lines)
+
+    for number in range(1000):
+        log.info("line", number=number)
+    output.report_lost(report)
+    output.report_lost(report)  # the first report was lost, too
+    kept = os.read(reading, 10_000).splitlines()
+    output.report_lost(report)
+    output.report_lost(report)
+    assert reports == [1000 - len(kept)] * 3
+    told = json.loads(os.read(reading, 10_000))
+    assert (told["event"], told["lines"]) == ("log.lines_lost", 1000 - len(kept))
+    assert [json.loads(line)["number"] for line in kept] == list(range(len(kept)))
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_torn_line_is_ended_before_the_next() -> None:
@@ -222,7 +256,7 @@ def test_a_torn_line_is_ended_before_the_next() -> None:
     output.write(b"next\n")
     output.flush()
     assert os.read(reading, 10_000) == b"\nnext\n"
-    assert output.take_lost() == 1
+    assert lost(output) == 1
     os.close(reading)
     os.close(writing)
 

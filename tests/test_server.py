@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import resource
 import signal
@@ -20,7 +21,7 @@ from relay.store.writer import now_ms
 from tests.support.addresses import RELAY, free
 from tests.support.huge_pages import huge_kib, needs_huge_pages
 from tests.support.limits import soft_limit
-from tests.support.live_call import call
+from tests.support.live_call import Call, call
 from tests.support.product import RELAY700
 from tests.support.relay_process import RelayProcess, Setup, X
 
@@ -234,3 +235,19 @@ def test_first_steps_are_printed_unless_a_service_manager_started_the_relay(tmp_
             if "config.warning" in line:  # the last log line before it serves
                 relay.send_signal(signal.SIGTERM)
     assert ("bind -c relay.toml AXB" in said) is not managed
+
+
+async def test_calls_go_on_while_nobody_reads_the_log(relay: RelayProcess) -> None:
+    """The pipe's reader stands still, as a stuck journald or a pager does, and goes on later."""
+    assert relay._process is not None
+    assert relay._process.stdout is not None
+    fcntl.fcntl(relay._process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+    with relay._grown:  # its reader waits for this
+        async with call(relay) as up:
+            await up.hang_up()
+            for _ in range(60):  # each has a line of some 500 bytes
+                another = Call(relay, up.caller, up.callee)
+                await another.answer()
+                await another.hang_up()
+    assert relay.wait_for_event("log.lines_lost")["lines"] > 10
+    assert relay.stop() == 0
