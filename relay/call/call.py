@@ -404,9 +404,10 @@ class Call(OpenRecord):
         assert self.caller is not None
         assert self.callee is not None
         media = None if self.media is None else self.media.state
-        held, records = self.reservation.keys, self._recorder is not None
+        settled = None if self.media is None else self.media.settled
+        held, records, unacked = self.reservation.keys, self._recorder is not None, self.unacked_answer
         return dump_call(
-            self.caller, self.callee, self._max_call_s, self._session_s, held, media, records, self.unacked_answer
+            self.caller, self.callee, self._max_call_s, self._session_s, held, media, records, unacked, settled
         )
 
     def resume(self, state: CallState, now: float) -> None:

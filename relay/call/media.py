@@ -96,8 +96,15 @@ class Media:
         "reserved",
     )
 
-    def __init__(self, ua: UserAgent, check_s: float, call_id: str, state: State | None = None) -> None:
-        """`check_s`: interval of media supervision, seconds; `state`: from before a restart."""
+    def __init__(
+        self,
+        ua: UserAgent,
+        check_s: float,
+        call_id: str,
+        state: State | None = None,
+        settled: tuple[Side, bytes, bytes] | None = None,
+    ) -> None:
+        """`check_s`: interval of media supervision, seconds; `state`, `settled`: from before a restart."""
         self._ua = ua
         self._check_s = check_s
         self._call_id = call_id
@@ -106,7 +113,7 @@ class Media:
         self.reserved = False  # an instance answered before the first offer
         self.forks: dict[str, bytes] = {}  # last SDP of each fork of the callee, masked for rtpengine
         self.fork = ""  # the fork whose SDP rtpengine has
-        self._proposed = self._settled = Agreement("caller", b"", b"")
+        self._proposed = self._settled = Agreement(*settled) if settled else Agreement("caller", b"", b"")
         self._invited = b""  # the offer in the caller's INVITE
         self.offered: Side | None = None  # side whose offer is unanswered
         self.over = False
@@ -129,6 +136,12 @@ class Media:
     def state(self) -> State:
         """The state for a restart."""
         return (self.instance, self.caller_tag, self.callee_tag, self.language)
+
+    @property
+    def settled(self) -> tuple[Side, bytes, bytes] | None:
+        """The offering side, offer and answer in force, for a restart."""
+        side, offer, answer = self._settled
+        return (side, offer, answer) if answer else None
 
     # -- queue
 

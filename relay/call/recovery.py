@@ -126,7 +126,8 @@ class Recovery:
         )
         call.take_over(record)
         if state.media is not None:
-            call.media = Media(self._ua, self._calls.settings.media_check_s, call.call_id, state.media)
+            check_s = self._calls.settings.media_check_s
+            call.media = Media(self._ua, check_s, call.call_id, state.media, state.settled)
         ua, legs, age_ms = self._ua, self._dialogs.legs, self._calls.clock.ms(now) - call.received_at
         call.caller = load_leg(ua, legs, call, "caller", state.caller, caller_peer, to_caller, age_ms)
         call.callee = load_leg(ua, legs, call, "callee", state.callee, callee_peer, to_callee, age_ms)

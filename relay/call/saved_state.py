@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from relay.errors import StoreError
+from relay.model.capture import Side
 from relay.sip.message import Flow
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class CallState(msgspec.Struct, array_like=True, frozen=True):
     media: tuple[str, str, str, str] | None  # `Media.state`, if media go through rtpengine
     records: bool  # the call is to be recorded
     unacked_answer: UnackedAnswer | None = None  # until the caller's ACK
+    settled: tuple[Side, bytes, bytes] | None = None  # `Media.settled`
 
 
 # -- The stored form of an attempt under way

@@ -46,11 +46,11 @@ def dump_call(
     media: tuple[str, str, str, str] | None = None,
     records: bool = False,
     unacked_answer: tuple[int, bytes, int] | None = None,
+    settled: tuple[Side, bytes, bytes] | None = None,
 ) -> bytes:
     """Encode a call. `unacked_answer`: the fields of an UnackedAnswer."""
-    return _encode(
-        (VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held, media, records, unacked_answer)
-    )
+    legs = (_dump_leg(caller), _dump_leg(callee))
+    return _encode((VERSION, *legs, max_call_s, session_s, held, media, records, unacked_answer, settled))
 
 
 def load_call(data: bytes) -> CallState:

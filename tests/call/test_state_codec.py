@@ -51,11 +51,13 @@ def test_leg_is_restored() -> None:
         1800,
         ("business firm",),
         ("udp:127.0.0.1:2223", "a", "b", "en"),
+        settled=("callee", b"offer", b"answer"),
     )
     state = load_call(data)
     assert (state.version, state.max_call_s, state.session_s) == (VERSION, 60.5, 1800)
     assert state.held == ["business firm"]
     assert state.media == ("udp:127.0.0.1:2223", "a", "b", "en")
+    assert state.settled == ("callee", b"offer", b"answer")
     assert (state.caller.peer, state.callee.peer) == ("pbx", "carrier")
     pbx = new.peers.by_name("pbx")
     assert pbx is not None
@@ -67,6 +69,20 @@ def test_leg_is_restored() -> None:
     assert back.own == ("8613800000001", "700")
     assert (back.writer.session_id, back.writer.version) == (77, 5)
     assert new.dialogs.legs == {("ours", "a"): back}
+
+
+def test_state_of_an_earlier_version_is_read() -> None:
+    ground = Parts()
+    media = ("one", "a", "b", "")
+    data = dump_call(leg(ground), leg(ground), 1.0, 0, (), media, settled=("caller", b"offer", b"answer"))
+    state = load_call(msgspec.msgpack.encode(msgspec.msgpack.decode(data)[:8]))
+    assert (state.media, state.unacked_answer, state.settled) == (media, None, None)
+
+
+def test_state_of_a_later_version_is_read_without_what_it_adds() -> None:
+    ground = Parts()
+    data = dump_call(leg(ground), leg(ground), 1.0, 0)
+    assert load_call(msgspec.msgpack.encode([*msgspec.msgpack.decode(data), "more"])) == load_call(data)
 
 
 def test_malformed_state_raises_store_error() -> None:

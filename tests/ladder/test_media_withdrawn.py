@@ -9,7 +9,16 @@ from tests.ladder.anchored import (
     commands,
 )
 from tests.ladder.descriptions import ANSWER, HOLD, OFFER
-from tests.ladder.ladder import EITHER, call_without_offer, connect, connected, hang_up, refused_update, reinvite
+from tests.ladder.ladder import (
+    EITHER,
+    call_without_offer,
+    connect,
+    connected,
+    hang_up,
+    refused_update,
+    reinvite,
+    restart,
+)
 
 
 @pytest.fixture
@@ -41,9 +50,14 @@ def rollback_pending(ladder: AnchoredLadder) -> None:
 
 @EITHER
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
-def test_refused_offer_is_rolled_back_at_rtpengine(ladder: AnchoredLadder, by: str, method: str) -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+def test_refused_offer_is_rolled_back_at_rtpengine(
+    ladder: AnchoredLadder, by: str, method: str, restarted: bool
+) -> None:
     """rtpengine takes each offer for the session's new state, and would mute the other side."""
     asking, asked = connected(ladder, by)
+    if restarted:
+        restart(ladder)
     for _ in range(2):
         if method == "INVITE":
             asking.reinvites(HOLD)
