@@ -12,7 +12,7 @@ import hmac
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from relay.defence.bans import GRAVE
+from relay.defence.bans import GRAVE, source_of
 from relay.defence.limits import Strangers
 from relay.errors import ParseError
 from relay.model.settings import Account
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from relay.sip.message import Flow, Request
 
 REALM: Final = "relay700"
-MOST_FAILURES: Final = 10  # per source address in FAILURES_S; further credentials are not checked
 FAILURES_S: Final = 60.0
+MOST_FAILURES: Final = 10  # of a username from one source in FAILURES_S; further credentials are not checked
+MOST_OF_SOURCE: Final = 100  # of all usernames; then only those without a failure are checked: phones behind one NAT
+MOST_SOURCES: Final = 10_000  # sources and usernames with failures
 _NOT_CHALLENGED: Final = frozenset({"ACK", "CANCEL"})  # RFC 3261 22.1
 
 
@@ -46,7 +48,7 @@ class Logins:
         self._token = token
         self._nonces = Nonces(bytes.fromhex(token() + token()))
         self._by_username: dict[str, Peer] = {}
-        self._failures: Counter[str] = Counter()  # by source address
+        self._failures: Counter[tuple[str, str]] = Counter()  # by source and username; "": all of the source
         self._failures_end_at = 0.0
         self.apply_config(settings)
 
@@ -81,7 +83,7 @@ class Logins:
             return None
         peer = self._proved(request, credentials, flow, now)
         if peer is None:
-            self._fail(request, flow, now)
+            self._fail(request, credentials.username, flow, now)
         elif not self._nonces.count(credentials.nonce, int(credentials.nc, 16)):
             self._challenge(request, flow, now, stale=True, returns=True)
             return None
@@ -90,12 +92,16 @@ class Logins:
         return peer
 
     def _proved(self, request: Request, credentials: Credentials, flow: Flow, now: float) -> Peer | None:
-        if now >= self._failures_end_at:
+        if now >= self._failures_end_at or len(self._failures) >= MOST_SOURCES:
             self._failures.clear()
             self._failures_end_at = now + FAILURES_S
         peer = self._by_username.get(credentials.username)
         login: Account | None = None if peer is None else peer.login
-        if login is None or self._failures[flow.host] >= MOST_FAILURES:
+        if login is None:
+            return None
+        source = source_of(flow.host)
+        failures = self._failures[source, login.username]
+        if failures >= MOST_FAILURES or (failures and self._failures[source, ""] >= MOST_OF_SOURCE):
             return None
         if credentials.qop != "auth" or credentials.algorithm not in self._algorithms:
             return None
@@ -103,8 +109,11 @@ class Logins:
             return None
         return peer if credentials.is_proved_by(login.password, request.method) else None
 
-    def _fail(self, request: Request, flow: Flow, now: float) -> None:
-        self._failures[flow.host] += 1
+    def _fail(self, request: Request, username: str, flow: Flow, now: float) -> None:
+        source = source_of(flow.host)
+        self._failures[source, ""] += 1
+        if username in self._by_username:
+            self._failures[source, username] += 1
         self._outbox.counters["logins_failed"] += 1
         # Our nonce for that address came back from it: the source is not forged.
         self._bans.offend(flow.host, "wrong password", now, proven=True, weight=GRAVE)

@@ -433,18 +433,52 @@ def test_wrong_credentials_are_rejected(called: Ladder, wrong: dict[str, str]) -
     called.settle()
 
 
-def test_password_guesses_are_limited(called: Ladder) -> None:
-    """After ten failures in a minute not even the right password is accepted."""
+SECOND = phone_peer("second", Account("1002", "word"))
+
+
+def test_password_guesses_are_limited() -> None:
+    """After ten failures in a minute not even the right password is accepted; that of another phone behind the same NAT
+    is."""
+    ladder = Ladder(peers=(PBX, PHONE, SECOND), callee_host=PHONE_HOST)
+    phone = ladder.callee
     for nc in range(1, 12):
-        called.run(1)
-        asks_to_register(called.callee)
-        challenge = challenged(called.callee)["SHA-256"]
+        ladder.run(1)
+        asks_to_register(phone)
+        challenge = challenged(phone)["SHA-256"]
         password = "secret" if nc == 11 else "guess"
-        asks_to_register(called.callee, credentials(called.callee, "REGISTER", challenge, password=password))
-        called.callee.get(401)
-    called.run(60)
-    assert registers(called.callee).status == 200
-    called.settle()
+        asks_to_register(phone, credentials(phone, "REGISTER", challenge, password=password))
+        phone.get(401)
+    asks_to_register(phone)
+    line = credentials(phone, "REGISTER", challenged(phone)["SHA-256"], username="1002", password="word")
+    asks_to_register(phone, line)
+    phone.get(200)
+    ladder.run(60)
+    assert registers(phone).status == 200
+    ladder.settle()
+
+
+def test_password_guesses_of_many_usernames_are_limited() -> None:
+    """After a hundred failures in a minute only usernames without one are checked."""
+    more = tuple(phone_peer(f"phone{number}", Account(f"2{number:03}", "word")) for number in range(12))
+    ladder = Ladder(peers=(PBX, PHONE, SECOND, *more), callee_host=PHONE_HOST)
+    phone = ladder.callee
+
+    def tries(username: str, password: str, nc: int) -> int:
+        asks_to_register(phone, credentials(phone, "REGISTER", challenge, username=username, password=password, nc=nc))
+        status = _status(phone) if phone.inbox else 0  # 0: no answer, by the limit of challenges
+        phone.inbox.clear()
+        return status
+
+    asks_to_register(phone)
+    challenge = challenged(phone)["SHA-256"]
+    for username in ["1001", *(f"2{number:03}" for number in range(12))]:
+        for _ in range(8):
+            assert tries(username, "guess", 1) != 200
+    assert tries("1001", "secret", 1) != 200
+    assert tries("1002", "word", 2) == 200
+    assert tries("1002", "guess", 3) != 200
+    assert tries("1002", "word", 4) != 200
+    ladder.settle()
 
 
 def test_credentials_cannot_be_replayed(called: Ladder) -> None:
