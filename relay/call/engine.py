@@ -43,8 +43,11 @@ LONGEST_CALL_ID: Final = 256  # of a new request, in characters
 class Engine:
     """The back-to-back user agent. `now` is in monotonic seconds everywhere."""
 
-    def __init__(self, settings: Settings, token: Callable[[], str], clock_offset_s: float) -> None:
-        """`token` returns 16 random hexadecimal digits; `clock_offset_s` is wall clock minus monotonic clock."""
+    def __init__(
+        self, settings: Settings, token: Callable[[], str], clock_offset_s: float, *, nonce_key: bytes = b""
+    ) -> None:
+        """`token` returns 16 random hexadecimal digits; `clock_offset_s` is wall clock minus monotonic clock.
+        `nonce_key`: of the store (`Sealer.nonce_key`), empty without one."""
         self._settings = settings
         self._clock = WallClock(clock_offset_s)
         self._outbox = Outbox()
@@ -52,7 +55,7 @@ class Engine:
         ua = self._ua = UserAgent(self._outbox, self._peers, settings.timings, token)
         self.bans = Bans(settings.limits)  # temporary bans of source addresses, enforced at the sockets
         self._make_defence(settings)
-        self._make_peers(settings)
+        self._make_peers(settings, nonce_key)
         self._dialogs = Dialogs(ua.transactions)
         self._counts = CallCounts()
         self._calls = Calls(ua, self._counts, self._clock, settings)
@@ -84,11 +87,11 @@ class Engine:
         self._options = Options(settings, outbox, self._shares, peers.sending, tag)
         self._shedding = Shedding(outbox, ua.timers, ua.transactions, self._shares, self.bans, peers.at, tag)
 
-    def _make_peers(self, settings: Settings) -> None:
+    def _make_peers(self, settings: Settings, nonce_key: bytes) -> None:
         ua = self._ua
         self._pings = Pings(ua)
         self._registrar = Registrar(ua, self.bans, self._shares, self._stateless)
-        self._logins = Logins(settings, self._outbox, self.bans, self._peers, ua.token)
+        self._logins = Logins(settings, self._outbox, self.bans, self._peers, ua.token, nonce_key)
         self._registrations = Registrations(ua)
 
     # -- interface of the driver

@@ -2,8 +2,8 @@
 
 Requests from a registered contact (`relay.peers.registrar`) are the peer's; others from an unknown source are
 challenged. Challenges keep no state and are rate-limited, in total and per source. Certain sources (registered, or with
-a nonce of ours) have a limit of their own: a flood from forged ones keeps no phone that this process has challenged
-from logging in again.
+a nonce of ours) have a limit of their own: a flood from forged ones keeps no phone that has been challenged before from
+logging in again. Those with a nonce of another process of the store have theirs, since their number tells nothing.
 """
 
 from __future__ import annotations
@@ -40,13 +40,21 @@ _NOT_CHALLENGED: Final = frozenset({"ACK", "CANCEL"})  # RFC 3261 22.1
 class Logins:
     """Challenges sent and credentials checked by one engine."""
 
-    def __init__(self, settings: Settings, outbox: Outbox, bans: Bans, peers: Peers, token: Callable[[], str]) -> None:
-        """`token` returns 16 random hexadecimal digits."""
+    def __init__(
+        self,
+        settings: Settings,
+        outbox: Outbox,
+        bans: Bans,
+        peers: Peers,
+        token: Callable[[], str],
+        nonce_key: bytes,
+    ) -> None:
+        """`token` returns 16 random hexadecimal digits. `nonce_key`: see `Nonces`; empty: a random one."""
         self._outbox = outbox
         self._bans = bans
         self._peers = peers
         self._token = token
-        self._nonces = Nonces(bytes.fromhex(token() + token()))
+        self._nonces = Nonces(nonce_key or bytes.fromhex(token() + token()), token())
         self._by_username: dict[str, Peer] = {}
         self._failures: Counter[tuple[str, str]] = Counter()  # by source and username; "": all of the source
         self._failures_end_at = 0.0
@@ -57,6 +65,7 @@ class Logins:
         self._algorithms = settings.login_algorithms
         self._strangers = Strangers(settings.limits.stranger_answers_per_s)
         self._returning = Strangers(settings.limits.stranger_answers_per_s)
+        self._of_before = Strangers(settings.limits.stranger_answers_per_s)  # of another process
         self._by_username = {peer.login.username: peer for peer in settings.peers if peer.login is not None}
 
     @property
@@ -72,20 +81,26 @@ class Logins:
             return None
         credentials = _credentials(request)
         if credentials is None:
-            self._challenge(request, flow, now, stale=False, returns=False)
+            self._challenge(request, flow, now, self._strangers, stale=False)
             return None
         # Credentials without a nonce of ours are not checked: each guess of a password costs a challenge.
-        is_ours = self._nonces.is_ours(credentials.nonce, flow.host)
-        if not is_ours or not is_fresh(credentials.nonce, now):
-            if is_ours:  # the source is not forged; a login forgives it
-                self._bans.offend(flow.host, "stale login", now, proven=True)
-            self._challenge(request, flow, now, stale=True, returns=is_ours)
+        nonce = credentials.nonce
+        if not self._nonces.is_ours(nonce, flow.host):
+            self._challenge(request, flow, now, self._strangers, stale=True)
+            return None
+        if not self._nonces.is_of_this_process(nonce):  # counts of its uses are lost, so it may be a replay
+            self._challenge(request, flow, now, self._of_before, stale=True)
+            return None
+        if not self._nonces.is_fresh(nonce, now):
+            # The source is not forged; a login forgives it.
+            self._bans.offend(flow.host, "stale login", now, proven=True)
+            self._challenge(request, flow, now, self._returning, stale=True)
             return None
         peer = self._proved(request, credentials, flow, now)
         if peer is None:
             self._fail(request, credentials.username, flow, now)
-        elif not self._nonces.count(credentials.nonce, int(credentials.nc, 16)):
-            self._challenge(request, flow, now, stale=True, returns=True)
+        elif not self._nonces.count(nonce, int(credentials.nc, 16)):
+            self._challenge(request, flow, now, self._returning, stale=True)
             return None
         if peer is not None:
             self._bans.forgive(flow.host)
@@ -117,17 +132,16 @@ class Logins:
         self._outbox.counters["logins_failed"] += 1
         # Our nonce for that address came back from it: the source is not forged.
         self._bans.offend(flow.host, "wrong password", now, proven=True, weight=GRAVE)
-        if self._challenge(request, flow, now, stale=False, returns=True):
+        if self._challenge(request, flow, now, self._returning, stale=False):
             self._outbox.note("login.failed", source=flow.host, method=request.method)
 
-    def _challenge(self, request: Request, flow: Flow, now: float, *, stale: bool, returns: bool) -> bool:
+    def _challenge(self, request: Request, flow: Flow, now: float, limit: Strangers, *, stale: bool) -> bool:
         """Send a stateless 401 (RFC 3261 8.2.7), with the same tag for a retransmission. False: rate-limited.
 
-        `returns`: whether the source has been challenged before. So has a flow with registered peers; each of them has
-        its part of the limit.
+        A flow with registered peers has been challenged before; each of them has its part of the limit.
         """
         phones = len(self._peers.registered.get(flow, ()))
-        if not (self._returning if returns or phones else self._strangers).admit(flow.host, now, max(phones, 1)):
+        if not (self._returning if phones else limit).admit(flow.host, now, max(phones, 1)):
             return False
         reply = Reply(request, flow)
         nonce = self._nonces.make(flow.host, self._token(), now)
@@ -137,7 +151,7 @@ class Logins:
                 for algorithm in self._algorithms
             ]
         )
-        tag = self._nonces.mac(request.branch, request.call_id)[:16]
+        tag = self._nonces.mac("tag", request.branch, request.call_id)[:16]  # three parts: no nonce's MAC
         self._outbox.counters["challenges"] += 1
         self._outbox.send(reply.write(401, to_tag=tag, extra=lines), reply.flow)
         return True
@@ -159,21 +173,26 @@ def _credentials(request: Request) -> Credentials | None:
 
 LIFE_S: Final = 300.0
 MOST_COUNTED: Final = 10_000  # nonces with a tracked count; older ones are stale
-_MS_DIGITS, _MAC_DIGITS = 12, 32
+_MS_DIGITS, _PROCESS_DIGITS, _MAC_DIGITS = 12, 16, 32
 
 
 class Nonces:
-    """The nonces of one engine. `now` is in monotonic seconds."""
+    """The nonces of one engine. `now` is in monotonic seconds.
 
-    def __init__(self, key: bytes) -> None:
-        """`key`: 16 random bytes or more. Nonces under another key are stale."""
+    A nonce of another process with the same key is ours, so that its phone is known to have been challenged, but never
+    fresh: that process counted its uses, and measured time by another clock if the machine was booted since.
+    """
+
+    def __init__(self, key: bytes, process: str) -> None:
+        """`key`: 16 random bytes or more. `process`: 16 random hexadecimal digits, new at each start."""
         self._key = key
+        self._process = process
         self._counts: dict[str, int] = {}  # highest nonce count by nonce, in order of first use
         self._forgotten_ms = -1  # nonces made up to then and not in `_counts` are stale
 
     def make(self, host: str, token: str, now: float) -> str:
         """A nonce for requests from that host. `token`: random hexadecimal digits."""
-        start = f"{int(now * 1000):0{_MS_DIGITS}x}{token}"
+        start = f"{int(now * 1000):0{_MS_DIGITS}x}{self._process}{token}"
         return start + self.mac(start, host)
 
     def mac(self, *parts: str) -> str:
@@ -182,9 +201,17 @@ class Nonces:
         return hmac.digest(self._key, data, "sha256").hex()[:_MAC_DIGITS]
 
     def is_ours(self, nonce: str, host: str) -> bool:
-        """Whether the nonce is ours for that host, of whatever age."""
+        """Whether the nonce is ours for that host, of whatever age and process."""
         start, mac = nonce[:-_MAC_DIGITS], nonce[-_MAC_DIGITS:]
         return nonce.isascii() and hmac.compare_digest(mac, self.mac(start, host))
+
+    def is_of_this_process(self, nonce: str) -> bool:
+        """Whether this process made a nonce of ours."""
+        return nonce[_MS_DIGITS : _MS_DIGITS + _PROCESS_DIGITS] == self._process
+
+    def is_fresh(self, nonce: str, now: float) -> bool:
+        """Whether this process made a nonce of ours at most LIFE_S ago."""
+        return self.is_of_this_process(nonce) and now - _made_ms(nonce) / 1000 <= LIFE_S
 
     def count(self, nonce: str, number: int) -> bool:
         """Register nonce count `number` of a fresh nonce. False for a replay: not higher than before."""
@@ -203,11 +230,6 @@ class Nonces:
             oldest = next(iter(self._counts))
             del self._counts[oldest]
             self._forgotten_ms = max(self._forgotten_ms, _made_ms(oldest))
-
-
-def is_fresh(nonce: str, now: float) -> bool:
-    """Whether a nonce of ours is at most LIFE_S old."""
-    return now - _made_ms(nonce) / 1000 <= LIFE_S
 
 
 def _made_ms(nonce: str) -> int:

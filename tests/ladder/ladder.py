@@ -85,7 +85,7 @@ class Ladder:
             yield f"fedcba9876{number:06x}"
 
     def _start(self) -> Engine:
-        engine = Engine(self.settings, lambda: next(self._tokens), clock_offset_s=self._clock_offset_s)
+        engine = Engine(self.settings, lambda: next(self._tokens), self._clock_offset_s, nonce_key=bytes(32))
         engine.links = True
         return engine
 

@@ -28,6 +28,7 @@ def phone_peer(name: str = "phone", login: Account = ACCOUNT) -> Peer:
 
 
 PBX, PHONE, CARRIER = peer("pbx", CALLER_HOST), phone_peer(), peer("carrier", CALLEE_HOST)
+SECOND = phone_peer("second", Account("1002", "word"))
 
 
 @pytest.fixture
@@ -433,9 +434,6 @@ def test_wrong_credentials_are_rejected(called: Ladder, wrong: dict[str, str]) -
     called.settle()
 
 
-SECOND = phone_peer("second", Account("1002", "word"))
-
-
 def test_password_guesses_are_limited() -> None:
     """After ten failures in a minute not even the right password is accepted; that of another phone behind the same NAT
     is."""
@@ -564,6 +562,46 @@ def test_flood_of_strangers_keeps_no_phone_from_logging_in_again() -> None:
     ladder.settle()
 
 
+def test_flood_of_strangers_keeps_no_phone_of_before_a_restart_from_logging_in_again() -> None:
+    """Its nonce shows that it is no stranger, but its credentials are not accepted again."""
+    ladder = Ladder(peers=(PBX, PHONE), callee_host=PHONE_HOST, limits=Limits(stranger_answers_per_s=SHARE))
+    phone = ladder.callee
+    strangers = [ladder.side(f"127.0.0.{number}", f"mallory{number}") for number in range(70, 70 + SHARE)]
+    asks_to_register(phone)
+    line = credentials(phone, "REGISTER", challenged(phone)["SHA-256"])
+    asks_to_register(phone, line)
+    phone.get(200)
+    ladder.restart()
+    for stranger in strangers:
+        stranger.invites(X, caller=B[2:])
+    asks_to_register(phone, line)
+    again = challenged(phone)["SHA-256"]
+    assert again.stale
+    assert not is_registered(ladder)
+    asks_to_register(phone, credentials(phone, "REGISTER", again))
+    phone.get(200)
+    ladder.settle()
+
+
+def test_nonces_of_before_a_restart_take_no_answers_of_phones_that_come_back() -> None:
+    ladder = Ladder(peers=(PBX, PHONE), callee_host=PHONE_HOST, limits=Limits(stranger_answers_per_s=SHARE))
+    phone = ladder.callee
+    strangers = [ladder.side(f"127.0.0.{number}", f"mallory{number}") for number in range(70, 70 + SHARE)]
+    lines = []
+    for stranger in strangers:
+        asks_to_register(stranger)
+        lines.append(credentials(stranger, "REGISTER", challenged(stranger)["SHA-256"]))
+    ladder.restart()
+    asks_to_register(phone)
+    line = credentials(phone, "REGISTER", challenged(phone)["SHA-256"])
+    ladder.run(LIFE_S + 1)
+    for stranger, old in zip(strangers, lines, strict=True):
+        asks_to_register(stranger, old)
+    asks_to_register(phone, line)
+    assert challenged(phone)["SHA-256"].stale
+    ladder.settle()
+
+
 def test_source_that_repeats_stale_credentials_is_banned() -> None:
     """It takes the answers of phones that come back, and a nonce of ours shows that it is not forged."""
     ladder = Ladder(peers=(PBX, PHONE), callee_host=PHONE_HOST, limits=Limits(ban_after=5))
@@ -666,8 +704,7 @@ def test_lost_connection_ends_the_registration(called: Ladder) -> None:
 
 def behind_a_proxy(flow: Flow, *, expires: str = "100") -> Ladder:
     """Two phones register by the flow of one proxy, the caller; `expires`: of the second."""
-    second = phone_peer("second", Account("1002", "word"))
-    ladder = Ladder(caller_host=PHONE_HOST, peers=(PHONE, second, CARRIER), routes=None)
+    ladder = Ladder(caller_host=PHONE_HOST, peers=(PHONE, SECOND, CARRIER), routes=None)
     proxy, contact = ladder.caller, "<sip:carol@10.0.0.6>"
     proxy.flow = flow
     registers(proxy)
@@ -731,10 +768,9 @@ def test_lost_connection_of_a_proxy_ends_all_registrations_on_it(flow: Flow, lef
 
 
 def test_two_peers_behind_one_address_are_distinguished() -> None:
-    second = phone_peer("second", Account("1002", "word"))
     ladder = Ladder(
         callee_host=PHONE_HOST,
-        peers=(PBX, PHONE, second),
+        peers=(PBX, PHONE, SECOND),
         routes=None,
     )
     registers(ladder.callee)

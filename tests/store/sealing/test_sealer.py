@@ -135,11 +135,11 @@ def test_blob_with_a_swapped_key_id_does_not_open(tmp_path: Path) -> None:
         sealer.open_(b"\x01" + blob[1:], b"here")
 
 
-def test_look_up_hashes_and_row_macs_stay_when_the_key_changes(tmp_path: Path) -> None:
+def test_look_up_hashes_row_macs_and_the_key_of_nonces_stay_when_the_key_changes(tmp_path: Path) -> None:
     sealer = ring(tmp_path / "relay.key", 1, 2)
-    before = sealer.lookup_hash("8613800000001"), sealer.row_mac(b"row")
+    before = sealer.lookup_hash("8613800000001"), sealer.row_mac(b"row"), sealer.nonce_key
     sealer.use(1)
-    assert (sealer.lookup_hash("8613800000001"), sealer.row_mac(b"row")) == before
+    assert (sealer.lookup_hash("8613800000001"), sealer.row_mac(b"row"), sealer.nonce_key) == before
 
 
 def test_hash_keys_in_the_file_equal_those_of_the_first_key(tmp_path: Path) -> None:
@@ -150,6 +150,7 @@ def test_hash_keys_in_the_file_equal_those_of_the_first_key(tmp_path: Path) -> N
     both = load_key(path)
     assert both.lookup_hash("8613800000001") == alone.lookup_hash("8613800000001")
     assert both.row_mac(b"row") == alone.row_mac(b"row")
+    assert both.nonce_key == alone.nonce_key != alone.sum_key
 
 
 def test_link_is_verified_with_the_key_that_made_it(tmp_path: Path) -> None:
