@@ -66,7 +66,7 @@ from relay.store.webhooks import sizes
 from relay.store.writer import GroupWriter, now_ms
 
 LOOK_S = 1.0  # interval of the check that the store's files are in place
-LOOKS = 3  # failed checks before exit if the WAL was deleted: by then the journal has checkpointed it into the store
+LOOKS = 3  # failed checks before exit if the WAL was deleted, and there is another: its content is in the store
 STORED_FRESH_S = 10.0  # how old counts of the store may be on a page: they read one index entry per number
 FINISH_S = 4.0  # limit for open requests, the last records and deliveries at shutdown; the relay waits for 5 s
 KEEP_S = 4.0  # limit for the captures of the last calls, from then: the relay may kill this process first
@@ -382,7 +382,7 @@ class Backend:
         while True:
             await asyncio.sleep(LOOK_S)
             displaced = files.displaced()
-            looks = looks + 1 if displaced is not None and displaced.is_log else 0
+            looks = looks + 1 if displaced is not None and displaced.is_log and displaced.file.exists() else 0
             if displaced is not None and looks >= LOOKS:
                 raise displaced
 

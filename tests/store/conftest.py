@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -149,3 +151,21 @@ def stored(disk: Disk) -> list[CallRecord]:
     with closing(connect_reader(disk.path)) as connection:
         assert verify_records(connection, disk.sealer).broken is None
         return all_records(connection, disk.sealer)
+
+
+@contextmanager
+def read_by_another_process(path: Path) -> Iterator[None]:
+    """As by a backup: of the moment at which it began."""
+    code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN'); print(*c.execute(sys.argv[2]))"
+    command = [
+        sys.executable,
+        "-c",
+        f"{code}; sys.stdout.flush(); sys.stdin.read()",
+        path,
+        "SELECT count(*) FROM business",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.communicate()

@@ -184,7 +184,11 @@ class SqliteWriter:
         """Move the content of a deleted write-ahead log into the store, and close it.
 
         Raises Displaced if a reader or a fault of the disk prevents that: what is not moved is in the open log alone.
+        If another process has made a new log by then, that content is given up: mixed with the new it would harm more.
         """
+        if deleted.file.exists():
+            await self._disconnect()
+            return
         blocked: object = None
         try:
             busy, *_ = await self._call(_checkpoint)

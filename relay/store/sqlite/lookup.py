@@ -15,7 +15,7 @@ from relay.policy.evaluate import LookupResult
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.connection import DATABASE_ERRORS, Connection, LookupOutage
 from relay.store.database import connect_reader, reading
-from relay.store.files import Displaced, StoreFiles
+from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.ledger_tables import SQLITE
 from relay.store.lookup import Opener, Row, Syntax, decides, decoded, fallback, statement
 from relay.store.record_rows import SELECT, open_row
@@ -86,12 +86,12 @@ class RouteReader:
     def look(self) -> None:
         """Check, once a second, that the store's files are in place. While one is displaced, calls are refused.
 
-        A deleted log is closed, and the next one opened once it exists: the journal creates it after moving the content
-        of the old one into the store.
+        A deleted log is closed, and the next one opened once the journal has moved the content of the old one into the
+        store, and closed it.
         """
         if self._files is not None:
             self._displaced = self._files.displaced()
-        elif self._displaced is not None and self._displaced.file.exists():
+        elif self._displaced is not None and self._displaced.file.exists() and not holds_deleted_log(self._path):
             self._displaced = None
         if self._displaced is None:
             self._looks = 0

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,7 @@ from relay.store.database import connect, transaction
 from relay.store.files import holds_deleted_log
 from relay.store.sqlite import journal as sqlite_module
 from relay.store.sqlite.journal import sqlite_journal
-from tests.store.conftest import Disk, Reported, Told, Tries, Waiter, opened, stored
+from tests.store.conftest import Disk, Reported, Told, Tries, Waiter, opened, read_by_another_process, stored
 from tests.support.stored import ended_record, live_record
 
 
@@ -93,24 +90,6 @@ async def test_content_of_a_deleted_log_is_moved_into_the_store_while_idle(
     assert [record.call_id for record in stored(disk)] == ["c1", "c2"]
 
 
-@contextmanager
-def read_by_another_process(path: Path) -> Iterator[None]:
-    """As by a backup: of the moment at which it began."""
-    code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN'); print(*c.execute(sys.argv[2]))"
-    command = [
-        sys.executable,
-        "-c",
-        f"{code}; sys.stdout.flush(); sys.stdin.read()",
-        path,
-        "SELECT count(*) FROM business",
-    ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield
-        process.communicate()
-
-
 @pytest.mark.usefixtures("unoverflowed")
 @pytest.mark.parametrize("fault", ["a reader", "the disk"])
 async def test_deleted_log_stays_open_until_its_content_can_be_moved(
@@ -138,6 +117,34 @@ async def test_deleted_log_stays_open_until_its_content_can_be_moved(
     await done.until(lambda: done.tokens == [1, 2])
     await journal.close()
     assert [record.call_id for record in stored(disk)] == ["c1", "c2"]
+
+
+@pytest.mark.usefixtures("unoverflowed")
+async def test_deleted_log_is_given_up_once_another_process_has_a_new_one(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pages would overwrite what others have written since."""
+
+    def fail(connection: sqlite3.Connection) -> tuple[int, int, int]:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    told, done = Told(), Waiter()
+    journal = sqlite_journal(disk.path, disk.sealer, told)
+    tries = Tries(journal)
+    await journal.open()
+    journal.queue.append(Commit(1, ended_record("c1"), None), done)
+    await done.until(lambda: done.tokens == [1])
+    moved = sqlite_module._checkpoint
+    monkeypatch.setattr(sqlite_module, "_checkpoint", fail)
+    for suffix in ("-wal", "-shm"):
+        os.unlink(f"{disk.path}{suffix}")
+    journal.queue.append(Commit(2, ended_record("c2"), None), done)
+    await tries.more(2)
+    with read_by_another_process(disk.path):
+        monkeypatch.setattr(sqlite_module, "_checkpoint", moved)
+        assert await told.until("journal.write_failed", "holds less than was written to it, 0 of 1 call records")
+    await journal.close()
+    assert stored(disk) == []
 
 
 @pytest.mark.usefixtures("unoverflowed")

@@ -16,7 +16,7 @@ from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import BindingContext, LookupResult
 from relay.policy.rules import BUSINESS_BUSY, STORE_FAILED, Cap, LastCaller, Rules
 from relay.store.sqlite.lookup import CALM_LOOKS, LOOKS, Granted, RouteReader, granted_since
-from tests.store.conftest import Disk, Reported, Waiter, opened
+from tests.store.conftest import Disk, Reported, Waiter, opened, read_by_another_process
 from tests.store.rows import Rows
 from tests.support.stored import NOW_MS, A, B, X, Y, ended_record, live_record
 
@@ -336,6 +336,25 @@ def test_deleted_log_is_closed_and_the_next_one_awaited(disk: Disk, rows: Rows, 
     away.rename(log)
     reader.look()
     bound(reader)
+
+
+def test_no_other_log_is_opened_while_the_process_holds_a_deleted_one(
+    disk: Disk, rows: Rows, reader: RouteReader
+) -> None:
+    """As the journal does until its content is saved: a new connection would share the index of the deleted log, and
+    see no change of other processes."""
+    rows.binding()
+    bound(reader)
+    rows.run("PRAGMA wal_checkpoint(TRUNCATE)")
+    for suffix in ("-wal", "-shm"):
+        os.unlink(f"{disk.path}{suffix}")
+    with read_by_another_process(disk.path):  # which makes new ones
+        for _ in range(LOOKS + 2):
+            reader.look()
+            assert reader.fetch(X, A, NOW_S) == STORE_FAILED
+        rows.close()
+        reader.look()
+        bound(reader)
 
 
 def test_store_that_cannot_be_opened_is_503(disk: Disk, tmp_path: Path) -> None:
