@@ -204,19 +204,18 @@ class RequestContext(NamedTuple):
         once = _Once(self.owner, key, hashlib.sha256(target + body).digest())
         return await self.run(lambda unit: _do_once(unit, once, part, do))
 
-    async def reveal(self, asked: Reveal, object_: str, shown: Sequence[str] = ()) -> bool:
+    async def reveal(self, asked: Reveal, object_: str, shown: Sequence[str] = (), **filters: object) -> bool:
         """Whether to show real numbers. If so, the audit line is durable before this returns. Raises Refused.
 
-        `shown`: the ids of the items in the response.
+        `shown`: the ids of the items in the response. `filters`: what was asked for, None and False left out.
         """
         if not asked.reveal:
             return False
         if PARTIES not in self.actor.scopes:
             raise lacks(PARTIES, "reveal")
-        reason, details = fields.reason(asked.reason or "", required=True), {"shown": list(shown)}
-        await self.run(
-            lambda unit: unit.audit("read", object_, business=self.business, reason=reason, details={**details})
-        )
+        reason = fields.reason(asked.reason or "", required=True)
+        details = {name: each for name, each in filters.items() if each not in (None, False)} | {"shown": list(shown)}
+        await self.run(lambda unit: unit.audit("read", object_, business=self.business, reason=reason, details=details))
         return True
 
 

@@ -204,7 +204,7 @@ async def get_filings(
         FIRST,
         lambda filing: filing.position,
     )
-    clear = await context.reveal(asked, "filings")
+    clear = await context.reveal(asked, "filings", business=query.business, state=state, expiring=expiring, all=all_)
     return found.shown(lambda filing: _shown(filing, at_ms, clear=clear))
 
 
@@ -214,7 +214,7 @@ async def search_filings(asked: FilingSearch, context: Reads, revealing: Reveali
     sealer, whose, at_ms = context.backend.sealer, context.only(asked.business_id), now_ms()
     number = context.looked_for(asked.party) or ""
     found = await context.read(lambda connection: filings_of(connection, sealer, number, whose))
-    clear = await context.reveal(revealing, "filings")
+    clear = await context.reveal(revealing, "filings", number=number, business=whose)
     items = [
         FilingVersion(
             **_shown(each.filing, at_ms if each.until is None else each.until, clear=clear).model_dump(),

@@ -138,6 +138,7 @@ def list_calls(
         asked = CallQuery(wanted, outcome, kind, binding)
         if clear:
             query = {"number": number, "order": order, "business": business, "since": since, "until": until}
+            query |= {"binding": binding, "kind": kind, "outcome": outcome, "live": live}
             said_in_clear(store, number if number and is_700(number) else "calls", reason, query)
         found: Iterable[CallRecord] = _found(store, wanted, live=live)
         found = first_of(filter(asked.fits, found), limit)

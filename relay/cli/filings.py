@@ -81,7 +81,7 @@ def add_number(
         def add_and_say(unit: UnitOfWork) -> Filing:
             filing = add_filing(unit, business, FilingWords(**words), store.rules.parties, state)
             if clear:
-                audit_reading(unit, "filings", reason)
+                audit_reading(unit, "filings", reason, {"number": filing.number})
             return filing
 
         filing = store.run(add_and_say)
@@ -113,7 +113,8 @@ def list_filings(
     query = FilingQuery(business, state, at_ms + EXPIRING_MS if expiring else None, all_)
     with opened(config_path) as store:
         if clear:
-            said_in_clear(store, "filings", reason, {"business": business, "state": state, "all": all_})
+            asked = {"business": business, "state": state, "expiring": expiring, "all": all_}
+            said_in_clear(store, "filings", reason, asked)
         find = partial(find_filings, store.reader, store.sealer, query, at_ms)
         found = newest(every(find, FIRST, _filing_place), attrgetter("filed_at"))
         show_list((_filing(each, clear=clear) for each in found), _FILING_COLUMNS, as_json=as_json, limit=limit)
@@ -132,7 +133,7 @@ def show_filing(
     party = fields.parsed("number", number, normalise_party)
     with opened(config_path) as store:
         if clear:
-            said_in_clear(store, "filings", reason, {"business": business})
+            said_in_clear(store, "filings", reason, {"number": party, "business": business})
         found = filings_of(store.reader, store.sealer, party, business)
     forms = (
         {"until": each.until and format_moment(each.until)} | _filing(each.filing, clear=clear, at_ms=each.until)

@@ -67,12 +67,12 @@ _HIDDEN = "****"
 # Details shown as stored. A new one is added here if it can hold no party's number, and is hidden until then.
 _CLEAR = frozenset(
     """
-    action actor added all answered area audit before bindings businesses business call_id changed channels cool_down_ms
-    count day disabled event events expires_at faults field file filed for_s format group_id hours key known kinds
-    language last leaks length_ms live live_events locked made marks max_bindings max_binds_per_day max_binds_per_s
-    max_calls max_cps messages mode modes moved new operator outcome overlap_s parties peer platform pool pool_id prefix
-    reached records recordings refused removed rested rows scenario scopes sha256 shown since since_ms size state
-    until until_ms warn_percent white_only x y
+    action actor added all answered area audit before binding bindings business businesses call_id changed channels
+    cool_down_ms count day disabled event events expires_at faults field file filed for_s format group_id hours key kind
+    kinds known language last leaks length_ms live live_events locked made marks max_bindings max_binds_per_day
+    max_binds_per_s max_calls max_cps messages mode modes moved new operator outcome overlap_s parties peer platform
+    pool pool_id prefix reached recordings records refused removed rested rows scenario scopes sha256 shown since
+    since_ms size state until until_ms warn_percent white_only x y
     """.split()
 )
 _MASKS: dict[str, Callable[[str], str]] = {
@@ -81,7 +81,7 @@ _MASKS: dict[str, Callable[[str], str]] = {
     **dict.fromkeys(
         (
             *("name", "licence", "application", "scheme", "contact", "reference", "order", "order_id", "object_"),
-            *("industrial_id", "url"),
+            *("industrial_id", "industrial_ids", "url"),
         ),
         mask_text,
     ),
@@ -102,6 +102,8 @@ def _masked(name: str, value: object) -> object:
     if name in _CLEAR or value is None or isinstance(value, bool):
         return value
     mask = _MASKS.get(name)
+    if mask is not None and isinstance(value, list):
+        return [mask(str(each)) for each in value]
     return mask(value) if mask is not None and isinstance(value, str) else _HIDDEN
 
 

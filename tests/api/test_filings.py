@@ -63,6 +63,12 @@ async def test_a_number_is_found_with_its_history(operator: Client, api: Api, co
     assert [(each["state"], each["until"] is None, each["holder"]) for each in found] == [
         ("approved", True, "张**"), ("submitted", False, "张**"),
     ]  # fmt: skip
+    await operator.post("/v1/filings/search?reveal=true&reason=case", {"party": A, "business_id": "acme"}, 200)
+    await operator.get("/v1/filings?reveal=true&reason=case&state=approved")
+    details = [line["details"] for line in (await operator.get("/v1/audit?action=read"))["items"]]
+    assert details == [
+        {"state": "approved", "shown": []}, {"number": "138****0001", "business": "acme", "shown": []},
+    ]  # fmt: skip
     rival = await api.company("rival")
     assert (await rival.post("/v1/filings/search", {"party": A}, 200))["items"] == []
     blind = await api.company("acme", ["filings"])

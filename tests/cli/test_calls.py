@@ -184,6 +184,10 @@ def test_the_audit_line_of_a_reading_has_its_filters(relay700: Command) -> None:
     relay700.objects("calls", "list", "--number", "13800000001", "--business", "default")
     (entry,) = relay700.objects("audit", "list", "--action", "read")
     assert (entry["object"], entry["details"]) == ("calls", {"number": "138****0001", "business": "default"})
+    bind(relay700, binding())
+    relay700.objects("calls", "list", "--binding", "b1", "--kind", "call", "--outcome", "answered", "--live")
+    entry = relay700.objects("audit", "list", "--action", "read")[0]
+    assert entry["details"] == {"binding": "b1", "kind": "call", "outcome": "answered", "live": True}
 
 
 def test_each_reading_of_real_numbers_is_in_the_audit_log(relay700: Command) -> None:

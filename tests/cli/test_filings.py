@@ -30,6 +30,18 @@ def test_numbers_are_filed_listed_and_withdrawn(relay700: Command) -> None:
     assert (actions.count("filing.add"), actions.count("filing.remove")) == (2, 1)
 
 
+def test_the_audit_line_of_a_reading_says_whose_filing_was_read(relay700: Command) -> None:
+    relay700.objects("filings", "add", "13800000001", "--reference", "CT-17")
+    relay700.objects("filings", "show", "13800000001", "--business", "default")
+    relay700.objects("filings", "list", "--expiring")
+    lines = relay700.objects("audit", "list", "--action", "read", reason=None)
+    number = {"number": "138****0001"}
+    assert [line["details"] for line in lines] == [{"expiring": True}, number | {"business": "default"}, number]
+    assert relay700.objects("audit", "list", "--action", "read", "--reveal")[-1]["details"] == {
+        "number": "8613800000001"
+    }
+
+
 def test_a_number_that_may_not_be_bound_is_not_filed(relay700: Command) -> None:
     """A typing error is found now rather than by the first call."""
     for number in ("1380000", "110", "010-88886666", "+442071838750"):
