@@ -1,4 +1,4 @@
-"""The service's work each second; tokens are random, long enough, and unique across pools."""
+"""The service's work each second; its key of nonces; tokens are random, long enough, and unique across pools."""
 
 from __future__ import annotations
 
@@ -13,22 +13,38 @@ from relay import sip_service
 from relay.config import load_config
 from relay.sip_service import DIGITS, SipService, tokens
 from relay.store.journal.attempts import AttemptFile
+from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.journal import sqlite_journal
 from tests.net.support import Log
 from tests.support.addresses import RELAY, free
 from tests.support.places import new_store
 
 
+def made(folder: Path, sealer: Sealer, log: Log) -> SipService:
+    """A service that is not opened yet, on the store in that folder."""
+    path, written = folder / "relay.db", folder / "relay.toml"
+    store = f'[store]\nurl = "sqlite:{path}"\nkey_file = "{folder / "relay.key"}"\n'
+    written.write_text(f'[sip]\nlisten = ["udp:{free(RELAY)}"]\n{store}[api]\nenabled = false\n')
+    journal = sqlite_journal(path, sealer, lambda *_: None)
+    attempts = AttemptFile(folder / "relay.db.attempts", sealer, lambda *_: None)
+    return SipService(load_config(written), sealer, journal.queue, attempts, log.logger)
+
+
+async def test_nonces_of_an_earlier_process_are_known(tmp_path: Path) -> None:
+    sealer = new_store(tmp_path / "relay.db", tmp_path / "relay.key")
+    before, after = (made(tmp_path, sealer, Log()) for _ in range(2))
+    nonce = before._engine._logins._nonces.make("192.0.2.1", "0" * 16, 1.0)
+    assert after._engine._logins._nonces.is_ours(nonce, "192.0.2.1")
+    assert not after._engine._logins._nonces.is_fresh(nonce, 1.0)
+    for service in (before, after):
+        await service.close()
+
+
 async def test_exception_in_a_tick_is_logged_and_the_next_one_follows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, key_file, written = tmp_path / "relay.db", tmp_path / "relay.key", tmp_path / "relay.toml"
-    store = f'[store]\nurl = "sqlite:{path}"\nkey_file = "{key_file}"\n'
-    written.write_text(f'[sip]\nlisten = ["udp:{free(RELAY)}"]\n{store}[api]\nenabled = false\n')
-    sealer, log = new_store(path, key_file), Log()
-    journal = sqlite_journal(path, sealer, lambda *_: None)
-    attempts = AttemptFile(tmp_path / "relay.db.attempts", sealer, lambda *_: None)
-    service = SipService(load_config(written), sealer, journal.queue, attempts, log.logger)
+    sealer, log = new_store(tmp_path / "relay.db", tmp_path / "relay.key"), Log()
+    service = made(tmp_path, sealer, log)
     ticks, again = [], asyncio.Event()
 
     def look() -> None:
