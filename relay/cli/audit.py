@@ -143,8 +143,8 @@ def purge(config_path: Path | None, dry_run: bool, as_json: bool) -> None:
         if dry_run:
             purged, captures = due(store.reader, config.retention, now), captures_due(*of_captures)
         else:
-            purged = purge_store(store.writer, config.retention, config.recordings.kept_in, now, operator_cli())
             captures = purge_captures(*of_captures)
+            purged = purge_store(store.writer, config.retention, config.recordings.kept_in, now, operator_cli())
     show_one(plain(purged) | {"captures": captures}, as_json=as_json)
 
 

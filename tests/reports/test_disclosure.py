@@ -50,6 +50,7 @@ def test_numbers_in_details_are_masked() -> None:
     assert (shown["number"], shown["party"], shown["x"], shown["shown"]) == ("138****0001", "139****0002", X, ["b1"])
     assert (shown["order_id"], shown["name"], shown["since_ms"]) == ("for 138****0001", "Li 139****0002", 5)
     assert details(industrial_id="88.101.1/13800000001") == {"industrial_id": "88.101.1/138****0001"}
+    assert details(industrial_ids=["b1 88/13800000001"]) == {"industrial_ids": ["b1 88/138****0001"]}
 
 
 @pytest.mark.parametrize("value", [A, int(A), [A], {"a": A}])
