@@ -136,8 +136,12 @@ def ids_of(number: int) -> tuple[str, str]:
 def ends(binding: Binding) -> tuple[str, str]:
     """The two ends that a binding joins, in sorted order: parties, "group ID", or "*" for any caller.
 
-    A released number may be used again at once between the same two ends.
+    A group and "*" are followed by the party that is reached while no one has called. A released number may be used
+    again at once between the same two ends.
     """
-    first = f"group {binding.group_id}" if binding.mode in GROUP_MODES else binding.a or ""
-    second = ANYBODY if binding.mode == "AXN" else binding.b or ""
+    first, second = binding.a or "", binding.b or ""
+    if binding.mode in GROUP_MODES:
+        first = f"group {binding.group_id} {first}".rstrip()
+    elif binding.mode == "AXN":
+        second = f"{ANYBODY} {second}".rstrip()
     return (first, second) if first <= second else (second, first)

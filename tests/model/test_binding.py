@@ -44,8 +44,10 @@ def test_axn_a_and_any_caller_dial_x(default_b: str | None) -> None:
     [
         (binding(), {A, B}),
         (binding(mode="AXYB", y=Y, a=B, b=A), {A, B}),
-        (binding(mode="GXB", group_id="g1"), {"group g1", B}),
-        (binding(mode="AXN"), {A, "*"}),
+        (binding(mode="GXB", group_id="g1"), {f"group g1 {A}", B}),
+        (binding(mode="GXYB", y=Y, a=None, group_id="g1"), {"group g1", B}),
+        (binding(mode="AXN"), {A, f"* {B}"}),
+        (binding(mode="AXN", b=None), {A, "*"}),
     ],
 )
 def test_ends_do_not_depend_on_their_order(made: Binding, joined: set[str]) -> None:

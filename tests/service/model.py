@@ -45,8 +45,8 @@ class Made:
 
     @property
     def ends(self) -> frozenset[str]:
-        first = self.group if self.mode in ("GXB", "GXYB") else self.a
-        return frozenset([str(first), ANYBODY if self.mode == "AXN" else str(self.b)])
+        first = f"{self.group} {self.a}" if self.mode in ("GXB", "GXYB") else str(self.a)
+        return frozenset([first, f"{ANYBODY} {self.b}" if self.mode == "AXN" else str(self.b)])
 
     @property
     def numbers(self) -> list[str]:

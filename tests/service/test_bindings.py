@@ -355,6 +355,17 @@ def test_a_party_does_not_get_a_shared_number_it_used_with_another_party(backend
     assert backend.bind(x=number).x == number  # the same two parties
 
 
+def test_a_party_does_not_reach_another_default_by_its_number_in_cool_down(backend: Backend) -> None:
+    """The a of an AXN, who redials X, and the b of a group, while no one has called since."""
+    group = backend.run(lambda unit: make_group(unit, "riders", RULES, "", ["13600000001"])).group_id
+    for default, wanted in [("b", {"mode": "AXN", "x": X}), ("a", {"mode": "GXB", "x": Y, "group_id": group})]:
+        made = backend.bind(**wanted | {default: "13500000004"})
+        backend.run(lambda unit, made=made: end(unit, made.binding_id, RULES))
+        for other in ("13500000005", ""):
+            assert refused(backend, **wanted | {default: other}) == ("number_cooling", "x")
+        backend.bind(**wanted | {default: "13500000004"})
+
+
 def test_the_cool_down_of_a_prefix_overrides_the_configured_one(backend: Backend) -> None:
     backend.run(lambda unit: load_prefix(unit, new_prefix("70010000002", cool_down_ms=1_000)))
     made = backend.bind(x="700100000020000")
