@@ -165,6 +165,7 @@ class TextMessage:
             text = mask_across(passes, text, sender, before)
         if text is None:
             self._pending_look_up = None  # it counts towards caps on frequency: trying the filter is not free
+            self._record = self._record._replace(number_shown=answer.shown)  # also after a restart: `granted_since`
             self.refuse(named(admission.NUMBER_IN_TEXT, answer), now)
             return
         targets = self._ua.peers.candidates(answer.callee, now, self._ua.token)

@@ -124,6 +124,11 @@ class CallRecord(NamedTuple):
     source: str | None = None  # source of the INVITE or MESSAGE, as "udp:192.0.2.7:5060"; visible to operators only
     decided_by: str | None = None  # whose answer decided: hook, verify; None: the binding alone
 
+    @property
+    def is_granted(self) -> bool:
+        """Whether it counts towards the caps on frequency. A text with a number in it does: each is a try."""
+        return self.routed_at is not None or self.outcome == "number_in_text"
+
 
 def record_id(received_at: int, token: Callable[[], str]) -> str:
     """32 hexadecimal digits, time first, so that records written together are stored together. `token` returns 16

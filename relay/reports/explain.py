@@ -200,7 +200,7 @@ def _granted(connection: Connection, sealer: Sealer, wanted: Wanted) -> Iterator
     seen: set[str] = set()
     for record in (*live_calls(connection, sealer), *read_all(connection, sealer, wanted)):
         is_new = record.call_id not in seen and wanted.fits(record)
-        if is_new and record.routed_at is not None and record.number_dialled == wanted.number:
+        if is_new and record.is_granted and record.number_dialled == wanted.number:
             seen.add(record.call_id)
             yield record
 

@@ -92,11 +92,11 @@ def index_rows(sealer: Sealer, stored: StoredRecord) -> list[IndexRow]:
     """All index rows of one record."""
     record, dialled = stored.record, stored.record.number_dialled
     keys = {call_key(record.call_id)}
-    if record.routed_at is None:
-        keys.add(beside_key(sealer, dialled))
-    else:
+    if record.is_granted:
         key = number_key(sealer, dialled)
         keys.update((key, pair_key(key, stored.caller_hash)))
+    else:
+        keys.add(beside_key(sealer, dialled))
     if record.number_shown and record.number_shown != dialled:
         keys.add(beside_key(sealer, record.number_shown))
     if record.caller and record.caller != dialled:

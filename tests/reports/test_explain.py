@@ -82,12 +82,12 @@ def test_granted_calls_count_by_their_records(store: Store) -> None:
     put(store.path, store.sealer, binding())
     caps = (Cap(3, 300), Cap(9, 3_600))
     store.shelf.add(call(0), call(100), call(200, caller=B), call(210, routed_at=None), call(220, number_dialled=Y))
-    store.shelf.add(call(400))
+    store.shelf.add(call(400), call(230, routed_at=None, outcome="number_in_text"))
     with connect_reader(store.path) as connection:  # type: ignore[attr-defined]
         counts = counts_at(connection, store.sealer, Rules(caller_caps=caps, number_caps=caps), Call(X, A, NOW_S + 390))
-    assert counts == Counts([1, 2], [2, 3])
+    assert counts == Counts([2, 3], [3, 4])
     told = explained(store, after_s=390.0, caller_caps=(Cap(1, 300),))
-    assert (told["outcome"], figures(told, "frequency caps")) == ("frequency_caller", "caller 1 per 5 min: 1 used")
+    assert (told["outcome"], figures(told, "frequency caps")) == ("frequency_caller", "caller 1 per 5 min: 2 used")
 
 
 def test_a_business_user_sees_nothing_of_others_and_of_peers() -> None:

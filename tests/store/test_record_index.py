@@ -60,6 +60,12 @@ def test_refused_call_is_found_by_number_and_caller_but_not_counted() -> None:
     assert refused == {call_key("c1"), beside_key(SEALER, X), beside_key(SEALER, A)}
 
 
+def test_refused_text_with_a_number_in_it_counts() -> None:
+    """Trying the filter is not free."""
+    tried = keys(kind="message", routed_at=None, callee=None, outcome="number_in_text")
+    assert tried >= {pair(X, A), number_key(SEALER, X)}
+
+
 def test_anonymous_caller_is_not_indexed_as_a_party() -> None:
     assert keys(caller="", callee=None) == {*COMMON, pair(X, ""), number_key(SEALER, X)}
 

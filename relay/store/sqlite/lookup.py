@@ -151,7 +151,7 @@ def granted_since(path: Path, sealer: Sealer, since_ms: int, known: Iterable[Cal
     found = [
         Granted(record.received_at, record.number_dialled, sealer.lookup_hash(record.caller))
         for record in by_id.values()
-        if record.routed_at is not None and record.received_at >= since_ms
+        if record.is_granted and record.received_at >= since_ms
     ]
     with reading(path) as connection:
         for row in connection.execute(_ENDED_SINCE, (since_ms,)):

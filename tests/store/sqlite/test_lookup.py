@@ -392,6 +392,7 @@ async def test_granted_calls_are_found_after_a_start(disk: Disk) -> None:
         ended_record("c4", received_at=NOW_MS + 3, number_dialled=legacy, number_shown=legacy),
         ended_record("c5", received_at=NOW_MS + 4, routed_at=None, number_shown=None),
         ended_record("c6", received_at=NOW_MS + 5, number_dialled="", routed_at=None, number_shown=None),
+        ended_record("c7", received_at=NOW_MS + 6, routed_at=None, callee=None, outcome="number_in_text"),
         ended_record("closed late", received_at=NOW_MS - 900, ended_at=NOW_MS - 1),
     ]
     async with opened(disk) as journal:
@@ -400,13 +401,15 @@ async def test_granted_calls_are_found_after_a_start(disk: Disk) -> None:
         await waiter.until(lambda: len(waiter.tokens) == len(records))
     of_a, of_b = disk.sealer.lookup_hash(A), disk.sealer.lookup_hash(B)
     in_store = [Granted(NOW_MS + 1, X, of_b), Granted(NOW_MS + 2, X, of_a), Granted(NOW_MS + 3, legacy, of_a)]
+    in_store.append(Granted(NOW_MS + 6, X, of_a))
     assert granted_since(disk.path, disk.sealer, NOW_MS) == in_store
     known = [
         live_record("up", received_at=NOW_MS, caller=B),
         ended_record("overflowed", received_at=NOW_MS + 9),
         ended_record("overflowed before", received_at=NOW_MS - 1),
         ended_record("refused and overflowed", received_at=NOW_MS + 9, routed_at=None, number_shown=None),
+        ended_record("text overflowed", received_at=NOW_MS + 9, routed_at=None, outcome="number_in_text"),
         records[1],  # meanwhile written to the store
     ]
-    granted = [Granted(NOW_MS, X, of_b), *in_store, Granted(NOW_MS + 9, X, of_a)]
+    granted = [Granted(NOW_MS, X, of_b), *in_store, *[Granted(NOW_MS + 9, X, of_a)] * 2]
     assert granted_since(disk.path, disk.sealer, NOW_MS, known) == granted
