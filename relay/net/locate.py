@@ -75,7 +75,7 @@ class Search:
             addresses = await self._of_system(target.host, target.transport)
             if not addresses:
                 raise
-            return _at(target, addresses), SYSTEM_KEPT_S
+            return _at(target, addresses), NOTHING_S
 
     async def _by_records(self, target: Target) -> tuple[list[Target], float]:
         transports: tuple[Transport, ...] = (target.transport,)

@@ -259,6 +259,14 @@ async def test_a_failed_srv_query_does_not_lead_to_the_domain_s_own_address(serv
     await following.locator.close()
 
 
+async def test_a_name_not_found_yet_is_asked_for_again_soon_after_a_failed_srv_query(server: DnsServer) -> None:
+    server.broken = {"_sip._udp.localhost"}
+    search = locate.Search((UDP,), [])
+    search._resolver.nameservers = [Do53Nameserver(*server.server)]  # type: ignore[union-attr]
+    found, ttl_s = await search.find(target("localhost"))
+    assert ([each.host for each in found], ttl_s) == (["127.0.0.1"], NOTHING_S)
+
+
 async def test_srv_without_any_resolved_host_is_a_failure(server: DnsServer) -> None:
     server.ttl_s = 0
     following = Following(server, target())
