@@ -6,7 +6,14 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from starlette.responses import Response
 
 from relay.api.bindings import BindingCreateRequest, BindingResponse, Writes, shown_binding, wanted_binding
@@ -200,10 +207,16 @@ def _batch_answer(unit: UnitOfWork, answer: Binding | Refused, rules: BindRules,
 MOST_CHUNKS = 10  # units of work of one request without orders
 
 
+def _order(written: str | None) -> str:
+    if written is None:
+        raise ValueError("required")
+    return written
+
+
 class HandOverRequest(RequestModel, json_schema_extra={"examples": [{"order_ids": ["17"], "to_a": "13700000003"}]}):
     """Live bindings whose party a becomes another: those of up to 1,000 orders, or all of a present party a."""
 
-    order_ids: Annotated[list[Kept128], Field(max_length=1000)] = Field(
+    order_ids: Annotated[list[Annotated[Kept128, AfterValidator(_order)]], Field(max_length=1000)] = Field(
         default_factory=list, description="orders or waybills; omitted: all bindings of from_a"
     )
     from_a: Party | None = Field(

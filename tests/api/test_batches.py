@@ -166,6 +166,13 @@ async def test_all_orders_are_handed_over_in_one_request(company: Client, monkey
     assert ([item["order_id"] for item in answer["items"]], answer["more"]) == (orders, False)
 
 
+async def test_a_blank_order_is_refused_by_its_field(company: Client) -> None:
+    for blank in ("", "  "):
+        asked = {"order_ids": ["order-1", blank], "to_a": C}
+        problem = await company.refused("POST", "/v1/bindings/hand-over", "invalid", asked)
+        assert [error["field"] for error in problem["errors"]] == ["order_ids.1"]
+
+
 async def test_a_hand_over_from_a_party_requires_the_right_to_search_for_it(api: Api, company: Client) -> None:
     made = await company.post("/v1/bindings", {"mode": "AXB", "a": A, "b": B, "order_id": "SF1"})
     asked = {"from_a": A, "to_a": None}
