@@ -316,7 +316,7 @@ def change(config_path: Path | None, binding_id: str, as_json: bool, reason: str
 @click.option(
     "--orders",
     "file",
-    type=click.File(encoding="utf-8", errors="surrogateescape"),
+    type=click.File(encoding="utf-8-sig", errors="surrogateescape"),
     help="Orders, one a line (- for standard input).",
 )
 @click.option("--business", default=DEFAULT_BUSINESS, metavar="ID", help="Business user. Default: `default`.")
@@ -335,7 +335,9 @@ def hand_over_(
 
     The numbers stay, as with a parcel whose courier changes. Prints what was refused; the exit status is then 1.
     """
-    written = [fields.text("order", order.strip(), LONGEST_ORDER) for order in (*order_ids, *(file or ()))]
+    asked = [("order", order) for order in order_ids]
+    asked += [(f"line {line}", order) for line, order in enumerate(file or (), 1)]
+    written = [fields.text(field, order.strip(), LONGEST_ORDER) for field, order in asked]
     orders = list(dict.fromkeys(order for order in written if order is not None))
     if not orders and not from_a:
         raise click.UsageError("Missing option '--order', '--orders' or '--from': which bindings?")

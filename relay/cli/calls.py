@@ -205,6 +205,9 @@ def live_(
         answer = ask(store.config, "live", business=business, most=MOST_LIVE, reveal=clear)
     shown = (_live_call(call if clear else mask_texts(call)) for call in answer["calls"])
     show_list(shown, _LIVE_COLUMNS, as_json=as_json, limit=limit)
+    read, total = len(answer["calls"]), answer["total"]
+    if total > read and (limit is None or limit > read):
+        say(f"only the newest {read} of {total} calls were read", err=True)
 
 
 def _live_call(call: dict[str, Any]) -> dict[str, Any]:

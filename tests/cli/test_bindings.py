@@ -181,6 +181,13 @@ def test_orders_are_handed_over_to_another_a(relay700: Command, tmp_path: Path) 
     assert (said.exit_code, said.stdout) == (1, "1 handed over, 1 refused\n")
     assert said.stderr.startswith("SF2: order_ids: this order has no live binding")
     assert isinstance(route(relay700, X, "8613700000003"), Route)
+    orders.write_text("\ufeffSF1\n")  # as Excel writes UTF-8
+    assert (
+        relay700.done("bindings", "hand-over", "--to", "none", "--orders", str(orders)) == "1 handed over, 0 refused\n"
+    )
+    orders.write_bytes("SF1\n\n单号\n".encode("gbk"))
+    said = relay700.refused("bindings", "hand-over", "--to", "none", "--orders", str(orders))
+    assert said.startswith("line 3: must be printable text")
     (done,) = relay700.objects("bindings", "hand-over", "--order", "SF1", "--to", "none")
     assert (done["order_id"], done["refused"]) == ("SF1", None)
     assert "'--from'" in relay700.run("bindings", "hand-over", "--to", "none").stderr

@@ -313,6 +313,17 @@ async def test_live_calls_are_listed_and_hung_up(relay700: Command) -> None:
     assert (entry["object"], entry["reason"]) == ("c1", "case 7")
 
 
+def test_live_calls_that_were_not_read_are_counted(relay700: Command) -> None:
+    write(relay700, ended_record())
+    call = live_record()._asdict()
+    note = "only the newest 2 of 10001 calls were read\n"
+    with serving(relay700.store[0], {"live": lambda **_: {"calls": [call, call], "total": 10_001}}):
+        shown = relay700.run("calls", "live")
+        assert (shown.exit_code, len(shown.stdout.splitlines()), shown.stderr) == (0, 3, note)
+        assert relay700.run("calls", "live", "--json", "--limit", "3").stderr == note
+        assert len(relay700.done("calls", "live", "--limit", "2").splitlines()) == 3
+
+
 def test_the_table_masks_real_numbers_without_reveal(relay700: Command) -> None:
     write(relay700, ended_record(), live_record("c2", caller="", callee=None))
     masked = relay700.done("calls", "list")
