@@ -12,6 +12,7 @@ import click
 from relay.cli import config_option, say
 from relay.cli.options import (
     NONE,
+    SINCE,
     Opened,
     audit_reading,
     in_clear,
@@ -65,7 +66,7 @@ _NEEDED = {
 _OPTIONS = {"group_id": "--group"}
 _SHOWN_EVERY = 500  # lines of an import between two updates of the progress bar
 
-_EXPIRY = "90s, 30m, 2h, 7d, or a time such as 2026-01-31T08:00:00Z."
+_EXPIRY = "90s, 30m, 2h, 7d, or a time: 2026-01-31T08:00:00Z, or 2026-01-31 for midnight in China."
 
 _restrictions = stacked(
     click.option("--direction", type=click.Choice(DIRECTIONS), help="Who may call; members of a group count as a."),
@@ -227,7 +228,7 @@ def bindings() -> None:
 @click.option("--group", "group_id", metavar="ID", help="Only bindings of this group.")
 @click.option("--state", type=click.Choice(get_args(State)), help="Only bindings in this state.")
 @click.option("--live", "state", flag_value="live", help="Same as --state live: bindings in force.")
-@click.option("--since", type=past, metavar="TIME", help="Made since 2026-01-31T08:00:00Z, or 2h (ago).")
+@click.option("--since", type=past, metavar="TIME", help=SINCE)
 @limit_option
 @showing_options
 @config_option

@@ -47,7 +47,13 @@ def _caller(text: str) -> str:
 @click.option("--caller", type=_caller, metavar="NUMBER", help=f'The caller, or "{ANONYMOUS}".')
 @click.option("--dialled", type=number, metavar="NUMBER", help="The 700 number that is dialled.")
 @click.option("--peer", metavar="NAME", help="The peer that sends the call. Without it no check of the peer applies.")
-@click.option("--at", "at_ms", type=past, metavar="TIME", help="A past time: 2026-01-31T08:00:00Z, or 2h (ago).")
+@click.option(
+    "--at",
+    "at_ms",
+    type=past,
+    metavar="TIME",
+    help="A past time: 2026-01-31T08:00:00Z, 2026-01-31 for midnight in China, or 2h (ago).",
+)
 @click.option("--call", "call_id", metavar="ID", help="A recorded call: its caller, number, peer and time.")
 @click.option(
     "--policy",

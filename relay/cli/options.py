@@ -25,7 +25,7 @@ from relay.store.unit_of_work import UnitOfWork, operator_cli
 from relay.store.writer import Writer, now_ms
 
 NONE = "none"  # on the command line: clears a limit or hours
-SINCE = "From this time on: 2026-01-31T08:00:00Z, or 2h (ago)."
+SINCE = "From this time on: 2026-01-31T08:00:00Z, 2026-01-31 for midnight in China, or 2h (ago)."
 UNTIL = "Before this time, in the same form."
 
 REASON = "RELAY700_REASON"
@@ -221,7 +221,7 @@ def number(text: str) -> str:
 
 
 def moment(text: str) -> int:
-    """A click type: a time in RFC 3339, as Unix milliseconds."""
+    """A click type: a time in RFC 3339, or a day as its midnight in China, as Unix milliseconds."""
     moment_ms = _usage(parse_moment_ms, text)
     try:
         format_moment(moment_ms)

@@ -48,12 +48,14 @@ def format_duration(duration_ms: float) -> str:
 
 
 def parse_moment_ms(text: str) -> int:
-    """Parse an RFC 3339 time, or a date as its midnight in local time. Raises ParseError."""
+    """Parse an RFC 3339 time, or a date as its midnight in China. Raises ParseError."""
     written = text.strip()
     try:
         moment = datetime.fromisoformat(written)
-        if moment.tzinfo is None and re.fullmatch(r"\d{4}-\d\d-\d\d", written, re.ASCII) is None:
-            raise ValueError  # that of this machine is seldom the one that people mean
+        if moment.tzinfo is None:
+            if re.fullmatch(r"\d{4}-\d\d-\d\d", written, re.ASCII) is None:
+                raise ValueError  # that of this machine is seldom the one that people mean
+            moment = moment.replace(tzinfo=CHINA)
         return round(moment.timestamp() * 1000)
     except (ValueError, OverflowError, OSError):
         raise ParseError("not a time: write it as 2026-01-31T08:00:00Z or 2026-01-31T16:00:00+08:00") from None

@@ -270,7 +270,7 @@ def _expiry(written: str, now_ms: int) -> int | None:
         return None
     is_day = re.fullmatch(r"\d{4}-\d\d-\d\d", text) is not None
     try:
-        moment_ms = parse_moment_ms(f"{text}T00:00:00+08:00" if is_day else text) + (DAY_MS if is_day else 0)
+        moment_ms = parse_moment_ms(text) + (DAY_MS if is_day else 0)
     except ParseError as error:
         raise fields.invalid("expires_at", f"{error.reason}, or a day such as 2026-01-31") from None
     if not now_ms < moment_ms < LATEST_MS:
