@@ -195,9 +195,9 @@ class Engine:
         """The record of a `Commit` is durable."""
         self._outbox.committed(token, now)
 
-    def transport_failed(self, flow: Flow, now: float) -> None:
-        """Sending on `flow` failed: so do its client transactions (RFC 3261 17.1.4)."""
-        self._ua.transactions.transport_failed(flow, now)
+    def transport_failed(self, flow: Flow, now: float, quote: bytes | None = None) -> None:
+        """Sending on `flow` failed: so do its client transactions (RFC 3261 17.1.4), or that of an ICMP `quote`."""
+        self._ua.transactions.transport_failed(flow, now, quote)
         self._registrar.lose(flow)
 
     def expire(self, now: float) -> None:

@@ -11,6 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
@@ -71,7 +72,7 @@ class Engine(Protocol):
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None: ...
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None: ...
     def committed(self, token: int, now: float) -> None: ...
-    def transport_failed(self, flow: Flow, now: float) -> None: ...
+    def transport_failed(self, flow: Flow, now: float, quote: bytes | None = None) -> None: ...
     def expire(self, now: float) -> None: ...
     def next_timeout(self) -> float | None: ...
     def take_actions(self) -> list[Action]: ...
@@ -177,9 +178,9 @@ class Driver:
             capture.received(data, flow, at, call_id)
         self.perform(now)
 
-    def transport_failed(self, flow: Flow) -> None:
-        """Report an unreachable flow to the engine."""
-        self._enter("transport_failed", self._engine.transport_failed, flow)
+    def transport_failed(self, flow: Flow, quote: bytes | None = None) -> None:
+        """Report an unreachable flow to the engine. `quote`: of an ICMP error."""
+        self._enter("transport_failed", partial(self._engine.transport_failed, quote=quote), flow)
 
     def committed(self, token: int) -> None:
         """The commit acknowledgement of a record, in append order. Token 0: no call waits for it."""

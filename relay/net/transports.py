@@ -6,7 +6,7 @@ import asyncio
 import errno
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from relay.defence.bans import Bans
 from relay.errors import ConfigError
@@ -22,10 +22,16 @@ MAX_RESOLVING = 1000  # datagrams waiting for name resolution
 MOST_HELD: Final = 8
 
 
+class Failed(Protocol):
+    """A flow could not be reached. `quote`: of an ICMP error, the beginning of the datagram; None: no such error."""
+
+    def __call__(self, flow: Flow, quote: bytes | None = None) -> None: ...
+
+
 class Datagrams:
     """All UDP listeners. `failed` gets each flow that could not be reached."""
 
-    def __init__(self, resolver: Resolver, failed: Callable[[Flow], None], pace: Pace) -> None:
+    def __init__(self, resolver: Resolver, failed: Failed, pace: Pace) -> None:
         self._resolver = resolver
         self._failed = failed
         self._pace = pace
@@ -85,11 +91,11 @@ class Datagrams:
         for flow in [flow for udp, data, address, flow in held if not udp.send(data, address, flow.port)]:
             self._failed(flow)
 
-    def _unreachable(self, flow: Flow) -> None:
+    def _unreachable(self, flow: Flow, quote: bytes) -> None:
         """An ICMP error names an address: the flows by its host names failed as well."""
-        self._failed(flow)
+        self._failed(flow, quote)
         for name in self._resolver.names_of(flow.host):
-            self._failed(flow._replace(host=name))
+            self._failed(flow._replace(host=name), quote)
 
     def statistics(self) -> dict[str, int]:
         """Counts of datagrams lost to full send and receive buffers, and of those too long to send."""
@@ -145,9 +151,7 @@ class Transports:
         self._streams: Streams
         self._is_open = False
 
-    async def open(
-        self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None], bans: Bans, pace: Pace
-    ) -> None:
+    async def open(self, receive: Callable[[bytes, Flow], None], failed: Failed, bans: Bans, pace: Pace) -> None:
         """Open all listeners. `receive` gets whole messages, `failed` the flows that could not be reached.
 
         Raises ConfigError with every listener that cannot be opened; none is left open then.

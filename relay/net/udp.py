@@ -51,6 +51,7 @@ _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(
 _LONGEST_DELAY_S: Final = 60.0  # a longer queueing delay means that the clock was set
 _EXTENDED_ERROR: Final = struct.Struct("=IBBBBII")  # struct sock_extended_err, linux/errqueue.h
 _TIME_EXCEEDED: Final = {2: 11, 3: 3}  # origin (ICMP, ICMPv6) -> type
+_MOST_QUOTED: Final = 1280  # bytes of a datagram that an ICMP error quotes, at most (RFC 4443 2.4 c)
 # RFC 3261 18.4: unreachable and parameter problem go to the transaction; other ICMP errors are ignored.
 _UNREACHABLE: Final = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOPROTOOPT, errno.EPROTO}
 
@@ -60,13 +61,14 @@ def _nothing() -> None:
 
 
 class UdpSocket:
-    """`receive` gets each datagram with its flow, `unreachable` the flows of ICMP errors."""
+    """`receive` gets each datagram with its flow; `unreachable` the flow of each ICMP error, and what it quotes of the
+    datagram."""
 
     def __init__(
         self,
         listener: int,
         receive: Callable[[bytes, Flow], None],
-        unreachable: Callable[[Flow], None],
+        unreachable: Callable[[Flow, bytes], None],
         pace: Pace,
         hold: Callable[[], None] = _nothing,
         release: Callable[[], None] = _nothing,
@@ -240,9 +242,9 @@ class UdpSocket:
     def _read_errors(self) -> None:
         with suppress(OSError):  # BlockingIOError ends the queue
             while True:
-                _, ancillary, _, address = self._socket.recvmsg(0, 512, socket.MSG_ERRQUEUE)
+                quote, ancillary, _, address = self._socket.recvmsg(_MOST_QUOTED, 512, socket.MSG_ERRQUEUE)
                 if address and any(_is_unreachable(value) for _, _, value in ancillary):
-                    self._unreachable(Flow(self._listener, "udp", address[0], address[1]))
+                    self._unreachable(Flow(self._listener, "udp", address[0], address[1]), quote)
 
 
 def _is_unreachable(extended_error: bytes) -> bool:

@@ -6,6 +6,7 @@ it was given; not even 100 by itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -150,6 +151,8 @@ NON_INVITE_SERVER: Final[Table] = {
 __all__ = ["ClientTransaction", "ServerTransaction", "TransactionLayer"]
 
 MAGIC_COOKIE: Final = "z9hG4bK"  # RFC 3261 8.1.1.7
+# The method and the branch of a request as we write it.
+_match_quote: Final = re.compile(rb"([A-Z]++) [^\r\n]*+\r\nVia: [^;\r\n]*+;branch=([0-9A-Za-z.-]++)[;\r]").match
 
 
 class TransactionLayer:
@@ -260,13 +263,24 @@ class TransactionLayer:
         transaction.receive(response, now)
         return True
 
-    def transport_failed(self, flow: Flow, now: float) -> None:
+    def transport_failed(self, flow: Flow, now: float, quote: bytes | None = None) -> None:
         """Sending on exactly that flow failed: its client transactions fail with "transport", or report "lost".
+
+        `quote`: the beginning of our message, as an ICMP error quotes it; only the transaction of that message fails
+        then. Anybody can send such an error with our address and a peer's, but nobody guesses a branch. Where a router
+        quotes too little to hold it (8 bytes, RFC 792), the request is sent again until it times out.
 
         Server transactions stay (RFC 6026 8.5).
         """
-        for transaction in list(self._awaiting.get(flow, ())):
-            transaction.transport_failed(now)
+        awaiting = self._awaiting.get(flow, {})
+        if quote is None:
+            for transaction in list(awaiting):
+                transaction.transport_failed(now)
+            return
+        found = _match_quote(quote)
+        quoted = self._clients.get(f"{found[1].decode()} {found[2].decode()}") if found else None
+        if quoted is not None and quoted in awaiting:
+            quoted.transport_failed(now)
 
 
 def _server_key(request: Request, method: str) -> str:

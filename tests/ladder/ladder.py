@@ -126,8 +126,9 @@ class Ladder:
         self._clock_offset_s += by_s
         self.engine.clock_offset_s = self._clock_offset_s
 
-    def transport_fails(self, flow: Flow) -> None:
-        self.engine.transport_failed(flow, self.now)
+    def transport_fails(self, flow: Flow, quote: bytes | None = None) -> None:
+        """`quote`: of an ICMP error."""
+        self.engine.transport_failed(flow, self.now, quote)
         self.perform()
 
     def release(self) -> None:

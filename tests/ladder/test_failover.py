@@ -59,6 +59,15 @@ def parse_second(ladder: Ladder) -> Request:
     return invite
 
 
+def test_next_peer_after_an_icmp_error_that_quotes_the_invite_alone(ladder: Ladder) -> None:
+    invite = call(ladder)
+    written = ladder.callee.received[-1]
+    ladder.transport_fails(ladder.callee.flow, written.replace(invite.branch.encode(), b"z9hG4bKguessed"))
+    second(ladder).gets_nothing()
+    ladder.transport_fails(ladder.callee.flow, written[:200])
+    answered_by_second(ladder)
+
+
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 407, 420, 480, 484, 486, 487, 488, 600, 603, 604])
 def test_no_next_peer_after(ladder: Ladder, status: int) -> None:
     call(ladder)

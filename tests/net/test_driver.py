@@ -53,7 +53,7 @@ class Obedient:
         self.clock_offset_s = 0.0
         self.links = False
         self.bans = Bans(Limits())
-        self.failed: list[Flow] = []
+        self.failed: list[tuple[Flow, bytes | None]] = []
         self.exceeded: list[str] = []
         self.woken = 0
         self.patience_s = 1.0
@@ -116,8 +116,8 @@ class Obedient:
     def committed(self, token: int, now: float) -> None:
         self._send("committed", str(token))
 
-    def transport_failed(self, flow: Flow, now: float) -> None:
-        self.failed.append(flow)
+    def transport_failed(self, flow: Flow, now: float, quote: bytes | None = None) -> None:
+        self.failed.append((flow, quote))
         self._send("failed", flow.host)
 
     def expire(self, now: float) -> None:
@@ -572,7 +572,7 @@ async def test_an_immediate_send_failure_is_reported_after_earlier_actions() -> 
         # A send to port 0 fails at once.
         assert await b.ask("send_to 127.0.0.1 0") == "after"
         assert await b.hear() == "failed 127.0.0.1"
-        assert [flow.port for flow in b.engine.failed] == [0]
+        assert [(flow.port, quote) for flow, quote in b.engine.failed] == [(0, None)]
 
 
 async def test_an_icmp_error_is_reported_to_the_engine() -> None:
@@ -580,7 +580,9 @@ async def test_an_icmp_error_is_reported_to_the_engine() -> None:
         gone = address_of(settings_for("udp", host="127.0.0.77"))
         await b.say(f"send_to {gone.host} {gone.port}")
         assert sorted([await b.hear(), await b.hear()]) == ["after", f"failed {gone.host}"]
-        assert b.engine.failed == [Flow(0, "udp", gone.host, gone.port)]
+        ((flow, quote),) = b.engine.failed
+        assert flow == Flow(0, "udp", gone.host, gone.port)
+        assert quote == b"lost"
 
 
 async def test_host_names_are_resolved_and_invalid_ones_fail() -> None:

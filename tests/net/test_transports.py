@@ -26,13 +26,16 @@ class Opened:
     def __init__(self, settings: Settings, tls: TlsFiles | None = None) -> None:
         self.settings = settings
         self.messages: asyncio.Queue[tuple[bytes, Flow]] = asyncio.Queue()
-        self.failed: asyncio.Queue[Flow] = asyncio.Queue()
+        self.failed: asyncio.Queue[tuple[Flow, bytes | None]] = asyncio.Queue()
         self.transports = Transports(settings, StreamLimits(), tls)
 
     async def open(self) -> None:
         await self.transports.open(
-            lambda data, flow: self.messages.put_nowait((data, flow)), self.failed.put_nowait, Bans(Limits()), Pace()
+            lambda data, flow: self.messages.put_nowait((data, flow)), self.fail, Bans(Limits()), Pace()
         )
+
+    def fail(self, flow: Flow, quote: bytes | None = None) -> None:
+        self.failed.put_nowait((flow, quote))
 
 
 async def test_each_transport_carries_messages_of_its_own_listener() -> None:
@@ -92,7 +95,7 @@ async def test_an_unreachable_name_fails_as_written() -> None:
     wanted = Flow(0, "udp", "localhost", gone.port)
     opened.transports.send(b"hello", wanted)
     failed = {await asyncio.wait_for(opened.failed.get(), PATIENCE_S) for _ in range(2)}
-    assert failed == {wanted, wanted._replace(host="127.0.0.1")}
+    assert failed == {(wanted, b"hello"), (wanted._replace(host="127.0.0.1"), b"hello")}
     await opened.transports.close()
 
 
@@ -103,7 +106,7 @@ async def test_datagrams_waiting_for_resolution_are_limited(monkeypatch: pytest.
     flows = [Flow(0, "udp", f"host-{number}.invalid", 5060) for number in range(3)]
     for flow in flows:
         opened.transports.send(b"hello", flow)
-    assert opened.failed.get_nowait() == flows[2]
+    assert opened.failed.get_nowait() == (flows[2], None)
     await opened.transports.close()
 
 
@@ -129,7 +132,7 @@ class OpenedDatagrams:
         self.echo = free(HOST)
         await self.datagrams.listen(2, *self.echo, self.answer)
 
-    def fail(self, flow: Flow) -> None:
+    def fail(self, flow: Flow, quote: bytes | None = None) -> None:
         """Send by another flow after a failure, as the engine does."""
         self.failed.append(flow)
         self.datagrams.send(b"because of the failure", self.flow())

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import random
 import socket
 import struct
 import time
@@ -24,12 +25,12 @@ class Heard:
     def __init__(self, host: str) -> None:
         self.address = free(host)
         self.datagrams: asyncio.Queue[tuple[bytes, Flow]] = asyncio.Queue()
-        self.unreachable: asyncio.Queue[Flow] = asyncio.Queue()
+        self.unreachable: asyncio.Queue[tuple[Flow, bytes]] = asyncio.Queue()
         self.pace = Pace()
         self.udp = UdpSocket(
             LISTENER,
             lambda data, flow: self.datagrams.put_nowait((data, flow)),
-            self.unreachable.put_nowait,
+            lambda flow, quote: self.unreachable.put_nowait((flow, quote)),
             self.pace,
         )
 
@@ -141,10 +142,15 @@ async def test_an_icmp_error_loses_no_batched_messages(heard: Heard) -> None:
             assert {peer.recv(100), peer.recv(100)} == {b"kept", b"held"}
 
 
-async def test_an_icmp_error_is_reported_with_its_flow(heard: Heard) -> None:
+@pytest.mark.parametrize("size", [5, 5000])
+async def test_an_icmp_error_is_reported_with_its_flow_and_what_it_quotes(heard: Heard, size: int) -> None:
     gone = dead(heard.address.host)
-    assert heard.udp.send(b"hello", *gone)
-    assert await asyncio.wait_for(heard.unreachable.get(), 10) == Flow(LISTENER, "udp", *gone)
+    data = random.Random(size).randbytes(size)
+    assert heard.udp.send(data, *gone)
+    flow, quote = await asyncio.wait_for(heard.unreachable.get(), 10)
+    assert flow == Flow(LISTENER, "udp", *gone)
+    assert data.startswith(quote)
+    assert len(quote) >= min(size, 500)
 
 
 async def test_an_icmp_error_loses_no_datagram_to_another_destination(heard: Heard) -> None:
@@ -155,7 +161,7 @@ async def test_an_icmp_error_loses_no_datagram_to_another_destination(heard: Hea
             assert heard.udp.send(b"lost", *gone)
             assert heard.udp.send(b"kept", *address)  # the first one's error is pending on the socket
             assert peer.recv(100) == b"kept"
-    assert await asyncio.wait_for(heard.unreachable.get(), 10) == Flow(LISTENER, "udp", *gone)
+    assert await asyncio.wait_for(heard.unreachable.get(), 10) == (Flow(LISTENER, "udp", *gone), b"lost")
 
 
 @pytest.mark.parametrize(

@@ -324,6 +324,41 @@ def test_unanswered_transaction_fails_once_when_its_flow_fails(
     assert world.is_empty
 
 
+def written(method: str, branch: str) -> bytes:
+    return f"{method} sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5060;branch={branch};rport\r\nFrom: x".encode()
+
+
+def test_icmp_error_fails_only_the_transaction_that_it_quotes(world: World) -> None:
+    for branch in ("z9hG4bK-a", "z9hG4bK-b"):
+        world.request("INVITE", UDP, branch)
+    world.layer.transport_failed(UDP, 0.0, written("INVITE", "z9hG4bK-a"))
+    assert world.heard == [(0.0, "transport")]
+    assert world.answer(180, branch="z9hG4bK-a") is False
+    assert world.answer(180, branch="z9hG4bK-b") is True
+
+
+@pytest.mark.parametrize(
+    ("quote", "flow"),
+    [
+        (written("INVITE", "z9hG4bK-of-another"), UDP),
+        (written("BYE", BRANCH), UDP),
+        (written("INVITE", BRANCH), UDP._replace(port=5070)),
+        (written("INVITE", BRANCH).partition(BRANCH.encode())[0], UDP),
+        (written("INVITE", BRANCH).partition(b";rport")[0], UDP),
+        (b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 127.0.0.1:5060;branch=" + BRANCH.encode() + b"\r\n", UDP),
+        (b"", UDP),
+        (b"\xff\x00", UDP),
+    ],
+    ids=["branch", "method", "address", "before the branch", "cut in the branch", "response", "nothing", "noise"],
+)
+def test_icmp_error_that_quotes_no_request_of_ours_is_ignored(world: World, quote: bytes, flow: Flow) -> None:
+    """Anybody may send one: it names our address and the peer's, but only who has seen the request knows the branch."""
+    transaction = world.request("INVITE")
+    world.layer.transport_failed(flow, 0.0, quote)
+    assert not transaction.done
+    assert world.answer(180) is True
+
+
 @pytest.mark.parametrize("flow", [UDP, TCP])
 def test_proceeding_invite_survives_the_failure_of_its_flow(world: World, flow: Flow) -> None:
     """The response may come on a new connection (RFC 3261 18.2.2); an ICMP error may be forged."""
