@@ -77,6 +77,8 @@ def _unquoted(lines: str) -> str:
 # have more than _FEW values, in short texts: a stranger's ": a: a: a…" of 400 characters took a second.
 _NEEDS_DIGIT, _NEEDS_WORDS, _NEEDS_SHORT = 6, 7, 17
 _FEW, _SHORT = 3, 150
+_HEAD: Final = "(?:(?!: ).)*?"  # a value that begins a message: what is before ": " is the place of a fault
+_TAIL: Final = "(?:, .*?)?"  # a value right behind another one: a further part, or none
 _JOINT = re.compile(r": |; |(?<=\.) |\n")  # between messages: `file: key.path: fault; what to write`
 _CHINESE_JOINTS = {": ": "：", "; ": "；", " ": "", "\n": "\n"}
 
@@ -109,15 +111,23 @@ def _forms() -> list[_Form]:
 @cache
 def _pattern(form: _Form) -> re.Pattern[str]:
     names: set[str] = set()
-    value = ".*?" if form.weight >= _NEEDS_WORDS else r"\S*?"
     parts = PLACEHOLDER.split(form.message)
     for place, part in enumerate(parts):
         if place % 2 == 0:
             parts[place] = re.escape(part)
         else:
-            parts[place] = f"(?P={part})" if part in names else f"(?P<{part}>{value})"
+            parts[place] = f"(?P={part})" if part in names else f"(?P<{part}>{_value(form, place, parts[place - 1])})"
             names.add(part)
     return re.compile("".join(parts), re.DOTALL)
+
+
+def _value(form: _Form, place: int, before: str) -> str:
+    """The pattern of a value: `place` is its index in the message, `before` the text in front of it."""
+    if form.weight < _NEEDS_WORDS:
+        return r"\S*?"
+    if before:
+        return ".*?"
+    return _HEAD if place == 1 else _TAIL
 
 
 def _may_be(form: _Form, text: str) -> bool:

@@ -67,6 +67,15 @@ def test_translations_keep_the_placeholders() -> None:
             assert set(form.findall(message)) == set(form.findall(chinese)), message
 
 
+def test_values_do_not_touch() -> None:
+    """Where one ends cannot be seen, unless the second is a further part or none."""
+    touching = {message for message in catalogue() if "}{" in message}
+    assert touching == {"{binding_id} expires {expires_at}{latest}"}
+    assert zh("b1 expires 2026-01-01T00:00:01Z, at the latest 2026-01-02T00:00:01Z") == (
+        "b1 将于 2026-01-01T00:00:01Z 到期，最迟 2026-01-02T00:00:01Z"
+    )
+
+
 def test_chinese_has_its_own_punctuation() -> None:
     for chinese in catalogue().values():
         assert not re.search("[一-鿿][,;:?!]|[,;:?!][一-鿿]", chinese), chinese
@@ -148,6 +157,12 @@ def test_english_texts_stay_as_they_are() -> None:
             "存储 /var/x.db 故障：disk；不给 --reveal 和 --reason 时脱敏显示，不写审计行",
         ),
         ("70010000001 is locked", "70010000001 的状态：locked"),
+        ("business user acme is approved", "业务使用方 acme 的状态：approved"),
+        ("line 3: b: required", "第 3 行：b：必填"),
+        ("no recording of c1: none was taken over", "没有 c1 的录音：未接收到录音"),
+        ("records.jsonl: record 4 was changed", "records.jsonl：话单 4 被改动"),
+        ("manifest.json was changed: its signature does not match", "manifest.json 被改动：签名不符"),
+        ("not an evidence bundle, or damaged: manifest.json is missing", "不是证据包，或已损坏：缺少 manifest.json"),
         ("my order is late", "my order is late"),  # too little of it is a message's
         ("nobody reaches {b} yet: acme", "nobody reaches {b} yet: acme"),
     ],
@@ -173,13 +188,45 @@ def test_long_text_is_not_read_by_a_message_that_is_mostly_values(order: str, is
     assert zh(text) == (f"call {order}：answered，绑定 b1" if is_read else text)
 
 
+FAULTY = """
+[sip]
+listen = ["udp:127.0.0.1:5060"]
+[numbers]
+phase = "x"
+legacy_until = "x"
+[tls]
+[[peer]]
+name = "a"
+uri = "sip:192.0.2.1:5060;transport=tcp"
+sources = ["192.0.2.1/24"]
+codecs = ["x"]
+[[peer]]
+name = "b"
+uri = "sip:192.0.2.3:5060"
+sources = ["y"]
+codecs = ["pcmx"]
+[[peer]]
+[[route]]
+peers = ["q"]
+"""
+
+
+def test_faults_of_a_configuration_are_translated_as_a_whole() -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config(FAULTY, "r.toml")
+    chinese = list(map(zh, error.value.problems))
+    assert len(chinese) >= 8
+    assert [text for text in chinese if re.search(r"[a-z]{3} [a-z]{3}|[;:] ", text)] == []
+    assert "r.toml：route[0].peers[0]：没有名为 q 的对端；请写其中之一：a, b" in chinese
+
+
 def test_faults_of_a_configuration_keep_their_keys() -> None:
     with pytest.raises(ConfigError) as error:
         parse_config('[sip]\nlisten = ["x"]\nfoo = 1\n[[peer]]\nname = "a"\nuri = "sip:;"\n', "r.toml")
     unknown, listener, uri = map(zh, error.value.problems)
     assert unknown.startswith("r.toml：sip.foo：未知的设置；已知的有 listen, ")
     assert listener == (
-        "r.toml：sip.listen[0]: 'x' 不是监听；请写 \"udp|tcp|tls:address:port\"，"
+        "r.toml：sip.listen[0]：'x' 不是监听；请写 \"udp|tcp|tls:address:port\"，"
         '如 "udp:127.0.0.1:5060" 或 "tcp:[::1]:5060"'
     )
     assert uri == 'r.toml：peer[0].uri (a)：URI 格式错误；请写如 "sip:192.0.2.10:5060;transport=udp"'

@@ -173,7 +173,7 @@ def _step(step: service.Step, words: str) -> None:
         if as_json:
             _show(changed, as_json=True)
         else:
-            say(f"{changed.id} is {changed.state}")
+            say(f"business user {changed.id} is {changed.state}")
 
 
 _step("approve", "Approve a business user. All details that its scenario requires must be there.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from relay.cli import config_option, localised, say
+from relay.cli import config_option, listed, localised, say
 from relay.cli.options import SINCE, Opened, json_option, number, opened, past, required
 from relay.cli.output import json_line, progress, table
 from relay.cli.serve import ask
@@ -154,9 +154,12 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
     yield ""
     callee = f"granted: {told['callee']} is called"
     if recorded := told.get("recorded"):
-        by = {"hook": ", by the business user's hook", "verify": ", by [verify]"}.get(recorded["decided_by"], "")
-        why = "" if recorded["end_reason"] in (None, recorded["outcome"]) else f", end reason {recorded['end_reason']}"
-        yield localised(f"recorded: {recorded['outcome'] or 'not over'}, SIP {recorded['sip_status'] or '-'}{why}{by}")
+        parts = [f"recorded: {recorded['outcome'] or 'not over'}, SIP {recorded['sip_status'] or '-'}"]
+        if recorded["end_reason"] not in (None, recorded["outcome"]):
+            parts.append(f"end reason {recorded['end_reason']}")
+        if by := {"hook": "by the business user's hook", "verify": "by [verify]"}.get(recorded["decided_by"]):
+            parts.append(by)
+        yield listed(parts)
         if recorded["outcome"] not in (None, "answered"):
             callee = f"no check refuses it, {told['callee']} was to be called: what is recorded ended it afterwards"
     yield from (localised(f"{_NOTE}: {note}") for note in told["notes"])
@@ -166,8 +169,10 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
         if told["targets"]:
             yield from table(_TARGET_HEADING, map(_target, told["targets"]))
         return
-    retry = "" if told["retry_after_s"] is None else f", Retry-After {told['retry_after_s']} s"
-    yield localised(f"refused: {told['outcome']}, SIP {told['sip_status']}, Q.850 cause {told['q850_cause']}{retry}")
+    parts = [f"refused: {told['outcome']}, SIP {told['sip_status']}, Q.850 cause {told['q850_cause']}"]
+    if told["retry_after_s"] is not None:
+        parts.append(f"Retry-After {told['retry_after_s']} s")
+    yield listed(parts)
 
 
 def _in_words(name: str, words: dict[str, str]) -> str:

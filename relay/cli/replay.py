@@ -138,7 +138,7 @@ def lines(path: Path, trace: Trace, calls: Calls, played: Sequence[Played]) -> I
         who = f"{masked(attempt.caller)} -> {masked(attempt.callee)}"
         hops = f", {attempt.hops} hops" if attempt.hops > 1 else ""
         statuses = " ".join(map(str, one.statuses)) or localised("no answer")
-        counts = localised(f"{len(attempt.steps)} messages{hops}: {one.verdict.value}")
+        counts = localised(f"{len(attempt.steps)} messages{hops}: {localised(one.verdict.value)}")
         yield f"{attempt.number:4}  {who:28} {statuses:16} {counts}"
         for finding in _remarkable(one):
             yield localised(f"        {_words(finding)}")

@@ -351,7 +351,8 @@ def _wrong(path: str, message: str, field: FieldInfo) -> str:
     message, _, place = message.partition(" - at `$")
     if "regex" in message:
         message = "not as expected"
-    return f"{path}{place.rstrip('`')}: {_lower_first(message)}; write {_description(field.type)}"
+    path += place.rstrip("`")
+    return f"{path}: {_lower_first(message)}; write {_description(field.type)}"
 
 
 def _lower_first(text: str) -> str:

@@ -240,8 +240,10 @@ def _networks(path: str, texts: Sequence[str], problems: list[str]) -> tuple[Net
     for index, text in enumerate(texts):
         try:
             networks.append(ip_network(text))
-        except ValueError as error:
-            problems.append(f'{path}[{index}]: {error}; write a network such as "192.0.2.0/28"')
+        except ValueError:
+            problems.append(
+                f'{path}[{index}]: {text!r} is no network, or not its first address; write one such as "192.0.2.0/28"'
+            )
     return tuple(networks)
 
 
@@ -255,9 +257,9 @@ def _has_listener(listeners: Sequence[Listener], transport: str, host: str) -> b
 
 def _no_listener(transport: str, host: str) -> str:
     address = _literal(host)
-    family = f" over IPv{address.version}" if address else ""
+    wanted = f"{transport} over IPv{address.version}" if address else transport
     example = f"{transport}:{'[::1]' if address and address.version == 6 else '127.0.0.1'}:5060"
-    return f'no listener for {transport}{family}; add one to sip.listen, such as "{example}"'
+    return f'no listener for {wanted}; add one to sip.listen, such as "{example}"'
 
 
 def _literal(host: str) -> Address | None:

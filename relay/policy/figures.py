@@ -28,8 +28,9 @@ def _number(found: LookupResult, asked: DialledCall, rules: Rules) -> str:
 def _legacy(found: LookupResult, asked: DialledCall, rules: Rules) -> str:
     if not found.legacy:
         return "no"
-    until = "" if rules.legacy_until_ms is None else f", until {moment(rules.legacy_until_ms)}"
-    return f"yes; phase {rules.phase}{until}"
+    if rules.legacy_until_ms is None:
+        return f"yes; phase {rules.phase}"
+    return f"yes; phase {rules.phase}, until {moment(rules.legacy_until_ms)}"
 
 
 def _caller(found: LookupResult, asked: DialledCall, rules: Rules) -> str:

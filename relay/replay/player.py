@@ -17,15 +17,16 @@ from relay.replay.phone import Phone, Sent
 from relay.replay.script import Attempt, ExchangeKey, Side, Step
 from relay.replay.trace import Endpoint
 from relay.sip.message import Message, Request, Response
+from relay.translation import N_
 
 T1_S = 0.5
 _Found = TypeVar("_Found")
 
 
 class Verdict(Enum):
-    ALIKE = "alike"
-    DESIGNED = "as designed"
-    DIFFERS = "differs"
+    ALIKE = N_("alike")
+    DESIGNED = N_("as designed")
+    DIFFERS = N_("differs")
 
 
 class Finding(NamedTuple):

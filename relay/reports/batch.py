@@ -53,6 +53,7 @@ from relay.store.recordings import Recording, find_recording
 from relay.store.records import ended_between
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
+from relay.translation import N_
 
 README: Final = "README.txt"
 RECORDS_FILE: Final = "records.jsonl"
@@ -311,9 +312,9 @@ class _Work(NamedTuple):
     def _recorded(self, due: _Due) -> Recorded:
         recording = due.recording
         if recording is None:
-            return Recorded(due.call_id, missing="none was taken over")
+            return Recorded(due.call_id, missing=N_("none was taken over"))
         if recording.purged_at is not None:
-            return Recorded(due.call_id, missing=f"deleted at {format_moment(recording.purged_at)}")
+            return Recorded(due.call_id, missing=N_(f"deleted at {format_moment(recording.purged_at)}"))
         try:
             segments = self._segments(recording)
         except StoreError as error:

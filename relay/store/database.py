@@ -193,7 +193,8 @@ def store_errors(place: Place) -> Iterator[None]:
         yield
     except DATABASE_ERRORS as error:
         hint = _WHAT_TO_DO.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "").format(place=place)
-        raise StoreError(f"the store {place} failed: {error}{hint and ': '}{hint}") from error
+        fault = f"the store {place} failed: {error}"
+        raise StoreError(f"{fault}: {hint}" if hint else fault) from error
 
 
 def _make_file(path: Path) -> None:

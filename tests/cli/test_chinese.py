@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from relay.cli import main
+from relay.cli.explain import _lines
+from relay.cli.replay import lines
 from relay.translation import columns_of
 from tests.cli.conftest import Command
+from tests.cli.test_replay import ALIKE, played
+from tests.support.stored import A, X
 
 _PARTIES = ("--a", "13800000001", "--b", "13900000001", "--expires-in", "2h")
 
@@ -116,3 +122,31 @@ def test_the_locale_c_is_english(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANG", "zh_CN.UTF-8")
     monkeypatch.setenv("LC_ALL", "C")
     assert CliRunner().invoke(main, ["--help"]).stdout.startswith("Usage: ")
+
+
+@pytest.mark.usefixtures("chinese")
+def test_a_binding_that_is_renewed_has_both_its_ends(relay700: Command) -> None:
+    (made,) = map(json.loads, relay700.done("bind", "AXB", *_PARTIES, "--idle-ttl", "3600", "--json").splitlines())
+    said = relay700.done("bindings", "renew", made["binding_id"], "--expires-in", "9h")
+    assert re.fullmatch(rf"{made['binding_id']} 将于 20\S+Z 到期，最迟 20\S+Z\n", said)
+
+
+@pytest.mark.usefixtures("chinese")
+def test_the_state_of_a_business_user_is_shown(relay700: Command) -> None:
+    said = relay700.done("business", "suspend", "default", "--reason", "papers")
+    assert said == "业务使用方 default 的状态：suspended\n"
+
+
+@pytest.mark.usefixtures("chinese")
+def test_the_parts_of_an_explanation_are_translated() -> None:
+    recorded = {"outcome": "failed", "sip_status": 503, "end_reason": "busy", "decided_by": "verify"}
+    told = {"caller": A, "number_dialled": X, "peer": None, "at": "now", "source": "store", "checks": []}
+    refused = {"callee": None, "notes": [], "sip_status": 503, "outcome": "x", "q850_cause": 41, "retry_after_s": 5}
+    lines = list(_lines(told | refused | {"recorded": recorded}))
+    assert "话单：failed，SIP 503，结束原因 busy，由 [verify] 判定" in lines
+    assert lines[-1] == "拒绝：x，SIP 503，Q.850 原因值 41，Retry-After 5 秒"
+
+
+@pytest.mark.usefixtures("chinese")
+def test_the_verdicts_of_a_replay_are_translated() -> None:
+    assert list(lines(Path("t.pcap"), *played(ALIKE)))[1].endswith("3 条消息：一致")

@@ -75,7 +75,8 @@ def test_a_peer_with_a_host_name_needs_sources() -> None:
 
 def test_sources_must_be_networks() -> None:
     found = problem(PEER + 'sources = ["10.0.0.1/8"]')
-    assert found == 'peer[0].sources[0]: 10.0.0.1/8 has host bits set; write a network such as "192.0.2.0/28"'
+    said = "'10.0.0.1/8' is no network, or not its first address; write one such as \"192.0.2.0/28\""
+    assert found == f"peer[0].sources[0]: {said}"
 
 
 @pytest.mark.parametrize("uri", ["127.0.0.2", "sip:127.0.0.2;transport=sctp"])
@@ -181,7 +182,7 @@ def test_networks_of_media() -> None:
     assert peer.media == (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))
     assert peer.sources == (ip_network("127.0.0.2"),)
     found = problem(PEER + 'media = ["203.0.113.0/24", "203.0.113.1/24"]')
-    assert found.startswith("peer[0].media[1]: 203.0.113.1/24 has host bits set; write a network such as")
+    assert found.startswith("peer[0].media[1]: '203.0.113.1/24' is no network, or not its first address; ")
 
 
 def test_numbers_may_have_a_prefix() -> None:
