@@ -90,7 +90,8 @@ def purge(
     actor: Actor = RELAY,
     going_on: Callable[[], bool] = lambda: True,
 ) -> Purged:
-    """Delete what has expired at `now_ms`, with an audit line before and after. It may take minutes.
+    """Delete what has expired at `now_ms`, with an audit line before and after. It may take minutes. Of a kind whose
+    purge fails the second line has the fault and no count.
 
     `kept_in` is the folder of recordings. `going_on` is called before each transaction, and False ends the purge early.
     Raises StoreError if a chain is broken at its beginning, once all other kinds are purged.
@@ -116,9 +117,10 @@ def purge(
         purged_of(lambda: _purge_recordings(sweep, kept_in, before.recordings)),
     )
     sweep.all(purge_previous_index, None, INDEX_CHUNK)
+    details: dict[str, object] = purged._asdict() | ({"faults": [str(error) for error in errors]} if errors else {})
+    writer.run(actor, lambda unit: unit.audit("purge.end", "store", details=details))
     if errors:
         raise errors[0]
-    writer.run(actor, lambda unit: unit.audit("purge.end", "store", details=purged._asdict()))
     return purged
 
 
@@ -127,7 +129,7 @@ def due(connection: Connection, retention: Retention, now_ms: int) -> Purged:
     before = _before(retention, now_ms)
     return Purged(
         count_records(connection, before.records, now_ms),
-        count_bindings(connection, before.bindings),
+        count_bindings(connection, before.bindings, now_ms),
         count_audit(connection, before.audit, now_ms),
         count_businesses(connection, before.businesses),
         count_recordings(connection, before.recordings),

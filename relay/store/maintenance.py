@@ -54,8 +54,12 @@ SELECT coalesce(
 
 # Ids begin with the time of creation, in 12 hex digits, so old bindings are adjacent.
 _OLD = "id > :after AND id < :bound"
-_OLD_BINDINGS = f"SELECT id, released_at FROM binding WHERE {_OLD} ORDER BY id LIMIT :most"
-_COUNT_BINDINGS = f"SELECT count(*) FROM binding WHERE {_OLD} AND released_at < :before"
+_IS_OVER = """
+released_at < :before
+    AND NOT EXISTS (SELECT 1 FROM route WHERE route.binding_id = binding.id AND route.free_at > :now)
+"""
+_OLD_BINDINGS = f"SELECT id, {_IS_OVER} FROM binding WHERE {_OLD} ORDER BY id LIMIT :most"
+_COUNT_BINDINGS = f"SELECT count(*) FROM binding WHERE {_OLD} AND {_IS_OVER}"
 _OF_BINDING = (
     "DELETE FROM binding_change WHERE binding_id = ?1",
     "DELETE FROM past_party WHERE binding_id = ?1",
@@ -146,11 +150,12 @@ def purge_bindings(unit: UnitOfWork, before_ms: int, after: str, most: int) -> R
     """Delete bindings released before `before_ms`, with their changes, lists and parties.
 
     Reads the next `most` ids after `after`; if there are fewer, the walk is done. A binding that still holds numbers
-    stays, however old. A deleted binding cannot have a call up: it would have begun before the release, months ago.
+    or whose callers still rest on one stays, however old. A deleted binding cannot have a call up: it would have begun
+    before the release, months ago.
     """
     connection = unit.connection
-    rows = connection.execute(_OLD_BINDINGS, _walk(before_ms, after) | {"most": most}).fetchall()
-    gone = [(binding_id,) for binding_id, released_at in rows if released_at is not None and released_at < before_ms]
+    rows = connection.execute(_OLD_BINDINGS, _walk(before_ms, after, unit.now_ms) | {"most": most}).fetchall()
+    gone = [(binding_id,) for binding_id, is_over in rows if is_over]
     for statement in _OF_BINDING:
         connection.executemany(statement, gone)
     return Reached(rows[-1][0] if rows else after, len(rows), len(gone))
@@ -200,16 +205,16 @@ def count_records(connection: Connection, before_ms: int, now_ms: int) -> int:
     return count_over(connection, RECORDS, before_ms, now_ms, indexed)
 
 
-def count_bindings(connection: Connection, before_ms: int) -> int:
-    return _count(connection, _COUNT_BINDINGS, _walk(before_ms, ""))
+def count_bindings(connection: Connection, before_ms: int, now_ms: int) -> int:
+    return _count(connection, _COUNT_BINDINGS, _walk(before_ms, "", now_ms))
 
 
 def count_businesses(connection: Connection, before_ms: int) -> int:
     return _count(connection, _COUNT_BUSINESSES, {"before": before_ms})
 
 
-def _walk(before_ms: int, after: str) -> dict[str, str | int]:
-    return {"after": after, "bound": f"{before_ms:012x}", "before": before_ms}
+def _walk(before_ms: int, after: str, now_ms: int) -> dict[str, str | int]:
+    return {"after": after, "bound": f"{before_ms:012x}", "before": before_ms, "now": now_ms}
 
 
 def _count(connection: Connection, query: str, parameters: dict[str, str | int]) -> int:

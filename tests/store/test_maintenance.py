@@ -254,7 +254,7 @@ def test_released_bindings_are_deleted_with_their_rows_and_others_kept(disk: Dis
     young = add_binding(disk, NOW_MS - 1 * DAY_MS, None)
     before_ms = NOW_MS - 184 * DAY_MS
     with closing(connect(disk.path)) as connection:
-        assert count_bindings(connection, before_ms) == 2
+        assert count_bindings(connection, before_ms, NOW_MS) == 2
     first = writer.run(RELAY, lambda unit: purge_bindings(unit, before_ms, "", 3))
     second = writer.run(RELAY, lambda unit: purge_bindings(unit, before_ms, first.after, 3))
     assert (first.seen, first.deleted, second.seen, second.deleted) == (3, 1, 1, 1)
@@ -263,6 +263,22 @@ def test_released_bindings_are_deleted_with_their_rows_and_others_kept(disk: Dis
     for table in ("binding_change", "past_party", "last_caller", "route"):
         assert execute(disk, f"SELECT binding_id FROM {table} ORDER BY binding_id") == stay
     assert execute(disk, "SELECT substr(owner, 9) FROM list_entry ORDER BY owner") == stay
+
+
+def test_released_binding_stays_while_one_of_its_callers_rests(disk: Disk, writer: Writer) -> None:
+    """A cool-down may be longer than the retention."""
+    released_ms, before_ms = NOW_MS - 200 * DAY_MS, NOW_MS - 184 * DAY_MS
+    add_binding(disk, NOW_MS - 300 * DAY_MS, released_ms)
+
+    def purged(free_at: int) -> tuple[int, int, int]:
+        execute(disk, "UPDATE route SET free_at = ?", free_at)
+        with closing(connect(disk.path)) as connection:
+            counted = count_bindings(connection, before_ms, LATER_MS)
+        deleted = writer.run(RELAY, lambda unit: purge_bindings(unit, before_ms, "", 3)).deleted
+        return counted, deleted, len(execute(disk, "SELECT 1 FROM route"))
+
+    assert purged(LATER_MS + 1) == (0, 0, 1)
+    assert purged(LATER_MS) == (1, 1, 0)
 
 
 def add_business(disk: Disk, business: str, state: str, days_ago: int) -> None:
