@@ -26,6 +26,7 @@ from relay.config.engine import (
     read_rtpengine,
     recordings,
     route_warnings,
+    rtpengine_warnings,
     sound_files,
 )
 from relay.config.parties import peer_warnings
@@ -211,7 +212,10 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         passwords=password_files(tables.peer),
         dns=dns_servers(tables.dns, problems),
         drain_s=tables.sip.drain_s,
-        warnings=(*peer_warnings(tables.peer), *route_warnings(tables), *hep_warnings(tables.hep)),
+        warnings=(
+            *(*peer_warnings(tables.peer), *route_warnings(tables), *hep_warnings(tables.hep)),
+            *rtpengine_warnings(tables.store.node, rtpengine),
+        ),
     )
 
 
@@ -240,7 +244,7 @@ _FIXED: dict[str, Callable[[Config], object]] = {
     "sip.t1_ms": lambda config: config.settings.timings,
     "store": lambda config: config.store,
     "media.mode, media.rtpengine": lambda config: (config.settings.anchored, config.rtpengine),
-    "recording.kept_in": lambda config: config.recordings.kept_in,
+    "recording.spool, recording.kept_in": lambda config: (config.recordings.spools, config.recordings.kept_in),
     "api.enabled": lambda config: config.api.enabled,
     "api.listen": lambda config: (config.api.host, config.api.port),
     "api.certificate, api.key": lambda config: (config.api.certificate, config.api.key),

@@ -19,6 +19,7 @@ from relay.config.tables import AnnouncementsTable, ApiTable, MediaTable, PeerTa
 from relay.errors import ConfigError
 from relay.model.call import LANGUAGES, Language
 from relay.model.settings import Announcements, Limits, Listener, PeerRoute, RtpengineAddress, Settings, Transport
+from relay.net.hosts import is_loopback
 from relay.sip.timers import Timings
 from relay.store.recordings import Recordings
 
@@ -198,6 +199,16 @@ def read_rtpengine(table: MediaTable, problems: list[str]) -> tuple[RtpengineAdd
         else:
             found[text] = address
     return tuple(found.values())
+
+
+def rtpengine_warnings(node: str, instances: Sequence[RtpengineAddress]) -> list[str]:
+    """A warning for each instance at a loopback address, if there are several nodes; `node`: this one's name."""
+    return [
+        f"media.rtpengine: {instance.name}: a node on another machine that takes over a call does not reach it; list "
+        "all instances on each node, by addresses that all nodes reach"
+        for instance in instances
+        if node and is_loopback(instance.host)
+    ]
 
 
 def _parse(text: str) -> RtpengineAddress | None:

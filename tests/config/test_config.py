@@ -101,7 +101,7 @@ def test_reloadable_settings(changed: str) -> None:
         ("[sip]\nt1_ms = 100", "sip.t1_ms"),
         ('[store]\nurl = "sqlite:other.db"', "store"),
         ('[media]\nmode = "rtpengine"\nrtpengine = "udp:127.0.0.1:2223"', "media.mode, media.rtpengine"),
-        ('[recording]\nkept_in = "elsewhere"', "recording.kept_in"),
+        ('[recording]\nkept_in = "elsewhere"', "recording.spool, recording.kept_in"),
         ("[api]\nenabled = false", "api.enabled"),
         ('[api]\nlisten = "127.0.0.1:8701"', "api.listen"),
         ('[api]\ncertificate = "c"\nkey = "k"', "api.certificate, api.key"),
@@ -114,6 +114,14 @@ def test_reloadable_settings(changed: str) -> None:
 def test_settings_that_need_a_restart_are_named(changed: str, named: str) -> None:
     (told,) = what_is_fixed(config(""), config(changed))
     assert told == f"{named}: a change needs a restart; write the former value, or restart the relay"
+
+
+def test_folders_where_recordings_wait_stay_until_a_restart() -> None:
+    """What waits in a folder that is listed no longer stays there in clear."""
+    media = '[media]\nmode = "rtpengine"\nrtpengine = "udp:127.0.0.1:2223"\n[recording]\nspool = '
+    for other in ('"b"', '""', '["a", "b"]'):
+        (told,) = what_is_fixed(config(f'{media}"a"'), config(media + other))
+        assert told.startswith("recording.spool, recording.kept_in: a change needs a restart")
 
 
 def test_all_settings_that_need_a_restart_are_named_at_once() -> None:

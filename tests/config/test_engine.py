@@ -184,6 +184,17 @@ def test_media_go_directly_by_default() -> None:
 RECORDS = '[recording]\nspool = "spool"\n'
 
 
+def test_an_rtpengine_that_other_nodes_do_not_reach_is_warned_about() -> None:
+    media = '[media]\nmode = "rtpengine"\nrtpengine = ["udp:127.0.0.1:2223", "udp:192.0.2.9:2223", "udp:[::1]:2223"]\n'
+    told = config(f'{media}[store]\nurl = "postgresql://r@h/d"\nnode = "a"').warnings
+    assert [each.partition(": a node")[0] for each in told] == [
+        "peer: none: every call is refused, as from an unknown source; add a [[peer]] for each PBX and carrier",
+        "media.rtpengine: udp:127.0.0.1:2223",
+        "media.rtpengine: udp:[::1]:2223",
+    ]
+    assert len(config(media).warnings) == 1
+
+
 def test_recording_is_off_by_default() -> None:
     made = config("")
     assert made.recordings == Recordings(Path("var/recordings"))
