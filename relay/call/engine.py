@@ -6,6 +6,7 @@ of an engine, gives each those that it uses, and dispatches requests to `OutOfDi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -38,6 +39,7 @@ from relay.sip.message import Flow, Request, Response, parse_message, salvage
 from relay.sip.timers import WallClock
 
 LONGEST_CALL_ID: Final = 256  # of a new request, in characters
+MALFORMED_PER_S: Final = 10  # log lines about malformed messages of one peer
 
 
 class Engine:
@@ -82,6 +84,8 @@ class Engine:
     def _make_defence(self, settings: Settings) -> None:
         ua, outbox, peers = self._ua, self._outbox, self._peers
         self._shares = PeerShares(outbox, ua.timers, ua.transactions, settings.limits)
+        self._malformed_notes = Rates()
+        self._malformed_unsaid: Counter[str] = Counter()  # by peer, since its last log line about one
         tag = ua.token()
         self._stateless = StatelessServer(outbox, self._shares, peers.name_on, tag)
         self._options = Options(settings, outbox, self._shares, peers.sending, tag)
@@ -393,12 +397,17 @@ class Engine:
         """Answer 400 if the Via is usable, else count and drop."""
         outbox = self._outbox
         outbox.counters["malformed"] += 1
-        self._shares.count_stray(self._peers.name_on(flow), now)
+        name = self._peers.name_on(flow)
+        self._shares.count_stray(name, now)
         self.bans.offend(flow.host, "malformed", now, proven=flow.reliable)
         known = self._peers.sending(flow) is not None or flow in self._peers.registered
-        # Garbage from unknown sources must not fill the disk with log lines.
-        if known or self._out_of_dialog.strangers.admit(flow.host, now):
-            outbox.note("message.malformed", source=flow.host, header=error.header, reason=error.reason)
+        # Garbage must not fill the disk with log lines.
+        strangers, notes = self._out_of_dialog.strangers, self._malformed_notes
+        if notes.admit(name, MALFORMED_PER_S, now) if known else strangers.admit(flow.host, now):
+            unsaid, reason = self._malformed_unsaid.pop(name, 0), error.reason
+            outbox.note("message.malformed", source=flow.host, header=error.header, reason=reason, left_out=unsaid)
+        else:
+            self._malformed_unsaid[name] += 1
         request = salvage(data) if known else None
         if request is None or request.method == "ACK":
             return

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.call.engine import LONGEST_CALL_ID, Engine
+from relay.call.engine import LONGEST_CALL_ID, MALFORMED_PER_S, Engine
 from relay.defence.limits import SHARE
 from relay.model.actions import LookUp, Note, Send
 from relay.model.call import Refusal
@@ -47,6 +47,22 @@ def test_the_call_id_of_a_message_is_told_once_it_is_parsed() -> None:
     assert made.receive(INVITE.replace(b"Max-Forwards: 70", b"Max-Forwards 70"), FLOW, 1.0) == ""
     asked = [made.receive(invite(method="OPTIONS").serialize(), FLOW, 1.0) for _ in range(1_000)]
     assert (asked[0], asked[-1]) == (call_id, "")  # more than a peer may ask is not parsed
+
+
+def test_malformed_messages_of_a_peer_are_logged_within_a_rate_that_counts_the_others() -> None:
+    """They may come by the thousand, from a faulty device or a forged source, and fill the disk."""
+    made = engine()
+
+    def noted() -> list[object]:
+        notes = [action for action in made.take_actions() if isinstance(action, Note)]
+        return [note.fields["left_out"] for note in notes if note.event == "message.malformed"]
+
+    for _ in range(5_000):
+        made.receive(b"SIP/2.0 200 OK\r\n\r\n", FLOW, 1.0)
+    assert noted() == [0] * MALFORMED_PER_S
+    for _ in range(2):
+        made.receive(b"SIP/2.0 200 OK\r\n\r\n", FLOW, 2.0)
+    assert noted() == [5_000 - MALFORMED_PER_S, 0]
 
 
 @given(st.integers(0, len(INVITE) - 1), st.binary(max_size=4), st.integers(0, 6))
