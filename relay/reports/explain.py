@@ -149,7 +149,8 @@ def explain_at(
     `configured`: of that time. `business`: the requester, as in `only_of`. Raises StoreError.
     """
     rules, settings, cool_down_ms, note = configured
-    past, asked = PastLookUps(connection, sealer), Moment(call.number, call.caller, int(call.unix_s * 1000))
+    past = PastLookUps(connection, sealer, rules.parties)
+    asked = Moment(call.number, call.caller, int(call.unix_s * 1000))
     found = past.found_at(asked, filing=rules.filing_required, cool_down_ms=cool_down_ms)
     seen, counts = only_of(found, business), counts_at(connection, sealer, rules, call)
     told = explain(call, seen, rules, settings, None, counts=counts, why_not_known=_PAST)

@@ -83,7 +83,7 @@ class _Replay:
     def __init__(self, connection: Connection, sealer: Sealer, other: Configured) -> None:
         self._rules, self._settings, self._cool_down_ms, _ = other
         self._peers = {peer.name: peer for peer in self._settings.peers}
-        self._past = PastLookUps(connection, sealer)
+        self._past = PastLookUps(connection, sealer, self._rules.parties)
         self._older = _Older()
         self._calls = CallCounts()
         self._up: list[tuple[int, str, tuple[str, ...]]] = []  # end, peer and keys of counted calls

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from relay.errors import StoreError
 from relay.model.binding import GROUP_MODES, Binding, compile_lines
+from relay.model.numbers import Parties
 from relay.policy.evaluate import ALWAYS_MS, BindingContext, LookupResult
 from relay.store.bindings import find_binding, history
 from relay.store.businesses import Business, find_business, state_changes
@@ -56,8 +57,10 @@ class Moment(NamedTuple):
 class PastLookUps:
     """Look-ups of several moments. Bindings are kept in memory, at most `MOST_KEPT` of them."""
 
-    def __init__(self, connection: Connection, sealer: Sealer) -> None:
+    def __init__(self, connection: Connection, sealer: Sealer, parties: Parties) -> None:
+        """`parties`: only such callers can be called back."""
         self._connection = connection
+        self._parties = parties
         self._sealer = sealer
         self._versions: dict[str, tuple[Binding, ...]] = {}
         self._axns: dict[str, list[tuple[int, str]]] = {}  # by number
@@ -211,7 +214,7 @@ class PastLookUps:
         wanted = Wanted(number=binding.x, since_ms=binding.created_at, until_ms=at_ms)
         records = read_all(self._connection, self._sealer, wanted, newest_first=True)
         calls = (each for each in records if each.binding_id == binding.binding_id and each.routed_at is not None)
-        return next((each.caller for each in calls if each.direction == by and each.caller), None)
+        return next((each.caller for each in calls if each.direction == by and self._parties.allow(each.caller)), None)
 
     def _filed_until(self, bound: BindingContext, asked: Moment) -> int:
         """Until when the A number of the call was filed; 0: it was not. As in the look-up of a call."""

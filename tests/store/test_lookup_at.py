@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from relay.model.call import Refusal
+from relay.model.numbers import MOBILES_ALONE
 from relay.policy.evaluate import DialledCall, LookupResult, evaluate
 from relay.policy.rules import LastCaller, Recent, Rules
 from relay.service.businesses import set_state
@@ -27,7 +28,7 @@ from tests.support.shelf import Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, binding, put
 from tests.support.written import change
 
-C = "8613700000003"
+C, FOREIGN = "8613700000003", "14155550100"
 RULES = BindRules(phase="transition")
 
 
@@ -54,7 +55,7 @@ class Watched(Store):
         self.now += 1
 
     def teardown(self) -> None:
-        past = PastLookUps(self.connection, self.sealer)
+        past = PastLookUps(self.connection, self.sealer, CALLS.parties)
         try:
             for moment, seen in self.seen:
                 assert outcome(past.found_at(moment, filing=False, cool_down_ms=COOL_MS), moment) == seen, moment
@@ -81,7 +82,7 @@ def store(tmp_path: Path) -> Iterator[Acting]:
 
 def found(store: Acting, after_s: float, number: str = X, caller: str = A, *, filing: bool = False) -> LookupResult:
     moment = Moment(number, caller, NOW_MS + int(1000 * after_s))
-    return PastLookUps(store.reader, store.sealer).found_at(moment, filing=filing, cool_down_ms=0)
+    return PastLookUps(store.reader, store.sealer, MOBILES_ALONE).found_at(moment, filing=filing, cool_down_ms=0)
 
 
 def test_a_binding_is_found_with_its_terms_and_end_of_that_time(store: Acting) -> None:
@@ -133,7 +134,7 @@ def test_a_call_back_reaches_the_last_caller_of_that_time(store: Acting) -> None
     number = X[:-1] + "2"
     put(store.path, store.sealer, binding("000000000002", mode="AXN", x=number, b=None))
     shelf = Shelf(store.path, store.sealer)
-    for n, caller in ((10, B), (30, C)):
+    for n, caller in ((10, B), (15, FOREIGN), (30, C)):  # the relay notes none that may be no party
         shelf.add(
             call(n, number_dialled=number, caller=caller, callee=A, binding_id="000000000002", direction="b_to_a")
         )
