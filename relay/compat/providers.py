@@ -49,7 +49,7 @@ def read_objects(file: TextIO, known: Iterable[str]) -> Iterator[tuple[int, Raw]
     try:
         heading = [_name(cell) for cell in next(reader, [])]
         if names.isdisjoint(heading):
-            raise ParseError("it is neither JSON nor CSV with a header: no field of this provider is in its first line")
+            raise _without_fields(first)
         if twice := [name for name in heading if name in names and heading.count(name) > 1]:
             raise ParseError(f"line {reader.line_num}: the column {twice[0]!r} is there twice")
         for cells in reader:
@@ -57,6 +57,12 @@ def read_objects(file: TextIO, known: Iterable[str]) -> Iterator[tuple[int, Raw]
                 yield reader.line_num, dict(zip(heading, (cell.strip() for cell in cells), strict=False))
     except csv.Error as error:
         raise ParseError(f"line {reader.line_num}: not CSV: {error}") from None
+
+
+def _without_fields(first: str) -> ParseError:
+    if any("\udc80" <= sign <= "\udcff" for sign in first):  # bytes that are no UTF-8
+        return ParseError("it is not UTF-8 text, but GBK perhaps; save it as UTF-8")
+    return ParseError("it is neither JSON nor CSV with a header: no field of this provider is in its first line")
 
 
 def _json_objects(first: str, file: TextIO, names: frozenset[str]) -> Iterator[Raw]:

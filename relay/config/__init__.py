@@ -294,7 +294,7 @@ def _texts(value: Any) -> Iterator[str]:
 def read_file(path: Path) -> str:
     """Raises ConfigError."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # Windows editors begin it with a byte order mark
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:

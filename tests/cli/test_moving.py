@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.cli.conftest import Command
 from tests.cli.test_calls import write
 from tests.support.stored import NOW_MS, A, X, ended_record
@@ -50,6 +52,14 @@ def test_an_import_is_reported_line_by_line(relay700: Command) -> None:
     assert result.stdout.splitlines()[-1] == "1 made, 1 refused"
     broken = relay700.run("import", "huawei", "-", input="a;b\n")
     assert broken.exit_code == 1 and "neither JSON nor CSV" in broken.stderr
+
+
+@pytest.mark.parametrize("command", [("import", "alibaba"), ("compare", "--provider", "huawei")])
+def test_a_file_in_another_encoding_than_utf8_is_named_as_one(relay700: Command, command: tuple[str, ...]) -> None:
+    file = relay700.folder / "export.csv"
+    file.write_bytes("主叫号码,被叫号码\n1,2\n".encode("gbk"))
+    said = relay700.refused(*command, str(file))
+    assert "it is not UTF-8 text, but GBK perhaps; save it as UTF-8" in said
 
 
 def test_records_that_agree_are_no_difference(relay700: Command) -> None:

@@ -47,6 +47,11 @@ def test_invalid_utf8_is_reported(tmp_path: Path) -> None:
         load_config(tmp_path / "x.toml")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes(b"\xef\xbb\xbf[sip]\nring_timeout_s = 7\n")
+    assert load_config(tmp_path / "x.toml").settings.ring_timeout_s == 7
+
+
 def test_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RELAY_SIP_T1_MS", "RELAY700_SIP_T1_MS", "SIP_T1_MS"):
         monkeypatch.setenv(name, "77")
