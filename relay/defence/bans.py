@@ -66,8 +66,11 @@ class Bans:
         self._unproven: Counter[str] = Counter()  # messages in the current second
         self._second = 0
         self._known_of: list[Callable[[], Known]] = []
-        self._known_networks: list[Network] = []
+        self._known_networks: set[Network] = set()
         self._known_hosts: set[str] = set()
+        # Known addresses with which every ban in force was compared, when it began or since.
+        self._compared_networks: set[Network] = set()
+        self._compared_hosts: set[str] = set()
         self._known_until = 0.0
 
     def spare(self, known: Callable[[], Known]) -> None:
@@ -85,10 +88,12 @@ class Bans:
         self.forget_known(now)
 
     def forget_known(self, now: float) -> None:
-        """Known addresses have changed: lift their bans."""
-        self._known_until = 0.0
-        for source in [source for source in self._bans if self.knows(source, now)]:
+        """Known addresses have changed: lift the bans of new ones."""
+        self._learn_known(now)
+        networks, hosts = self._known_networks - self._compared_networks, self._known_hosts - self._compared_hosts
+        for source in [source for source in self._bans if source in hosts or _is_within(source, networks)]:
             self.lift(source)
+        self._compared_networks, self._compared_hosts = self._known_networks.copy(), self._known_hosts.copy()
 
     def meet(self, host: str) -> None:
         """Add a known address and lift its ban."""
@@ -211,15 +216,16 @@ class Bans:
         """Whether a known address is at or within the source."""
         if now >= self._known_until:
             self._learn_known(now)
-        network = ip_network(source)
-        return source in self._known_hosts or any([_meet(network, each) for each in self._known_networks])
+        return source in self._known_hosts or _is_within(source, self._known_networks)
 
     def _learn_known(self, now: float) -> None:
         known = [known() for known in self._known_of]
         hosts = {host for each in known for host in each.hosts}
         literals = [host for host in hosts if _is_literal(host)]
         self._known_hosts = {source_of(host) for host in literals} | {source_of(host, exact=True) for host in literals}
-        self._known_networks = list({network for each in known for network in each.networks})
+        self._known_networks = {network for each in known for network in each.networks}
+        self._compared_networks &= self._known_networks  # a ban may begin that is not compared with the others
+        self._compared_hosts &= self._known_hosts
         self._known_until = now + KNOWN_S
 
 
@@ -239,8 +245,15 @@ def source_of(host: str, exact: bool = False) -> str:
     return str(address) if exact else str(IPv6Network((int(address), _IPV6_BITS), strict=False))
 
 
-def _meet(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.overlaps(other)
+@lru_cache(maxsize=MOST_BANNED)
+def _network_of(source: str) -> Network:
+    return ip_network(source)
+
+
+def _is_within(source: str, networks: set[Network]) -> bool:
+    """Whether a network contains the source or an address of it."""
+    network = _network_of(source)
+    return any([network.version == each.version and network.overlaps(each) for each in networks])
 
 
 def _is_literal(host: str) -> bool:

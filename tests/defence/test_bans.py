@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+from ipaddress import IPv4Network, ip_network
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.defence import bans as module
-from relay.defence.bans import GRAVE, MOST_UNPROVEN_PER_S, WINDOW_S, Ban, Bans, Known, source_of
+from relay.defence.bans import GRAVE, MOST_UNPROVEN_PER_S, WINDOW_S, Ban, Bans, Known, Network, source_of
 from relay.model.settings import Limits
 
 LIMITS = Limits(ban_after=20, ban_s=600)
@@ -115,6 +116,47 @@ def test_ban_of_an_address_that_becomes_known_is_lifted(heard: Heard) -> None:
     heard.bans.meet(BAD)
     assert not heard.bans.holds(BAD)
     assert heard.events == [("banned", BAD), ("unbanned", BAD)] * 2
+
+
+def test_bans_are_compared_with_new_networks_only(heard: Heard) -> None:
+    """Each reload and each change of DNS looks: 10,000 bans and 20 networks would hold all calls up."""
+
+    class Counted(IPv4Network):
+        looks = 0
+
+        @property
+        def version(self) -> Literal[4]:
+            Counted.looks += 1
+            return 4
+
+    known: list[Network] = [Counted("198.51.100.0/25"), Counted("198.51.100.128/25")]
+    heard.bans.spare(lambda: Known(known, []))
+    heard.bans.forget_known(999.0)
+    for number in range(100):
+        heard.offends(f"192.0.2.{number}")
+    Counted.looks = 0
+    heard.bans.forget_known(1010.0)
+    assert Counted.looks == 0
+    known.append(Counted("192.0.2.98/31"))
+    heard.bans.forget_known(1020.0)
+    assert Counted.looks == 100
+    assert len(heard.bans.in_force()) == 98
+
+
+def test_ban_that_began_while_an_address_was_not_known_is_lifted_when_it_is_known_again(heard: Heard) -> None:
+    known, network = [BAD], [ip_network(f"{OTHER}/32")]
+    heard.bans.spare(lambda: Known(network, known))
+    heard.bans.forget_known(1000.0)
+    known.clear()
+    network.clear()
+    heard.offends(now=1010.0)
+    heard.offends(OTHER, now=1010.0)
+    assert heard.bans.holds(BAD)
+    assert heard.bans.holds(OTHER)
+    known.append(BAD)
+    network.append(ip_network(f"{OTHER}/32"))
+    heard.bans.forget_known(1020.0)
+    assert not heard.bans.silenced
 
 
 def test_known_addresses_are_queried_at_most_once_a_second(heard: Heard) -> None:
