@@ -37,7 +37,16 @@ from relay.store.maintenance import (
     purge_records,
     purge_routes,
 )
-from relay.store.recordings import count_recordings, files_before, forget_recordings, purge_recordings, purge_stray
+from relay.store.recordings import (
+    Marked,
+    count_recordings,
+    delete_file,
+    file_of,
+    files_before,
+    forget_recordings,
+    purge_recordings,
+    purge_stray,
+)
 from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
 from relay.store.writer import Writer
 
@@ -118,10 +127,16 @@ def purge(
     )
     sweep.all(purge_previous_index, None, INDEX_CHUNK)
     details: dict[str, object] = purged._asdict() | ({"faults": [str(error) for error in errors]} if errors else {})
-    writer.run(actor, lambda unit: unit.audit("purge.end", "store", details=details))
+    writer.run(actor, lambda unit: _audit_end(unit, details, before.recordings))
     if errors:
         raise errors[0]
     return purged
+
+
+def _audit_end(unit: UnitOfWork, details: dict[str, object], recordings_before_ms: int) -> None:
+    """With the number of old recordings whose files are elsewhere."""
+    left = count_recordings(unit.connection, recordings_before_ms)
+    unit.audit("purge.end", "store", details=details | {"recordings_left": left})
 
 
 def due(connection: Connection, retention: Retention, now_ms: int) -> Purged:
@@ -195,8 +210,19 @@ def _purge_uncounted(sweep: _Sweep, before: _Before, now_ms: int) -> None:
 
 
 def _purge_recordings(sweep: _Sweep, kept_in: Path, before_ms: int) -> int:
-    """Delete recordings, including files that the store does not know."""
-    total = sweep.all(partial(purge_recordings, kept_in=kept_in), before_ms, FILES_CHUNK)
+    """Delete the recordings that are here, including files that the store does not know."""
+    total, marked, errors = 0, Marked((0, ""), FILES_CHUNK, []), list[StoreError]()
+    while marked.seen == FILES_CHUNK and sweep.going_on():
+        step = partial(purge_recordings, before_ms=before_ms, kept_in=kept_in, after=marked.after, most=FILES_CHUNK)
+        marked = sweep.writer.run(sweep.actor, step)
+        total += len(marked.call_ids)
+        for call_id in marked.call_ids:
+            try:
+                delete_file(file_of(kept_in, call_id))
+            except StoreError as error:  # the next purge tries again, by `purge_stray`
+                errors.append(error)
+    if errors:
+        raise errors[0]
     for path in files_before(kept_in, before_ms):
         if not sweep.going_on():
             break

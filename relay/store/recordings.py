@@ -187,7 +187,10 @@ AND (:business IS NULL OR business = :business)
 ORDER BY taken_at DESC, call_id DESC LIMIT :most
 """
 _KEPT = f"SELECT {_COLUMNS} FROM recording WHERE purged_at IS NULL AND call_id > ? ORDER BY call_id LIMIT ?"
-_OLD = "SELECT call_id, business FROM recording WHERE purged_at IS NULL AND taken_at < ? ORDER BY taken_at LIMIT ?"
+_OLD = """
+SELECT taken_at, call_id, business FROM recording
+WHERE purged_at IS NULL AND taken_at < ? AND (taken_at, call_id) > (?, ?) ORDER BY taken_at, call_id LIMIT ?
+"""
 _COUNT_OLD = "SELECT count(*) FROM recording WHERE purged_at IS NULL AND taken_at < ?"
 _PURGED = "UPDATE recording SET purged_at = ? WHERE call_id = ?"
 _FORGET = """
@@ -251,18 +254,26 @@ def kept_recordings(connection: Connection) -> Iterator[Recording]:
         after = rows[-1][0]
 
 
-def purge_recordings(unit: UnitOfWork, before_ms: int, most: int, kept_in: Path) -> int:
-    """Delete the files of at most `most` recordings taken over before `before_ms`. Return their number.
+class Marked(NamedTuple):
+    """The progress of a walk through old recordings."""
 
-    Each deletion has an entry in the audit log. The file is deleted before its row is marked: if the unit of work is
-    rolled back, the next purge marks it. Raises StoreError if a file cannot be deleted.
+    after: tuple[int, str]  # (taken_at, call_id) of the last one read
+    seen: int
+    call_ids: list[str]  # marked as deleted
+
+
+def purge_recordings(unit: UnitOfWork, before_ms: int, kept_in: Path, after: tuple[int, str], most: int) -> Marked:
+    """Mark recordings taken over before `before_ms` as deleted; `delete_file` must follow, once this is committed.
+
+    Reads the next `most` after `after`; if there are fewer, the walk is done. Each one marked has an entry in the audit
+    log. One whose file is not in `kept_in` here stays as it is: the machine of another node may have it.
     """
-    old = unit.connection.execute(_OLD, (before_ms, most)).fetchall()
-    for call_id, business in old:
-        _delete(file_of(kept_in, call_id))
+    old = unit.connection.execute(_OLD, (before_ms, *after, most)).fetchall()
+    here = [(call_id, business) for _, call_id, business in old if file_of(kept_in, call_id).exists()]
+    for call_id, business in here:
         unit.connection.execute(_PURGED, (unit.now_ms, call_id))
         unit.audit("recording.purge", call_id, business=business or None)
-    return len(old)
+    return Marked(old[-1][:2] if old else after, len(old), [call_id for call_id, _ in here])
 
 
 def files_before(kept_in: Path, before_ms: int) -> list[Path]:
@@ -277,7 +288,8 @@ def files_before(kept_in: Path, before_ms: int) -> list[Path]:
 
 
 def purge_stray(unit: UnitOfWork, path: Path) -> bool:
-    """Delete a file that has no row, such as after a crash or a restored backup, with an entry in the audit log.
+    """Delete a file that has no row, or whose row says so, such as after a crash or a restored backup, with an entry in
+    the audit log.
 
     Return whether it had none. Raises StoreError if the file cannot be deleted.
     """
@@ -314,7 +326,7 @@ def _delete(path: Path) -> None:
 
 
 def count_recordings(connection: Connection, before_ms: int) -> int:
-    """The number of files that a purge would delete."""
+    """The number of files that purges would delete, each where it is."""
     (count,) = connection.execute(_COUNT_OLD, (before_ms,)).fetchone()
     return int(count)
 

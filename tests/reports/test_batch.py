@@ -223,7 +223,7 @@ def test_a_late_recording_is_waited_for_and_then_missing(office: Office) -> None
 def test_purged_damaged_and_altered_recordings_are_missing(office: Office) -> None:
     for call_id in (FIRST, SECOND, THIRD):
         office.add(call_id, BEGIN_MS, SOUND)
-    office.writer.run(RELAY, lambda unit: purge_recordings(unit, office.now_ms + 1, 1, office.kept_in))
+    office.writer.run(RELAY, lambda unit: purge_recordings(unit, office.now_ms + 1, office.kept_in, (0, ""), 1))
     file_of(office.kept_in, SECOND).write_bytes(b"damaged")
     office.shelf.connection.execute("UPDATE recording SET size = size + 1 WHERE call_id = ?", (THIRD,))
     with pytest.raises(StoreError, match=f"recording {THIRD}: was changed outside relay700"):

@@ -23,7 +23,7 @@ from relay.service.retention import (
     purge,
     purge_captures,
 )
-from relay.store.audit import verify_audit
+from relay.store.audit import AuditQuery, all_entries, newest_entries, verify_audit
 from relay.store.captures import Captures
 from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head
 from relay.store.connection import Connection
@@ -88,6 +88,14 @@ class Store:
 
     def actions(self) -> list[tuple[str, str]]:
         return self.connection.execute("SELECT actor, action FROM audit ORDER BY seq").fetchall()
+
+    def purged_recordings(self) -> list[str]:
+        line = "SELECT object FROM audit WHERE action = 'recording.purge' ORDER BY seq"
+        return [call_id for (call_id,) in self.connection.execute(line)]
+
+
+def kill(_: Path) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -211,9 +219,40 @@ def test_a_recording_is_kept_for_the_legal_minimum(store: Store) -> None:
     assert path.exists()
 
 
-def test_a_missing_file_does_not_stop_a_purge(store: Store) -> None:
-    store.add_recording("0a" * 16, NOW_MS - HALF_YEAR_MS - 1).unlink()
+def test_a_recording_whose_file_is_elsewhere_is_not_called_deleted(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine of another node has it: the one that leads has changed. It holds up no other."""
+    monkeypatch.setattr("relay.service.retention.FILES_CHUNK", 2)
+    ids = [f"0{letter}" * 16 for letter in "abcde"]
+    there = store.kept_in.parent / "there"
+    for call_id in ids:
+        path = store.add_recording(call_id, NOW_MS - HALF_YEAR_MS - 1)
+        if call_id in ids[:3]:
+            file_of(there, call_id).parent.mkdir(parents=True)
+            path.rename(file_of(there, call_id))
+    assert purge(store.writer, Retention(), store.kept_in, NOW_MS).recordings == 2
+    found = [find_recording(store.connection, store.sealer, call_id) for call_id in ids]
+    assert [each and each.purged_at for each in found] == [None, None, None, NOW_MS, NOW_MS]
+    assert store.purged_recordings() == ids[3:]
+    ends = all_entries(store.connection, store.sealer, AuditQuery(action="purge.end"))
+    assert [logged.entry.details["recordings_left"] for logged in ends] == [3]
+    assert purge(store.writer, Retention(), there, NOW_MS).recordings == 3
+    assert (store.purged_recordings(), list(there.iterdir())) == ([*ids[3:], *ids[:3]], [])
+
+
+def test_a_kill_before_the_file_is_deleted_leaves_that_to_the_next_purge(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.add_recording("0a" * 16, NOW_MS - HALF_YEAR_MS - 1)
+    os.utime(path, ((NOW_MS - HALF_YEAR_MS - 1) / 1000,) * 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("relay.service.retention.delete_file", kill)
+        with pytest.raises(KeyboardInterrupt):
+            purge(store.writer, Retention(), store.kept_in, NOW_MS)
+    assert path.exists()
     assert purge(store.writer, Retention(), store.kept_in, NOW_MS).recordings == 1
+    assert not path.exists()
 
 
 def test_an_altered_record_holds_up_no_other_kind(store: Store) -> None:
@@ -224,16 +263,26 @@ def test_an_altered_record_holds_up_no_other_kind(store: Store) -> None:
         purge(store.writer, Retention(), store.kept_in, NOW_MS)
     assert due(store.connection, Retention(), NOW_MS) == (1, 0, 0, 0, 0)
     assert not path.exists()
+    ((_, end),) = newest_entries(store.connection, store.sealer, AuditQuery(), None, 1)
+    assert (end.action, end.details["recordings"]) == ("purge.end", 1)
+    assert "record 1: " in str(end.details["faults"])
 
 
 def test_an_undeletable_file_is_named_and_retried(store: Store) -> None:
     path = store.add_recording("0a" * 16, NOW_MS - HALF_YEAR_MS - 1)
+    other = store.add_recording("0b" * 16, NOW_MS - HALF_YEAR_MS - 1)
     path.unlink()
     path.mkdir()
-    with pytest.raises(StoreError, match=path.name):
-        purge(store.writer, Retention(), store.kept_in, NOW_MS)
+    for _ in range(2):
+        os.utime(path, ((NOW_MS - HALF_YEAR_MS - 1) / 1000,) * 2)
+        with pytest.raises(StoreError, match=path.name):
+            purge(store.writer, Retention(), store.kept_in, NOW_MS)
+        assert not other.exists()
     path.rmdir()
+    path.write_bytes(b"sealed")
+    os.utime(path, ((NOW_MS - HALF_YEAR_MS - 1) / 1000,) * 2)
     assert purge(store.writer, Retention(), store.kept_in, NOW_MS).recordings == 1
+    assert not path.exists()
 
 
 def test_files_unknown_to_the_store_are_purged_by_age(store: Store) -> None:
@@ -253,8 +302,7 @@ def test_files_unknown_to_the_store_are_purged_by_age(store: Store) -> None:
     assert purge(store.writer, Retention(), store.kept_in, NOW_MS).recordings == 3
     assert (known.exists(), young.exists(), [path.exists() for path in strays]) == (True, True, [False] * 3)
     assert all(path.exists() for path in others)
-    line = "SELECT object FROM audit WHERE action = 'recording.purge' ORDER BY object"
-    assert [row[0] for row in store.connection.execute(line)] == ["0a" * 16, "0b" * 16, "0c" * 16]
+    assert sorted(store.purged_recordings()) == ["0a" * 16, "0b" * 16, "0c" * 16]
     assert purge(store.writer, Retention(), store.kept_in, NOW_MS).recordings == 0
 
 

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from relay.store.recordings import (
     CHUNK,
     NEWEST,
     CipherName,
+    Marked,
     Recording,
     RecordingQuery,
     add_recording,
@@ -26,6 +28,7 @@ from relay.store.recordings import (
     kept_recordings,
     list_recordings,
     open_file,
+    purge_recordings,
     seal_file,
 )
 from relay.store.records import LAST_MS
@@ -80,6 +83,22 @@ def test_pages_have_all_recordings_newest_first(reader: sqlite3.Connection) -> N
 )
 def test_list_filters_by_business_and_time(reader: sqlite3.Connection, query: RecordingQuery, found: list[str]) -> None:
     assert ids(list_recordings(reader, query, NEWEST, 10)) == found
+
+
+def test_only_recordings_whose_file_is_here_are_marked_as_deleted(
+    reader: sqlite3.Connection, disk: Disk, tmp_path: Path
+) -> None:
+    """A walk passes over those of another machine, and comes to its end."""
+    seal_file(file_of(tmp_path, "c3"), disk.sealer, "aes-256-gcm", "c3", [b""])
+    with closing(Writer(disk.path, disk.sealer)) as writer:
+        walk, after = [], (0, "")
+        for _ in range(3):
+            step = partial(purge_recordings, before_ms=5, kept_in=tmp_path, after=after, most=2)
+            walk.append(writer.run(RELAY, step))
+            after = walk[-1].after
+    assert walk == [Marked((2, "c1"), 2, []), Marked((4, "c4"), 2, ["c3"]), Marked((4, "c4"), 0, [])]
+    assert file_of(tmp_path, "c3").exists()  # `delete_file` follows, once the mark is committed
+    assert [each.call_id for each in kept_recordings(reader)] == ["c0", "c1", "c4"]
 
 
 def test_purged_recordings_are_not_among_the_kept(reader: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
