@@ -24,10 +24,10 @@ from relay.api.models import (
     Masked,
     Moment,
     Name,
-    Number700,
     Page,
     Paging,
     Party,
+    PlatformNumber,
     RequestModel,
     ResponseModel,
     Text128,
@@ -88,8 +88,8 @@ class BindingCreateRequest(
     late: bool = Field(False, description="AXB, AXYB: a is given later, by a change; until then nobody reaches b")
     b: Party | None = Field(None, description="party b; in AXN the callee of a until someone has called")
     group_id: Name | None = Field(None, description="GXB, GXYB: the group whose members call b")
-    x: Number700 | None = Field(None, description="omitted: chosen from the pool")
-    y: Number700 | None = Field(None, description="AXYB, GXYB only; omitted: chosen from the pool")
+    x: PlatformNumber | None = Field(None, description="omitted: chosen from the pool")
+    y: PlatformNumber | None = Field(None, description="AXYB, GXYB only; omitted: chosen from the pool")
     pool_id: Name | None = Field(
         None, description="pool to choose numbers from; omitted: those of the business user, else the common one"
     )
@@ -134,7 +134,7 @@ class BindingChangeRequest(
 class BindingSearchRequest(RequestModel, json_schema_extra={"examples": [{"party": "13800000001", "state": "live"}]}):
     """Search criteria. They are a body, because a URL would expose parties to proxies and logs."""
 
-    number: Number700 | None = None
+    number: PlatformNumber | None = None
     party: Party | None = None
     order_id: Text128 | None = None
     group_id: Name | None = None
@@ -333,7 +333,7 @@ async def get_bindings(
     context: Reads,
     paging: Paging,
     reveal: Revealing,
-    number: Number700 | None = None,
+    number: PlatformNumber | None = None,
     order_id: Text128 | None = None,
     group_id: Name | None = None,
     business_id: Name | None = None,

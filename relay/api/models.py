@@ -41,6 +41,7 @@ _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 CLEAN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 _NUMBER_700 = f"^700[0-9]{{{LENGTH_700 - 3}}}$"
+_PLATFORM_NUMBER = r"^\+?[0-9]{3,17}$"
 BINDING_ID = "^[0-9a-f]{8,40}$"
 _PREFIX = f"^{PREFIX}$"
 _NAME = f"^{NAME}$"
@@ -51,6 +52,7 @@ _HOURS = r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9]$"
 FORMS = {
     CLEAN: "must not contain control characters",
     _NUMBER_700: "must be the 15 digits of a 700 number, such as 700100000010001",
+    _PLATFORM_NUMBER: "must be a 700 number, such as 700100000010001, or an old middle number",
     _PREFIX: PREFIX_WORDS,
     _NAME: NAME_WORDS,
     _PARTY: "must be a phone number, such as 13800000001 or +86 138 0000 0001",
@@ -82,6 +84,12 @@ def by(parse: Callable[[str], T], written: str) -> T:
         raise ValueError(refused.problem) from None
 
 
+PlatformNumber = Annotated[
+    str,
+    StringConstraints(pattern=_PLATFORM_NUMBER),
+    AfterValidator(partial(by, partial(fields.platform_number, ""))),
+    Field(description="a 700 number, or an old middle number", examples=["700100000010001"]),
+]
 Hours = Annotated[
     str,
     StringConstraints(pattern=_HOURS),

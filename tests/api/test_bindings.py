@@ -11,6 +11,7 @@ import pytest
 
 from relay.policy.rules import Quotas
 from relay.service.placement import BindRules
+from relay.store.numbers import insert_legacy
 from relay.store.writer import GroupWriter, now_ms
 from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
 
@@ -78,6 +79,8 @@ async def test_a_new_binding_has_a_location(company: Client) -> None:
         ({"a": "+12012001234"}, "a"),
         ({"a": "138000000"}, "a"),
         ({"x": "7001000000"}, "x"),
+        ({"x": "   "}, "x"),
+        ({"x": "7001000000100019"}, "x"),
         ({"y": Y}, "y"),
         ({"order_id": None}, "order_id"),
         ({"order_id": "a\nb"}, "order_id"),
@@ -97,6 +100,22 @@ async def test_an_invalid_field_is_named(company: Client, changes: dict[str, Any
     problem = await company.refused("POST", "/v1/bindings", "invalid", AXB | changes)
     assert [error["field"] for error in problem["errors"]] == [field]
     assert A not in str(problem).replace(f"such as {A}", "")  # the example in the text
+
+
+async def test_an_old_middle_number_is_bound_and_found(api: Api, company: Client) -> None:
+    old = "8617012345678"
+    await api.run(lambda unit: insert_legacy(unit, old))
+    api.backend.settings = api.backend.settings._replace(rules=BindRules(phase="transition"))
+    made = await company.post("/v1/bindings", AXB | {"x": "17012345678"})
+    assert made["x"] == old
+    both = AXB | {"mode": "AXYB", "a": C, "b": "13700000009", "x": X, "y": old}
+    assert (await company.post("/v1/bindings", both))["y"] == old
+    assert len((await company.get("/v1/bindings?number=17012345678"))["items"]) == 2
+    found = await company.post("/v1/bindings/search", {"number": f"+{old}"}, 200)
+    assert [item["id"] for item in found["items"]][-1] == made["id"]
+    # Only what the operator has loaded: not just any real number.
+    problem = await company.refused("POST", "/v1/bindings", "invalid", AXB | {"x": C})
+    assert [error["field"] for error in problem["errors"]] == ["x"]
 
 
 async def test_both_parties_are_named_if_both_are_invalid(company: Client) -> None:
