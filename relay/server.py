@@ -125,11 +125,7 @@ class Server:
         configuration then stays in force.
         """
         async with self._reloading:
-            config = load_config(self._path)
-            if fixed := what_is_fixed(self._config, config):
-                raise ConfigError([f"{config.name}: {problem}" for problem in fixed])
-            check_files(config)
-            config = with_passwords(config)
+            config = await asyncio.to_thread(self._read_configuration)
             await asyncio.to_thread(self._load_numbers, config)
             locator = _locator(config, self._sip_service.locate, self._log, self._locator)
             if locator is not None:
@@ -148,6 +144,14 @@ class Server:
             await asyncio.to_thread(self._keep_configuration, config)
             self._log.info("relay.reloaded", peers=[peer.name for peer in config.settings.peers])
             self._log_warnings()
+
+    def _read_configuration(self) -> Config:
+        """The file's configuration with its passwords, checked. Raises ConfigError with every fault."""
+        config = load_config(self._path)
+        if fixed := what_is_fixed(self._config, config):
+            raise ConfigError([f"{config.name}: {problem}" for problem in fixed])
+        check_files(config)
+        return with_passwords(config)
 
     async def run(self) -> int:
         """Serve, drain and close. Returns 0, or 1 if calls were still up at the end: the next start resumes them."""

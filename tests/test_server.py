@@ -251,3 +251,18 @@ async def test_calls_go_on_while_nobody_reads_the_log(relay: RelayProcess) -> No
                 await another.hang_up()
     assert relay.wait_for_event("log.lines_lost")["lines"] > 10
     assert relay.stop() == 0
+
+
+async def test_calls_go_on_while_the_configuration_is_read(relay: RelayProcess) -> None:
+    """The file is a pipe here: reading it takes as long as the test writes."""
+    text = relay.config.read_text()
+    relay.config.unlink()
+    os.mkfifo(relay.config)
+    os.kill(relay.pid, signal.SIGHUP)
+    with await asyncio.to_thread(relay.config.open, "w") as pipe:  # the relay has opened it, too
+        async with call(relay) as up:
+            await up.hang_up()
+        pipe.write(text)
+        relay.config.unlink()
+        relay.config.write_text(text)  # for the backend
+    relay.wait_for_event("relay.reloaded")
