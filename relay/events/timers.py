@@ -38,6 +38,7 @@ from relay.store.writer import GroupWriter, Writer, now_ms
 LOOK_S: Final = 1.0
 AGAIN_S: Final = 86_400.0  # a command that ran during the change may have sealed with the former key
 RETRY_S: Final = 60.0
+IDLE_AHEAD_MS: Final = 5_000  # before its expiry: other calls of the binding must not be refused until the next look
 
 
 class Resealer:
@@ -224,13 +225,13 @@ class Timers:
         return total
 
     async def _keep_used(self) -> None:
-        """Move the expiry of bindings that end some time after their last call, and have a call that is up."""
+        """Move the expiry, once it is near, of bindings that end some time after their last call and have one up."""
         if used := await asyncio.to_thread(self._used):
             await self._writer.run(RELAY, lambda unit: note_used(unit, dict.fromkeys(used, unit.now_ms)))
 
     def _used(self) -> list[str]:
         def read(connection: Connection) -> list[str]:
-            if not (due := idle_due(connection, self._clock_ms())):
+            if not (due := idle_due(connection, self._clock_ms() + IDLE_AHEAD_MS)):
                 return []
             # An altered row, which a start reports, must not hold up the release of all others.
             up = open_all(self._sealer, connection.execute(SELECT), lambda *_: None)

@@ -278,9 +278,9 @@ def find_numbered(
     return open_row(sealer, rows[0])
 
 
-def idle_due(connection: Connection, now_ms: int) -> set[str]:
-    """The ids of bindings that hold numbers, although they expired some time after their last call."""
-    return {binding_id for (binding_id,) in connection.execute(_IDLE_DUE, (now_ms,)).fetchall()}
+def idle_due(connection: Connection, until_ms: int) -> set[str]:
+    """The ids of bindings that hold numbers, and expire some time after their last call: by now, or until then."""
+    return {binding_id for (binding_id,) in connection.execute(_IDLE_DUE, (until_ms,)).fetchall()}
 
 
 def find_page(

@@ -73,6 +73,25 @@ async def test_a_binding_with_an_idle_ttl_stays_while_a_call_of_it_is_up(shop: S
     assert expires_at > now_ms() and released_at is None
 
 
+async def test_an_idle_ttl_is_moved_before_it_ends_so_that_no_other_call_is_refused(
+    shop: Shop, writer: GroupWriter
+) -> None:
+    now = now_ms()
+    for n, left_ms in ((1, 1), (2, 60_000)):
+        made = binding(f"b{n}", business="shop", x=f"{PREFIX}000{n}", idle_ttl_s=600, expires_at=now + left_ms)
+        put(shop.path, shop.sealer, made)
+    async with shop.journal() as journal:
+        for n in (1, 2):
+            record = live_record(f"c{n}", business="shop", binding_id=f"b{n}")
+            journal.queue.append(Commit(0, record, b"dialogs"), lambda token: None)
+    assert await timers(shop, writer, Clock(now)).release() == 0
+    moved, later = (
+        each for (each,) in shop.rows("SELECT expires_at FROM binding WHERE id IN ('b1', 'b2') ORDER BY id")
+    )
+    assert moved >= now + 600_000
+    assert later == now + 60_000
+
+
 async def test_a_failing_store_is_retried(shop: Shop, writer: GroupWriter) -> None:
     await writer.close()
     assert await timers(shop, writer, Clock(NOW_MS)).release() == 0
