@@ -178,8 +178,8 @@ _LABELS: dict[str, Collection[str]] = {
     "calls_ended": OUTCOMES,
     "fraud_findings": ("strangers", "short_calls", "sequential"),
     "streams_closed": (
-        *("banned", "by_far_end", "framing", "half_message", "handshake", "idle", "pings", "refused", "slow_reader"),
-        *("unproven", "unreachable"),
+        *("banned", "by_far_end", "crowded", "framing", "half_message", "handshake", "idle", "pings", "refused"),
+        *("slow_reader", "unproven", "unreachable"),
     ),
 }
 _CLOSED = "streams_closed_"  # prefix of the transports' counters of closed connections; the reason follows

@@ -278,6 +278,16 @@ class Admission:
             return self._by_network[source_of(source)] >= min(most, -(-self._limits.max_strangers // SHARE))
         return self._by_source[source] >= most
 
+    def crowd(self, source: str, spares: Callable[[str], bool]) -> str | None:
+        """The network of unknown sources that has to give up a connection for one from `source`: the one with the most,
+        not fewer than the source's own would be then. None: there is room, the source has its part, or `spares` has
+        all others."""
+        if self.strangers < self._limits.max_strangers or not self.is_stranger(source) or self.is_greedy(source):
+            return None
+        own = self._by_network[source_of(source)]
+        crowds = [network for network, count in self._by_network.most_common() if count > own]
+        return next((network for network in crowds if not spares(network)), None)
+
     def is_stranger(self, source: str) -> bool:
         return self._peers.by_source(source) is None
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from relay.defence.bans import GRAVE, Ban, Bans, Known
+from relay.defence.bans import GRAVE, Ban, Bans, Known, source_of
 from relay.model.settings import Settings, StreamLimits, Target, TlsFiles
 from relay.net.hosts import Resolver, family_of, is_literal
 from relay.net.process import Tasks
@@ -176,7 +176,7 @@ class Streams:
 
     def _count_offence(self, connection: Connection) -> None:
         """Count an incoming connection that exceeded a limit, or brought no message, against its source."""
-        if connection.wanted is not None or connection.broken == "banned":
+        if connection.wanted is not None or connection.broken in ("banned", "crowded"):
             return
         if connection.broken in _GRAVE:
             self._offend(connection.flow.host, f"connection: {connection.broken}", GRAVE)
@@ -207,7 +207,7 @@ class Streams:
             self.closed_because["banned"] += 1
             connected.close()
             return
-        if not self._admission.admit(host):
+        if not self._admission.admit(host) and not (self._make_room(host) and self._admission.admit(host)):
             self.closed_because["refused"] += 1
             connected.close()
             if self._admission.is_greedy(host):
@@ -219,6 +219,23 @@ class Streams:
         if self._admission.is_stranger(host):  # an unknown source must send its first message in time
             connection.owes_message, connection.message_since = True, self.now
         self._tasks.begin(self._welcome(connected, connection))
+
+    def _make_room(self, host: str) -> bool:
+        """Close the oldest connection of the unknown network with the most, for one from `host`; False: none is closed.
+
+        Not of a network with a registration or a call. Others would keep their places with a keep-alive now and then.
+        """
+        now = time.monotonic()
+        crowd = self._admission.crowd(host, lambda network: self._bans.knows(network, now))
+        if crowd is None:
+            return False
+        for connection in self._by_number.values():
+            source = connection.flow.host
+            if connection.wanted is None and source_of(source) == crowd and self._admission.is_stranger(source):
+                connection.abort("crowded")
+                self.closed(connection)
+                return True
+        return False
 
     async def _welcome(self, connected: socket.socket, connection: Connection) -> None:
         tls = self._server_tls if connection.flow.transport == "tls" else None

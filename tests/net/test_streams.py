@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relay.call.engine import Engine
-from relay.defence.bans import GRAVE
+from relay.defence.bans import GRAVE, Known
 from relay.errors import ConfigError
 from relay.model.actions import Send
 from relay.model.settings import Limits, PeerCertificate, Target, TlsFiles
@@ -176,13 +176,43 @@ async def test_unknown_sources_leave_room_for_peers() -> None:
     async with listening(max_strangers=1) as h:
         _, stranger = await h.connect("127.0.0.66")
         await h.settled(1)
-        refused, second_stranger = await h.connect("127.0.0.67")
+        refused, second_stranger = await h.connect("127.0.0.66")
         assert await ended(refused)
         _, peer = await h.connect()
         peer.write(message())
         await h.heard()
         for writer in (stranger, second_stranger, peer):
             writer.close()
+
+
+async def test_oldest_connection_of_the_unknown_source_with_the_most_gives_way_to_a_source_with_fewer() -> None:
+    """A few sources could else keep all places for good, each with a keep-alive now and then."""
+    async with listening(max_strangers=8) as h:
+        h.bans.spare(lambda: Known([], ["127.0.0.60"]))  # a phone that has registered, behind NAT
+        places = {}
+        for host in ("127.0.0.60", "127.0.0.61", "127.0.0.62", "127.0.0.63"):
+            for number in range(2):
+                reader, writer = await h.connect(host)
+                writer.write(message())
+                _, flow = await h.heard()
+                places[host, number] = reader, writer, flow
+        newcomers = []
+        for host in ("127.0.0.64", "127.0.0.65", "127.0.0.66"):
+            reader, writer = await h.connect(host)
+            writer.write(message())
+            await h.heard()
+            newcomers.append((reader, writer))
+        gone = {key for key, (_, _, flow) in places.items() if flow.connection not in h.streams._by_number}
+        assert gone == {(f"127.0.0.{host}", 0) for host in (61, 62, 63)}
+        for key in gone:
+            assert await ended(places[key][0])
+        assert {await h.failure() for _ in range(6)} >= {places[key][2] for key in gone}
+        reader, writer = await h.connect("127.0.0.61")  # has one, as the others have
+        assert await ended(reader)
+        assert h.streams.statistics()["streams_from_strangers"] == 8
+        assert h.streams.statistics()["streams_closed_crowded"] == 3
+        for opened in (*newcomers, *places.values(), (reader, writer)):
+            opened[1].close()
 
 
 async def test_a_far_end_that_does_not_read_is_closed() -> None:
@@ -712,8 +742,10 @@ async def test_repeated_connections_above_its_own_limit_ban_the_source() -> None
 
 
 async def test_connections_refused_by_the_shared_limit_are_no_offence() -> None:
+    hosts = [f"127.0.0.{number}" for number in range(60, 64)]
     async with listening(max_strangers=4) as h:
-        places = [await h.connect(f"127.0.0.{number}") for number in range(60, 64)]
+        h.bans.spare(lambda: Known([], hosts))  # phones that have registered
+        places = [await h.connect(host) for host in hosts]
         await h.settled(4)
         for _ in range(2 * Limits().ban_after):
             reader, writer = await h.connect(STRANGER)
