@@ -131,8 +131,8 @@ class Server:
             if locator is not None:
                 await locator.start(LOCATE_S)
             try:
-                await self._sip_service.reload(config, {} if locator is None else locator.located())
-            except ConfigError:  # a file changed after `check_files`
+                await self._sip_service.reload(config, dict if locator is None else locator.located)
+            except (ConfigError, StoreError):  # such as a file that changed after `check_files`
                 if locator is not None:
                     await locator.close()
                 raise

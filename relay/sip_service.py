@@ -37,12 +37,13 @@ from relay.policy.call_policy import CallPolicy
 from relay.policy.decision import Bounds
 from relay.policy.evaluate import LookupResult
 from relay.policy.figures import Counts
-from relay.policy.rules import Rules
+from relay.policy.rules import MEMORY_S, Rules
 from relay.store.journal.attempts import AttemptFile
 from relay.store.journal.queue import JournalQueue
 from relay.store.journal.rows import LiveCall
 from relay.store.sealing.sealer import Sealer
-from relay.store.sqlite.lookup import RouteReader, granted_since
+from relay.store.sqlite.lookup import Granted, RouteReader, granted_since
+from relay.store.writer import now_ms
 
 if TYPE_CHECKING:
     from relay.call_hooks import CallHooks
@@ -172,11 +173,16 @@ class SipService:
         self._engine.locate(located, now)
         self._driver.perform(now)
 
-    async def reload(self, config: Config, located: Located) -> None:
-        """Apply a new configuration. Raises ConfigError; the old one then stays in force."""
-        sounds = _sounds(config)  # first the steps that can fail
+    async def reload(self, config: Config, locate: Callable[[], Located]) -> None:
+        """Apply a new configuration. Raises ConfigError and StoreError; the old one then stays in force.
+
+        `locate` returns the targets of peers configured by host name, as they are when they are applied.
+        """
+        is_counting = bool(config.rules.caller_caps or config.rules.number_caps)
+        granted = await self._granted_until_now() if is_counting and not self._policy.recall_s else []
+        sounds, located = _sounds(config), locate()  # first the steps that can fail
         self._transports.reload(config.settings, config.tls, located)
-        was_counting, self._config = self._policy.recall_s > 0, config
+        self._config = config
         now = time.monotonic()
         if self._rtpengine is not None:
             self._rtpengine.sounds = sounds
@@ -185,8 +191,7 @@ class SipService:
         self._policy.apply_config(config.rules)
         if self._hooks is not None:
             self._hooks.apply_config(config.numbers, _bounds(config))
-        if not was_counting:
-            self._recall(self._engine.live())
+        self._count(granted)
         self._capture_if_wanted()
         self._driver.perform(now)
 
@@ -220,12 +225,23 @@ class SipService:
         PostgreSQL keeps the counts itself.
         """
         place = self._config.store.path
-        if not self._policy.recall_s or not isinstance(place, Path):
-            return
-        now_ms = int(time.time() * 1000)
-        since_ms = now_ms - 1000 * self._policy.recall_s
-        for at_ms, number, caller_hash in granted_since(place, self._sealer, since_ms, known):
-            self._policy.recall(number, caller_hash, min(at_ms, now_ms) / 1000)  # min: the clock may have been set back
+        if self._policy.recall_s and isinstance(place, Path):
+            self._count(granted_since(place, self._sealer, now_ms() - 1000 * self._policy.recall_s, known))
+
+    async def _granted_until_now(self) -> list[Granted]:
+        """The calls granted within `MEMORY_S`, as in `_recall`. A thread reads them: there may be 100,000."""
+        place, until_ms = self._config.store.path, now_ms()
+        if not isinstance(place, Path):
+            return []
+        since_ms, live = until_ms - 1000 * MEMORY_S, self._engine.live()
+        earlier = await asyncio.to_thread(granted_since, place, self._sealer, since_ms, live)
+        meanwhile = granted_since(place, self._sealer, until_ms, self._engine.live())
+        return [each for each in earlier if each.at_ms < until_ms] + meanwhile
+
+    def _count(self, granted: Iterable[Granted]) -> None:
+        latest_ms = now_ms()  # the clock may have been set back since
+        for at_ms, number, caller_hash in granted:
+            self._policy.recall(number, caller_hash, min(at_ms, latest_ms) / 1000)
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
