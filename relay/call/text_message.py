@@ -164,7 +164,10 @@ class TextMessage:
         if text is not None:
             text = mask_across(passes, text, sender, before)
         if text is None:
-            self._pending_look_up = None  # it counts towards caps on frequency: trying the filter is not free
+            # It is not given up, and so counts towards caps on frequency: trying the filter is not free.
+            look_up, self._pending_look_up = self._pending_look_up, None
+            if look_up is not None:
+                look_up.last_caller = None
             self._record = self._record._replace(number_shown=answer.shown)  # also after a restart: `granted_since`
             self.refuse(named(admission.NUMBER_IN_TEXT, answer), now)
             return

@@ -9,7 +9,8 @@ import pytest
 from relay.call.state_codec import MOST_HEAD
 from relay.model.call import Refusal
 from relay.model.settings import Limits
-from relay.policy.rules import Cap, Rules
+from relay.policy.call_policy import CallPolicy
+from relay.policy.rules import Cap, LastCaller, Rules
 from relay.privacy.text_memory import WINDOW_S
 from relay.sip.message import parse_message
 from tests.ladder.ladder import EITHER, Ladder, connect
@@ -18,6 +19,7 @@ from tests.ladder.settings import A, B, X, Y
 from tests.ladder.test_claims import CARRIER, Gated, pbx
 from tests.ladder.test_sips import SIPS
 from tests.ladder.texts import NUMBERS, deliver, texting
+from tests.policy.cases import BOUND, FOUND
 
 
 @pytest.fixture
@@ -114,6 +116,20 @@ def test_texts_with_a_number_count_towards_caps_on_frequency() -> None:
         ladder.caller.get(403)
         assert ladder.newest.outcome == outcome
     ladder.settle()
+
+
+def test_the_sender_of_a_refused_text_is_not_called_back() -> None:
+    c = "8613700000003"
+    ladder = Gated(pbx(c), CARRIER, sms=True)
+    remembered: list[LastCaller] = []
+    bound = BOUND._replace(mode="AXN", party="*")
+    found = FOUND._replace(bound=bound, is_own=False, caller_hash=b"c")
+    ladder.gate = CallPolicy(lambda *_: found, Rules(), remembered.append)
+    ladder.caller.texts(X, f"call me: {B[2:]}".encode(), caller=c)
+    ladder.caller.get(403)
+    assert remembered == []
+    ladder.caller.texts(X, b"at the gate", caller=c)
+    assert [last.caller for last in remembered] == [c]
 
 
 def test_text_that_is_not_secure_counts_towards_no_cap_on_frequency() -> None:
