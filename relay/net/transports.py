@@ -6,7 +6,7 @@ import asyncio
 import errno
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from relay.defence.bans import Bans
 from relay.errors import ConfigError
@@ -22,10 +22,8 @@ MAX_RESOLVING = 1000  # datagrams waiting for name resolution
 MOST_HELD: Final = 8
 
 
-class Failed(Protocol):
-    """A flow could not be reached. `quote`: of an ICMP error, the beginning of the datagram; None: no such error."""
-
-    def __call__(self, flow: Flow, quote: bytes | None = None) -> None: ...
+# Gets a flow that could not be reached; for an ICMP error also the beginning of the datagram, as the error quotes it.
+Failed = Callable[..., None]
 
 
 class Datagrams:
