@@ -203,9 +203,8 @@ class CallPolicy:
         return MEMORY_S if self.rules.caller_caps or self.rules.number_caps else 0
 
     def _note(self, caller_key: int, number_key: int, at_s: float) -> None:
-        if self.rules.caller_caps:
+        if self.rules.caller_caps or self.rules.number_caps:  # both: the others may come by a reload
             self.recent.note(caller_key, at_s)
-        if self.rules.number_caps:
             self.recent.note(number_key, at_s)
 
 

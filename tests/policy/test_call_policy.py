@@ -169,6 +169,14 @@ def test_a_caller_that_the_engine_or_a_missing_hook_refuses_is_not_noted() -> No
     assert bench.remembered == []
 
 
+@pytest.mark.parametrize(("first", "then"), [("caller_caps", "number_caps"), ("number_caps", "caller_caps")])
+def test_caps_of_the_other_kind_apply_to_the_counts_so_far(first: str, then: str) -> None:
+    bench = Bench(found(), **{first: (Cap(9, 300),)})
+    assert [bench.call(after_s=s) for s in (0, 1)] == ["granted", "granted"]
+    bench.gate.apply_config(Rules(**{then: TWICE}))  # type: ignore[arg-type]
+    assert bench.call(after_s=2) != "granted"
+
+
 def test_new_rules_apply_to_the_counts_so_far() -> None:
     bench = Bench(found(), caller_caps=(Cap(5, 300),))
     assert [bench.call() for _ in range(2)] == ["granted", "granted"]
