@@ -31,7 +31,8 @@ def test_a_business_applies_and_is_approved(relay700: Command) -> None:
     )  # fmt: skip
     assert applied["modes"] == ["AXB", "AXYB", "GXB", "GXYB", "AXN"]
     assert applied["created_at"].endswith("Z")
-    assert relay700.done("business", "approve", "acme", "--reason", "papers complete") == "business user acme is approved\n"
+    said = relay700.done("business", "approve", "acme", "--reason", "papers complete")
+    assert said == "business user acme is approved\n"
     assert one(relay700, "business", "show", "acme")["state"] == "approved"
     assert [each["id"] for each in relay700.objects("business", "list", "--state", "approved")] == ["acme", "default"]
 

@@ -167,7 +167,8 @@ def test_sips_contact_is_reached_by_tls() -> None:
 @pytest.mark.parametrize(("name", "status"), [("carrier.example", 200), ("other.example", 488)])
 def test_sips_contact_with_the_name_of_a_target_is_reached_by_tls(name: str, status: int) -> None:
     """At the address that was found for the name."""
-    targets = [Target(CALLEE_HOST, port, by, "carrier.example") for port, by in ((5060, "udp"), (5071, "tls"))]  # type: ignore[arg-type]
+    first = Target(CALLEE_HOST, 5060, "udp", "carrier.example")
+    targets = [first, replace(first, port=5071, transport="tls", priority=1)]
     carrier = peer("carrier", CALLEE_HOST, targets=tuple(targets))
     ladder = Ladder(listeners=SECURE, peers=(peer("pbx", CALLER_HOST), carrier))
     call(ladder)
