@@ -103,7 +103,7 @@ async def test_calls_that_new_caps_count_are_read_beside_the_calls(
         written.write_text(f'{listen}{store}[policy]\ncaller_caps = []\nnumber_caps = ["9/5m"]\n')
         await service.reload(load_config(written), dict)
         assert reads == [(False, 3), (True, 0)]
-        assert len(service._policy.recent) == 3
+        assert len(service._policy.recent) == 6  # by caller and by number
         await service.reload(load_config(written), dict)
         assert len(reads) == 2
     finally:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIG_IGN, SIGHUP, SIGTERM, signal
+from signal import SIG_DFL, SIG_IGN, SIGHUP, SIGTERM, signal
 from typing import Any
 
 import pytest
@@ -107,7 +107,7 @@ with written(Path(sys.argv[1])) as file:
 
 @pytest.mark.parametrize("ending", [SIGTERM, SIGHUP])
 def test_a_command_that_is_ended_leaves_no_part_of_its_file(tmp_path: Path, ending: int) -> None:
-    with half_written(tmp_path / "out") as process:
+    with half_written(tmp_path / "out", preexec_fn=lambda: signal(SIGHUP, SIG_DFL)) as process:
         assert len(list(tmp_path.iterdir())) == 1
         process.send_signal(ending)
         process.communicate()
