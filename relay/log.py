@@ -6,9 +6,11 @@ Masking covers every string of an event, tracebacks included.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import select
+import time
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final, Literal, Protocol, cast
@@ -41,11 +43,16 @@ _DIGITS = re.compile(rf"[0-9]{{{_LEAST}}}")
 _OWN = frozenset({"call_id", "binding_id", "request_id", "actor", "webhook", "timestamp", "level"})
 
 
+PATIENCE_S: Final = 2.0  # of the log with its reader, within REST_S: calls wait as long
+REST_S: Final = 60.0
+
+
 class WholeLines:
     """A buffered sink for a file or pipe shared by several processes: lines up to PIPE_BUF are never interleaved.
 
-    The buffer is written by `flush`, or when it is full. Lines that cannot be written, as on a full disk, or not at
-    once, as to a reader that stands still, are dropped and counted: a call never fails or waits because of the log.
+    The buffer is written by `flush`, or when it is full. For a reader that is slow it waits, PATIENCE_S in all within
+    REST_S. Lines that cannot be written, as on a full disk, or to a reader that stands still, are dropped and counted:
+    a call never fails because of the log.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -53,6 +60,8 @@ class WholeLines:
         self._lines = bytearray()
         self._lost = 0
         self._is_torn = False  # the last write ended within a line
+        self._patience_s = 0.0  # left until `_rests_at`
+        self._rests_at = -math.inf
 
     def write(self, lines: bytes) -> None:
         """Append one or several lines, each ending with a newline."""
@@ -75,11 +84,22 @@ class WholeLines:
             self._is_torn = lines[done - 1] != ord("\n")
 
     def _has_room(self) -> bool:
-        """Whether PIPE_BUF bytes can be written without waiting (pipe(7)), or to a terminal, which people stop and see.
+        """Whether PIPE_BUF bytes can be written at once or soon (pipe(7)), or to a terminal, which people stop and see.
 
         Not by a `select.poll`, which two threads must not ask at once. Raises OSError.
         """
-        return bool(select.select((), (self._descriptor,), (), 0)[1]) or self.isatty()
+        return self._is_writable(0) or self.isatty() or self._has_soon()
+
+    def _has_soon(self) -> bool:
+        now = time.monotonic()
+        if now >= self._rests_at:
+            self._patience_s, self._rests_at = PATIENCE_S, now + REST_S
+        is_writable = self._is_writable(max(self._patience_s, 0.0))
+        self._patience_s -= time.monotonic() - now
+        return is_writable
+
+    def _is_writable(self, timeout_s: float) -> bool:
+        return bool(select.select((), (self._descriptor,), (), timeout_s)[1])
 
     def report_lost(self, report: Callable[[int], None]) -> None:
         """Report the number of lines lost, if any; again later if the report is lost as well."""

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.typing import FilteringBoundLogger
 
+from relay import log as log_module
 from relay.errors import StoreError
 from relay.log import Outage, WholeLines, configure, ended_calls, mask_numbers
 from tests.events.conftest import Log
@@ -218,8 +220,21 @@ def lost(output: WholeLines) -> int:
     return sum(reports)
 
 
-def test_pipe_without_a_reader_takes_no_time_and_the_lines_lost_are_told_once_it_goes_on() -> None:
+def test_slow_reader_loses_no_line() -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    log = configure("json", "info", WholeLines(writing))
+    with ThreadPoolExecutor(1) as thread, open(reading, "rb") as pipe:
+        reader = thread.submit(lambda: [json.loads(pipe.readline())["number"] for _ in range(1000)])
+        for number in range(1000):
+            log.info("line", number=number)
+        os.close(writing)
+        assert reader.result() == list(range(1000))
+
+
+def test_lines_are_lost_while_a_reader_stands_still_and_told_once_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that stands still, such as a pager, must not stop the calls."""
+    monkeypatch.setattr(log_module, "PATIENCE_S", 0.01)
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     output = WholeLines(writing)

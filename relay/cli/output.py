@@ -11,6 +11,7 @@ import os
 import secrets
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -224,8 +225,10 @@ def _is_plain(path: Path) -> bool:
 
 @contextmanager
 def _ending_as_by_ctrl_c() -> Iterator[None]:
-    """Within, SIGTERM and SIGHUP raise KeyboardInterrupt, unless they are ignored, as by nohup. In the main thread."""
-    ends = [each for each in (SIGTERM, SIGHUP) if getsignal(each) is SIG_DFL]
+    """Within, SIGTERM and SIGHUP raise KeyboardInterrupt, unless they are ignored, as by nohup. In another thread than
+    the main one, which alone may handle signals, they do as before."""
+    is_main = threading.current_thread() is threading.main_thread()
+    ends = [each for each in (SIGTERM, SIGHUP) if is_main and getsignal(each) is SIG_DFL]
 
     def interrupt(*_: object) -> None:
         for each in ends:  # a closed terminal sends more than one

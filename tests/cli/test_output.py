@@ -7,6 +7,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIG_DFL, SIG_IGN, SIGHUP, SIGTERM, signal
@@ -113,6 +114,18 @@ def test_a_command_that_is_ended_leaves_no_part_of_its_file(tmp_path: Path, endi
         process.communicate()
     assert process.returncode != 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_written_by_any_thread(tmp_path: Path) -> None:
+    """Only the main one may handle signals."""
+
+    def write() -> None:
+        with written(tmp_path / "out") as file:
+            file.write(b"all")
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(write).result()
+    assert (tmp_path / "out").read_bytes() == b"all"
 
 
 def test_a_command_goes_on_where_hanging_up_is_ignored(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ class Node(Setup):
         text = EXAMPLE
         for there, here in (
             ("[sip]\n", "[sip]\nt1_ms = 200\n"),
+            ("ping_s = 30\n", ""),  # its timer is none that is left behind
             ("192.0.2.11:5060", str(self.relay)),
             ("192.0.2.30:5060", str(self.caller)),
             ("127.0.0.1:8700", str(self.api)),
