@@ -205,7 +205,8 @@ def _rows(lines: Iterable[str]) -> Iterator[_Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            cells = invalid("line", f"must be CSV: {error}")
+            is_open = str(error) == "unexpected end of data"
+            cells = invalid("line", "a quote in it is open" if is_open else f"must be CSV: {error}")
         if reader.line_num > line:
             cells = invalid("line", f"a quote in it is open to line {reader.line_num}: none of these lines is read")
         yield line, cells
