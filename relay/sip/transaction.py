@@ -267,7 +267,7 @@ class TransactionLayer:
         """Sending on exactly that flow failed: its client transactions fail with "transport", or report "lost".
 
         `quote`: the beginning of our message, as an ICMP error quotes it; only the transaction of that message fails
-        then. Anybody can send such an error with our address and a peer's, but nobody guesses a branch. Where a router
+        then. Any host can send such an error with our address and a peer's, but none can guess a branch. Where a router
         quotes too little to hold it (8 bytes, RFC 792), the request is sent again until it times out.
 
         Server transactions stay (RFC 6026 8.5).

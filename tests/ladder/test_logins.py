@@ -544,7 +544,8 @@ def test_challenges_are_rate_limited() -> None:
     ladder.settle()
 
 
-def test_flood_of_strangers_keeps_no_phone_from_logging_in_again() -> None:
+def registered_beside_strangers() -> tuple[Ladder, list[Side], str]:
+    """Strangers who can use up the limit of challenges, and the phone's credentials."""
     ladder = Ladder(peers=(PBX, PHONE), callee_host=PHONE_HOST, limits=Limits(stranger_answers_per_s=SHARE))
     phone = ladder.callee
     strangers = [ladder.side(f"127.0.0.{number}", f"mallory{number}") for number in range(70, 70 + SHARE)]
@@ -552,6 +553,12 @@ def test_flood_of_strangers_keeps_no_phone_from_logging_in_again() -> None:
     line = credentials(phone, "REGISTER", challenged(phone)["SHA-256"])
     asks_to_register(phone, line)
     phone.get(200)
+    return ladder, strangers, line
+
+
+def test_flood_of_strangers_keeps_no_phone_from_logging_in_again() -> None:
+    ladder, strangers, line = registered_beside_strangers()
+    phone = ladder.callee
     foreign = line.replace('nonce="', 'nonce="0')  # of an earlier process
     for more in ("", foreign, line):  # by its registered address, twice; by a nonce of ours
         for stranger in strangers:
@@ -564,13 +571,8 @@ def test_flood_of_strangers_keeps_no_phone_from_logging_in_again() -> None:
 
 def test_flood_of_strangers_keeps_no_phone_of_before_a_restart_from_logging_in_again() -> None:
     """Its nonce shows that it is no stranger, but its credentials are not accepted again."""
-    ladder = Ladder(peers=(PBX, PHONE), callee_host=PHONE_HOST, limits=Limits(stranger_answers_per_s=SHARE))
+    ladder, strangers, line = registered_beside_strangers()
     phone = ladder.callee
-    strangers = [ladder.side(f"127.0.0.{number}", f"mallory{number}") for number in range(70, 70 + SHARE)]
-    asks_to_register(phone)
-    line = credentials(phone, "REGISTER", challenged(phone)["SHA-256"])
-    asks_to_register(phone, line)
-    phone.get(200)
     ladder.restart()
     for stranger in strangers:
         stranger.invites(X, caller=B[2:])
