@@ -33,7 +33,7 @@ from relay.api.models import (
 )
 from relay.api.routes import Router
 from relay.reports.daily import DailyLine, daily
-from relay.reports.disclosure import ask_trace, details_form, reason_form, trace
+from relay.reports.disclosure import ask_trace, details_form, reason_form, span_of, trace
 from relay.reports.evidence import ask_evidence, bundle
 from relay.service import fields
 from relay.service.complaints import MOST_COMPLAINTS, complaint_rates, set_complaints
@@ -47,18 +47,40 @@ class TraceRequest(
     RequestModel,
     json_schema_extra={"examples": [{"number": "700100000010001", "at": "2026-01-31T08:00:00Z", "reason": "case 114"}]},
 ):
-    """A trace of the parties behind a number at one time. The reason goes to the audit log."""
+    """A trace of the parties behind a number at a time, or in a span of time. The reason goes to the audit log."""
 
     number: Party
-    at: Time
+    at: Time | None = Field(
+        default=None, description="a whole minute stands for its sixty seconds, a whole second for that second"
+    )
+    since: Time | None = Field(default=None, description="instead of `at`: beginning of a span")
+    until: Time | None = Field(default=None, description="end of that span, not included")
     reason: Reason
+
+    @model_validator(mode="after")
+    def _one_time(self) -> TraceRequest:
+        given = [name for name in ("at", "since", "until") if getattr(self, name) is not None]
+        if given not in (["at"], ["since", "until"]):
+            raise ValueError("give either at, or since and until")
+        if self.since is not None and self.until is not None and self.until <= self.since:
+            raise ValueError("until must be after since")
+        return self
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Beginning and end, not included, in Unix milliseconds."""
+        if self.at is not None:
+            return span_of(given_ms(self.at))
+        assert self.since is not None and self.until is not None
+        return given_ms(self.since), given_ms(self.until)
 
 
 class TraceResponse(ResponseModel):
-    """The bindings in force and the calls up at that time, with real numbers in clear."""
+    """The bindings in force and the calls up in that time, with real numbers in clear."""
 
     number: str
-    at: Moment
+    at: Moment = Field(description="beginning of that time")
+    until: Moment = Field(description="not included")
     bindings: list[BindingResponse]
     members: dict[str, list[str]] = Field(description="members at that time, by group of these bindings")
     calls: list[CallResponse]
@@ -179,14 +201,15 @@ _CHUNK = 1 << 16
 @router.post("/trace", operation_id="traceNumber", summary="Trace a number")
 async def post_trace(asked: TraceRequest, context: Traces) -> TraceResponse:
     """The parties behind a number at a given time, in clear, however long ago. Audited before the response."""
-    number, at_ms = fields.number("number", asked.number), given_ms(asked.at)
-    question = await context.run(lambda unit: ask_trace(unit, number, at_ms, asked.reason))
+    number = fields.number("number", asked.number)
+    question = await context.run(lambda unit: ask_trace(unit, number, *asked.span, asked.reason))
     found = await anyio.to_thread.run_sync(trace, context.backend.path, context.backend.sealer, question)
-    bindings = [binding._replace(released_at=None) for binding in found.bindings]  # all in force at `at_ms`
+    bindings = [binding._replace(released_at=None) for binding in found.bindings]  # all in force then
     return TraceResponse(
         number=found.number,
-        at=shown_moment(found.at_ms),
-        bindings=[shown_binding(then, at_ms, clear=True) for then in bindings],
+        at=shown_moment(found.since_ms),
+        until=shown_moment(found.until_ms),
+        bindings=[shown_binding(then, max(found.since_ms, then.created_at), clear=True) for then in bindings],
         members=found.members,
         calls=[shown_call(call, clear=True, for_operator=True) for call in found.calls],
     )

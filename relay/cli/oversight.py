@@ -21,7 +21,7 @@ from relay.model.numbers import mask_number
 from relay.reports.batch import ask_batch, make_batch
 from relay.reports.batch_check import Checked, check_batch
 from relay.reports.daily import DailyLine, daily, daily_csv
-from relay.reports.disclosure import Trace, ask_trace, trace
+from relay.reports.disclosure import Trace, ask_trace, span_of, trace
 from relay.reports.evidence import ask_evidence, bundle, check
 from relay.reports.ladder_text import shown
 from relay.reports.signed import load_batch_key
@@ -35,30 +35,55 @@ _COLUMNS = ("business", "prefix", "attempts", "answered", "unanswered", "refused
 @click.command()
 @click.argument("number", type=number)
 @click.option(
-    "--at", "at_ms", type=moment, required=True, metavar="TIME", help="Time, such as 2026-01-31T16:00:00+08:00."
+    "--at",
+    "at_ms",
+    type=moment,
+    metavar="TIME",
+    help="Time, such as 2026-01-31T16:00+08:00: a minute stands for its sixty seconds, a second for that second.",
 )
+@click.option("--from", "since_ms", type=moment, metavar="TIME", help="Instead of --at: beginning of a span of time.")
+@click.option("--to", "until_ms", type=moment, metavar="TIME", help="End of that span, not included.")
 @needed_reason
 @json_option
 @config_option
-def traceback(config_path: Path | None, number: str, at_ms: int, reason: str, as_json: bool) -> None:
+def traceback(
+    config_path: Path | None,
+    number: str,
+    at_ms: int | None,
+    since_ms: int | None,
+    until_ms: int | None,
+    reason: str,
+    as_json: bool,
+) -> None:
     """Show who was behind a number at a time.
 
     NUMBER is a 700 number or a party, a foreign one with "+". Shows order, business user, parties and calls of that
     time, numbers in clear.
     """
+    span = _span(at_ms, since_ms, until_ms)
     with opened(config_path) as store:
-        asked = store.run(lambda unit: ask_trace(unit, number, at_ms, reason))
+        asked = store.run(lambda unit: ask_trace(unit, number, *span, reason))
         found = trace(store.config.store.path, store.sealer, asked)
+    since, until = map(format_moment, span)
     if not found.bindings and not found.calls:
-        raise StoreError(f"{mask_number(number)} was neither bound nor in a call at {format_moment(at_ms)}")
+        raise StoreError(f"{mask_number(number)} was neither bound nor in a call from {since} to {until}")
     if as_json:
         click.echo(json_line(_trace_object(found)))
         return
-    say(f"{number} at {format_moment(at_ms)}")
+    say(f"{number} from {since} to {until}")
     for binding in found.bindings:
         _print_binding(binding, found.members)
     for record in found.calls:
         _print_call(record)
+
+
+def _span(at_ms: int | None, since_ms: int | None, until_ms: int | None) -> tuple[int, int]:
+    """The span of time that the options name. Raises UsageError."""
+    if at_ms is not None and since_ms is until_ms is None:
+        return span_of(at_ms)
+    if at_ms is not None or since_ms is None or until_ms is None:
+        raise click.UsageError("write either --at TIME, or --from TIME and --to TIME")
+    return since_ms, until_ms
 
 
 def _trace_object(found: Trace) -> dict[str, Any]:
@@ -68,7 +93,13 @@ def _trace_object(found: Trace) -> dict[str, Any]:
         for binding in found.bindings
     ]
     calls = [record_object(record) for record in found.calls]
-    return {"number": found.number, "at": format_moment(found.at_ms), "bindings": bindings, "calls": calls}
+    return {
+        "number": found.number,
+        "at": format_moment(found.since_ms),
+        "until": format_moment(found.until_ms),
+        "bindings": bindings,
+        "calls": calls,
+    }
 
 
 def _print_binding(binding: Binding, members: dict[str, list[str]]) -> None:

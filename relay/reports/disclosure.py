@@ -15,10 +15,10 @@ from relay.privacy.records import Value, mask_text, reported
 from relay.privacy.texts import mask_numbers
 from relay.service import fields
 from relay.service.fields import format_moment
-from relay.store.bindings import bindings_at
+from relay.store.bindings import bindings_between
 from relay.store.connection import Connection, Place
 from relay.store.database import reading
-from relay.store.groups import members_at
+from relay.store.groups import members_between
 from relay.store.record_rows import StoredRecord
 from relay.store.records import LONGEST_CALL_MS, Wanted, live_calls, read_stored
 from relay.store.sealing.sealer import Sealer
@@ -134,34 +134,49 @@ def ask(unit: UnitOfWork, action: str, number: str, since_ms: int, until_ms: int
     return DisclosureRequest(number, since_ms, until_ms, reason, unit.actor.name, unit.now_ms)
 
 
-# -- Traceback (溯源): who was behind a number at a time. Bindings, groups and calls of that time, in clear
+# -- Traceback (溯源): who was behind a number in a span of time. Its bindings, groups and calls, in clear
 
 
 class Trace(NamedTuple):
     """`bindings` have the parties of that time, and their end as known now. `calls` are in order of arrival."""
 
     number: str
-    at_ms: int
+    since_ms: int
+    until_ms: int  # not included
     bindings: list[Binding]
     members: dict[str, list[str]]  # of that time, by group, sorted
     calls: list[CallRecord]
 
 
-def ask_trace(unit: UnitOfWork, number: str, at_ms: int, reason: str) -> DisclosureRequest:
-    """Request a traceback. `number`: a 700 number or a party, normalised. Raises Refused without a reason."""
-    return ask(unit, "traceback", number, at_ms, at_ms + 1, reason)
+def span_of(at_ms: int) -> tuple[int, int]:
+    """What a time of day covers, its end not included: a whole minute its sixty seconds, a whole second that second.
+
+    Police ask by the minute.
+    """
+    return at_ms, at_ms + next((length for length in (60_000, 1_000) if at_ms % length == 0), 1)
+
+
+def ask_trace(unit: UnitOfWork, number: str, since_ms: int, until_ms: int, reason: str) -> DisclosureRequest:
+    """Request a traceback. `number`: a 700 number or a party, normalised; `until_ms` is not included.
+
+    Raises Refused without a reason.
+    """
+    return ask(unit, "traceback", number, since_ms, until_ms, reason)
 
 
 def trace(path: Place, sealer: Sealer, asked: DisclosureRequest) -> Trace:
     """Read the traceback. Opens its own connection, so that it can run in a thread. Raises StoreError."""
-    number, at_ms = asked.number, asked.since_ms
+    number, span = asked.number, (asked.since_ms, asked.until_ms)
     with reading(path) as connection:
-        bindings = list(bindings_at(connection, sealer, number, at_ms))
+        bindings = list(bindings_between(connection, sealer, number, *span))
         groups = sorted({binding.group_id for binding in bindings if binding.group_id is not None})
-        members = {group: sorted(members_at(connection, sealer, group, at_ms)) for group in groups}
-        ended, up = calls_between(connection, sealer, number, at_ms, at_ms + 1)
+        members = {
+            group: sorted({member.number for member in members_between(connection, sealer, group, *span)})
+            for group in groups
+        }
+        ended, up = calls_between(connection, sealer, number, *span)
     calls = sorted((*(one.record for one in ended), *up), key=lambda record: record.received_at)
-    return Trace(number, at_ms, bindings, members, calls)
+    return Trace(number, *span, bindings, members, calls)
 
 
 class Between(NamedTuple):

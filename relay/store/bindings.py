@@ -118,6 +118,7 @@ INSERT INTO past_party (hash, binding_id, to_ms) VALUES (?1, ?2, ?3)
 ON CONFLICT (hash, binding_id) DO UPDATE SET to_ms = ?3
 """
 _AT = "SELECT version, sealed FROM binding_change WHERE binding_id = ? AND at > ? ORDER BY version LIMIT 1"
+_CHANGED = "SELECT at FROM binding_change WHERE binding_id = ? AND at > ? AND at < ? ORDER BY version"
 _HISTORY = "SELECT version, sealed FROM binding_change WHERE binding_id = ? ORDER BY version"
 
 # A clock that is set back, or another node's, may be behind the one by which a binding expired and was released.
@@ -128,7 +129,7 @@ _STATES: dict[State, str] = {
     "expired": "ended_at IS NULL AND (expires_at <= :now OR released_at IS NOT NULL)",
     "ended": "ended_at IS NOT NULL",
 }
-_IN_FORCE = "created_at <= :at AND coalesce(ended_at, :at + 1) > :at AND coalesce(expires_at, :at + 1) > :at"
+_IN_FORCE = "created_at < :until AND coalesce(ended_at, :until) > :since AND coalesce(expires_at, :until) > :since"
 # One SELECT per index: OR between two of them would scan the whole table.
 _ON_NUMBER = "SELECT id FROM binding WHERE x = :number UNION SELECT id FROM binding WHERE y = :number"
 _ON_X = "SELECT id FROM binding WHERE x = :x"
@@ -393,14 +394,24 @@ def bindings_of(connection: Connection, sealer: Sealer, number: str) -> Iterator
         yield open_row(sealer, row)
 
 
-def bindings_at(connection: Connection, sealer: Sealer, number: str, at_ms: int) -> Iterator[Binding]:
-    """The bindings of a number in force at `at_ms`, as they were then, with the parties of that time."""
+def bindings_between(
+    connection: Connection, sealer: Sealer, number: str, since_ms: int, until_ms: int
+) -> Iterator[Binding]:
+    """The bindings of a number in force at any time from `since_ms` to before `until_ms`, as they were then.
+
+    A binding that was changed in that time comes once for each version that had the number.
+    """
+    span = {"since": since_ms, "until": until_ms}
     query = f"{SELECT} WHERE id IN ({_ids_of(number)}) AND {_IN_FORCE} ORDER BY id"
-    for row in connection.execute(query, _asked(sealer, number) | {"at": at_ms}).fetchall():
+    for row in connection.execute(query, _asked(sealer, number) | span).fetchall():
         require(connection, sealer, "binding", [row[0]])
-        then = at_moment(connection, sealer, open_row(sealer, row), at_ms)
-        if number in (then.x, then.y, then.a, then.b) or _was_member(connection, sealer, then, number, at_ms):
-            yield then
+        binding = open_row(sealer, row)
+        changed = connection.execute(_CHANGED, (binding.binding_id, since_ms, until_ms)).fetchall()
+        starts = [max(since_ms, binding.created_at), *(at for (at,) in changed)]
+        for start, end in zip(starts, [*starts[1:], until_ms], strict=True):
+            then = at_moment(connection, sealer, binding, start)
+            if number in (then.x, then.y, then.a, then.b) or _was_member(connection, sealer, then, number, start, end):
+                yield then
 
 
 def _ids_of(number: str) -> str:
@@ -411,6 +422,8 @@ def _asked(sealer: Sealer, number: str) -> dict[str, Any]:
     return {"number": number, "party": sealer.lookup_hash(number)}
 
 
-def _was_member(connection: Connection, sealer: Sealer, binding: Binding, number: str, at_ms: int) -> bool:
+def _was_member(
+    connection: Connection, sealer: Sealer, binding: Binding, number: str, since_ms: int, until_ms: int
+) -> bool:
     group_id = binding.group_id
-    return group_id is not None and was_member(connection, group_id, sealer.lookup_hash(number), at_ms)
+    return group_id is not None and was_member(connection, group_id, sealer.lookup_hash(number), since_ms, until_ms)

@@ -32,18 +32,12 @@ _REMOVE_MEMBER = "DELETE FROM group_member WHERE group_id = ? AND hash = ?"
 _HASHES = "SELECT hash FROM group_member WHERE group_id = ?"
 _IS_MEMBER = "SELECT 1 FROM group_member WHERE group_id = ? AND hash = ?"
 _MEMBERS = "SELECT hash, sealed FROM group_member WHERE group_id = ? AND hash > ? ORDER BY hash LIMIT ?"
-_IN_AT = """
-FROM (SELECT group_id, hash, sealed, added_at, NULL AS removed_at FROM group_member WHERE group_id = :group
-      UNION ALL SELECT group_id, hash, sealed, added_at, removed_at FROM past_member WHERE group_id = :group
-) AS membership
-WHERE added_at <= :at AND (removed_at IS NULL OR removed_at > :at)
-"""
-
 _BETWEEN = """
-SELECT sealed, added_at, NULL AS removed_at FROM group_member WHERE group_id = :group AND added_at < :until
-UNION ALL SELECT sealed, added_at, removed_at FROM past_member
+SELECT sealed, added_at, NULL AS removed_at, hash FROM group_member WHERE group_id = :group AND added_at < :until
+UNION ALL SELECT sealed, added_at, removed_at, hash FROM past_member
 WHERE group_id = :group AND added_at < :until AND removed_at > :since
 """
+_IN_BETWEEN = f"SELECT 1 FROM ({_BETWEEN}) AS membership WHERE hash = :member LIMIT 1"
 
 
 class Group(NamedTuple):
@@ -142,13 +136,6 @@ def members_page(
     return [(member, _open(sealer, group_id, sealed)) for member, sealed in rows]
 
 
-def members_at(connection: Connection, sealer: Sealer, group_id: str, at_ms: int) -> Iterator[str]:
-    """The numbers that were in the group at `at_ms`."""
-    _require_members(connection, sealer, group_id)
-    for (sealed,) in connection.execute(f"SELECT sealed {_IN_AT}", {"group": group_id, "at": at_ms}).fetchall():
-        yield _open(sealer, group_id, sealed)
-
-
 class Membership(NamedTuple):
     """A party's time in a group; `removed_at` is None while it is a member."""
 
@@ -163,7 +150,7 @@ def members_between(
     """The members at any time from `since_ms` to before `until_ms`."""
     _require_members(connection, sealer, group_id)
     asked = {"group": group_id, "since": since_ms, "until": until_ms}
-    for sealed, added_at, removed_at in connection.execute(_BETWEEN, asked).fetchall():
+    for sealed, added_at, removed_at, _ in connection.execute(_BETWEEN, asked).fetchall():
         yield Membership(_open(sealer, group_id, sealed), added_at, removed_at)
 
 
@@ -174,10 +161,10 @@ def _require_members(connection: Connection, sealer: Sealer, group_id: str) -> N
     require(connection, sealer, "past_member", [key_of(group_id, hash_, added_at) for hash_, added_at in past])
 
 
-def was_member(connection: Connection, group_id: str, member: bytes, at_ms: int) -> bool:
-    """Whether a party was in the group at `at_ms`."""
-    asked: dict[str, Any] = {"group": group_id, "at": at_ms, "member": member}
-    return connection.execute(f"SELECT 1 {_IN_AT} AND hash = :member", asked).fetchone() is not None
+def was_member(connection: Connection, group_id: str, member: bytes, since_ms: int, until_ms: int) -> bool:
+    """Whether a party was in the group at any time from `since_ms` to before `until_ms`."""
+    asked: dict[str, Any] = {"group": group_id, "since": since_ms, "until": until_ms, "member": member}
+    return connection.execute(_IN_BETWEEN, asked).fetchone() is not None
 
 
 def _proven(connection: Connection, sealer: Sealer, rows: Sequence[tuple[Any, ...]]) -> list[Group]:

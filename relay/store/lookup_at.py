@@ -122,7 +122,9 @@ class PastLookUps:
 
     def _role(self, binding: Binding, asked: Moment, caller_hash: bytes) -> str | None:
         members: tuple[str, ...] = ()
-        if binding.group_id is not None and was_member(self._connection, binding.group_id, caller_hash, asked.at_ms):
+        if binding.group_id is not None and was_member(
+            self._connection, binding.group_id, caller_hash, asked.at_ms, asked.at_ms + 1
+        ):
             members = (asked.caller,)
         lines = compile_lines(binding, members)
         return next((line.party for line in lines if line[:2] == (asked.number, asked.caller)), None)
@@ -206,7 +208,7 @@ class PastLookUps:
             caller = None if later is None else self._last_recorded(binding, at_ms)
         if caller is None or binding.group_id is None:
             return caller
-        member = was_member(self._connection, binding.group_id, self._sealer.lookup_hash(caller), at_ms)
+        member = was_member(self._connection, binding.group_id, self._sealer.lookup_hash(caller), at_ms, at_ms + 1)
         return caller if member else None
 
     def _last_recorded(self, binding: Binding, at_ms: int) -> str | None:

@@ -45,6 +45,16 @@ async def test_a_trace_shows_who_was_behind_a_number_and_is_audited(inspector: C
     assert line["object"] in (X, "party")
 
 
+async def test_a_trace_takes_a_span_instead_of_a_time(inspector: Client) -> None:
+    asked = {"number": X, "reason": "case 2026-114"}
+    span = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:01:00Z"}
+    by_minute = await inspector.post("/v1/trace", asked | {"at": "2026-01-01T00:00Z"}, 200)
+    assert await inspector.post("/v1/trace", asked | span, 200) == by_minute
+    assert (by_minute["at"], by_minute["until"]) == ("2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z")
+    for wrong in ({}, span | {"at": span["since"]}, {"since": span["since"]}, span | {"until": span["since"]}):
+        await inspector.refused("POST", "/v1/trace", "invalid", asked | wrong)
+
+
 async def test_a_trace_requires_a_reason_and_both_scopes(api: Api, inspector: Client) -> None:
     asked = {"number": X, "at": DURING}
     await inspector.refused("POST", "/v1/trace", "invalid", asked)

@@ -22,7 +22,10 @@ WHY = ("--reason", "case 7")
 
 
 def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
-    assert "'--at'" in usage("traceback", X, *WHY)
+    assert "write either --at TIME, or --from TIME and --to TIME" in usage("traceback", X, *WHY)
+    time = "2026-11-29T12:20Z"
+    assert "write either --at TIME" in usage("traceback", X, *WHY, "--at", time, "--from", time)
+    assert "write either --at TIME" in usage("traceback", X, *WHY, "--from", time)
     assert "'--at': not a time" in usage("traceback", X, *WHY, "--at", "now")
     no_zone = "2026-11-29T12:20"
     assert "'--at': not a time: write it as" in usage("traceback", X, *WHY, "--at", no_zone)
@@ -54,6 +57,17 @@ def test_a_number_is_traced_to_order_business_parties_and_call_long_after_unbind
     assert (traced["number"], traced["at"], traced["calls"]) == (X, "2026-01-01T00:00:14.000Z", [])
 
 
+def test_a_span_of_time_is_traced_with_all_its_calls(relay700: Command) -> None:
+    bind(relay700, binding())
+    write(relay700, *(ended_record(call_id=f"c{n}") for n in range(3)))
+    (traced,) = relay700.objects("traceback", X, *WHY, "--at", "2026-01-01T00:00Z")
+    assert [call["call_id"] for call in traced["calls"]] == ["c0", "c1", "c2"]
+    assert (traced["at"], traced["until"]) == ("2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z")
+    span = ("--from", "2026-01-01T00:00Z", "--to", "2026-01-01T00:01Z")
+    assert relay700.objects("traceback", X, *WHY, *span) == [traced]
+    assert "must be after the beginning" in relay700.refused("traceback", X, *WHY, *span[:3], "2026-01-01T00:00Z")
+
+
 def test_a_live_call_is_traced_by_its_party(relay700: Command) -> None:
     write(relay700, live_record())
     said = relay700.done("traceback", "13800000001", *WHY, "--at", "2026-01-01T00:00:05Z")
@@ -70,7 +84,7 @@ def test_a_text_message_is_traced_as_one(relay700: Command) -> None:
 def test_traceback_of_an_unbound_number_is_status_1(relay700: Command) -> None:
     bind(relay700, binding())
     said = relay700.refused("traceback", X, *WHY, "--at", "2025-12-31T23:59:59.999Z")
-    assert said == f"{X} was neither bound nor in a call at 2025-12-31T23:59:59.999Z"
+    assert said == f"{X} was neither bound nor in a call from 2025-12-31T23:59:59.999Z to 2026-01-01T00:00:00.000Z"
     assert "138****0001 was neither bound nor" in relay700.refused(
         "traceback", "13800000001", *WHY, "--at", "2025-01-01T00:00:00Z"
     )

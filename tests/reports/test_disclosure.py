@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import Refused
-from relay.reports.disclosure import DisclosureRequest, Trace, ask, ask_trace, details_form, trace
+from relay.reports.disclosure import DisclosureRequest, Trace, ask, ask_trace, details_form, span_of, trace
 from relay.service.businesses import Fields, Terms
 from relay.service.retention import Purged
 from relay.store import bindings as store
@@ -86,7 +86,11 @@ C = "8613700000003"
 
 
 def traced(shelf: Shelf, writer: Writer, number: str, at_ms: int) -> Trace:
-    asked = writer.run(RELAY, lambda unit: ask_trace(unit, number, at_ms, "case 1"))
+    return traced_between(shelf, writer, number, at_ms, at_ms + 1)
+
+
+def traced_between(shelf: Shelf, writer: Writer, number: str, since_ms: int, until_ms: int) -> Trace:
+    asked = writer.run(RELAY, lambda unit: ask_trace(unit, number, since_ms, until_ms, "case 1"))
     return trace(shelf.path, shelf.sealer, asked)
 
 
@@ -163,6 +167,23 @@ def test_calls_are_those_of_that_time(
     assert ids(C, 3.2) == ""
 
 
+def test_a_minute_is_traced_with_all_its_calls_and_parties(shelf: Shelf, writer: Writer) -> None:
+    shelf.add(*(call(n, received_at=NOW_MS + 9_000 * n, ended_at=NOW_MS + 9_000 * n + 500) for n in range(1, 8)))
+    minute = NOW_MS - NOW_MS % 60_000
+    bind(writer, created_at=minute - 1_000, ended_at=minute + 1, released_at=minute + 1)
+    bind(writer, binding_id="b2", b=C, created_at=minute + 30_000)
+    found = traced_between(shelf, writer, X, *span_of(minute))
+    assert [one.call_id for one in found.calls] == ["c1", "c2", "c3", "c4", "c5", "c6"]
+    assert [one.b for one in found.bindings] == [B, C]
+
+
+def test_a_time_covers_its_minute_or_second_when_that_is_whole() -> None:
+    minute = NOW_MS - NOW_MS % 60_000
+    assert span_of(minute) == (minute, minute + 60_000)
+    assert span_of(minute + 1_000) == (minute + 1_000, minute + 2_000)
+    assert span_of(minute + 1_001) == (minute + 1_001, minute + 1_002)
+
+
 def test_a_traceback_without_a_reason_is_refused(writer: Writer) -> None:
     with pytest.raises(Refused, match="reason"):
-        writer.run(RELAY, lambda unit: ask_trace(unit, X, NOW_MS, ""))
+        writer.run(RELAY, lambda unit: ask_trace(unit, X, NOW_MS, NOW_MS + 1, ""))

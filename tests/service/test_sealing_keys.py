@@ -25,7 +25,7 @@ from relay.store.capture_arms import list_arms
 from relay.store.configurations import find_configuration, put_configuration
 from relay.store.database import open_store
 from relay.store.filings import filing_at, find_filing
-from relay.store.groups import find_entries, find_groups, members_at, members_between, of_business
+from relay.store.groups import find_entries, find_groups, members_between, of_business
 from relay.store.hooks import Hook, find_hook, put_hook
 from relay.store.journal.rows import caller_row, open_caller
 from relay.store.keys import list_keys
@@ -103,7 +103,7 @@ def read(backend: Backend, made: Binding) -> list[Any]:
         backend.binding(made.binding_id),
         *history(reader, sealer, made.binding_id),
         *(find_business(reader, sealer, "acme"), state_changes(reader, sealer, "acme")),
-        *(group, list(members_at(reader, sealer, group.group_id, backend.now_ms))),
+        group,
         list(members_between(reader, sealer, group.group_id, 0, backend.now_ms + 1)),
         [key.signing_key for key in list_keys(reader, sealer, "acme", "", 9)],
         [entry.number for entry in find_entries(reader, sealer, of_business("acme"), b"", 9)],

@@ -15,7 +15,7 @@ from relay.store.bindings import (
     State,
     all_bindings,
     at_moment,
-    bindings_at,
+    bindings_between,
     bindings_of,
     due,
     find_binding,
@@ -132,6 +132,10 @@ def test_bindings_are_found_by_either_number_and_either_party(disk: Disk, reader
         assert [found.binding_id for found in bindings_of(reader, disk.sealer, number)] == ids
 
 
+def in_force(reader: Connection, disk: Disk, number: str, at_ms: int) -> list[Binding]:
+    return list(bindings_between(reader, disk.sealer, number, at_ms, at_ms + 1))
+
+
 def test_bindings_in_force_at_a_past_time_are_found(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding(expires_at=NOW_MS + 100), binding("b2", x=Y))
     end(disk.path, disk.sealer, "b2", NOW_MS + 50)
@@ -144,7 +148,7 @@ def test_bindings_in_force_at_a_past_time_are_found(disk: Disk, reader: Connecti
         (Y, NOW_MS + 50, []),
         (A, NOW_MS + 49, ["b1", "b2"]),
     ]:
-        assert [found.binding_id for found in bindings_at(reader, disk.sealer, number, at)] == ids
+        assert [found.binding_id for found in in_force(reader, disk, number, at)] == ids
 
 
 def test_former_parties_are_found_by_time_after_a_change(disk: Disk, reader: Connection) -> None:
@@ -152,14 +156,33 @@ def test_former_parties_are_found_by_time_after_a_change(disk: Disk, reader: Con
     changed = change(disk, binding(), NOW_MS + 10, b=C)
     change(disk, changed, NOW_MS + 20, b=D, expires_at=NOW_MS + 99)
     for at, party in [(NOW_MS + 9, B), (NOW_MS + 10, C), (NOW_MS + 19, C), (NOW_MS + 20, D)]:
-        (then,) = bindings_at(reader, disk.sealer, X, at)
+        (then,) = in_force(reader, disk, X, at)
         assert (then.a, then.b, then.expires_at) == (A, party, NOW_MS + 99)
-        assert [found.binding_id for found in bindings_at(reader, disk.sealer, party, at)] == ["b1"]
-    assert list(bindings_at(reader, disk.sealer, B, NOW_MS + 10)) == []
+        assert [found.binding_id for found in in_force(reader, disk, party, at)] == ["b1"]
+    assert in_force(reader, disk, B, NOW_MS + 10) == []
     assert [found.binding_id for found in bindings_of(reader, disk.sealer, B)] == ["b1"]
     with closing(connect(disk.path)) as connection:
         assert [past.b for past in history(connection, disk.sealer, "b1")] == [B, C]
         assert at_moment(connection, disk.sealer, changed, NOW_MS + 5).version == 1
+
+
+def test_a_binding_changed_in_a_span_is_found_in_each_version_that_had_the_number(
+    disk: Disk, reader: Connection
+) -> None:
+    put(disk.path, disk.sealer, binding())
+    changed = change(disk, binding(), NOW_MS + 10, b=C)
+    change(disk, changed, NOW_MS + 20, b=D)
+
+    def parties(number: str, since: int, until: int) -> list[str | None]:
+        span = (NOW_MS + since, NOW_MS + until)
+        return [then.b for then in bindings_between(reader, disk.sealer, number, *span)]
+
+    assert parties(X, -5, 0) == []
+    assert parties(X, -5, 1) == [B]
+    assert parties(X, -5, 11) == [B, C]
+    assert parties(X, 0, 30) == [B, C, D]
+    assert parties(X, 10, 20) == [C]
+    assert parties(C, 0, 30) == [C]
 
 
 def test_group_bindings_are_found_by_members_for_their_time_in_it(disk: Disk, reader: Connection) -> None:
@@ -167,11 +190,11 @@ def test_group_bindings_are_found_by_members_for_their_time_in_it(disk: Disk, re
     run(disk, lambda unit: put_members(unit, "g1", [C]), NOW_MS)
     put(disk.path, disk.sealer, binding(mode="GXB", a=None, group_id="g1"))
     run(disk, lambda unit: take_members(unit, "g1", [unit.sealer.lookup_hash(C)]), NOW_MS + 10)
-    assert [found.binding_id for found in bindings_at(reader, disk.sealer, C, NOW_MS + 9)] == ["b1"]
-    assert list(bindings_at(reader, disk.sealer, C, NOW_MS + 10)) == []
+    assert [found.binding_id for found in in_force(reader, disk, C, NOW_MS + 9)] == ["b1"]
+    assert in_force(reader, disk, C, NOW_MS + 10) == []
     old = binding(mode="GXB", a=None, group_id="g1")
     change(disk, old, NOW_MS + 20, group_id="g2")
-    assert [found.binding_id for found in bindings_at(reader, disk.sealer, C, NOW_MS + 9)] == ["b1"]
+    assert [found.binding_id for found in in_force(reader, disk, C, NOW_MS + 9)] == ["b1"]
 
 
 def test_page_has_matching_bindings_newest_first(disk: Disk, reader: Connection) -> None:

@@ -1843,8 +1843,10 @@ class AsyncOperations(ABC):
         self,
         *,
         number: str,
-        at: datetime,
         reason: str,
+        at: datetime | None | UnsetType = UNSET,
+        since: datetime | None | UnsetType = UNSET,
+        until: datetime | None | UnsetType = UNSET,
     ) -> models.Trace:
         """Trace a number.
 
@@ -1856,7 +1858,7 @@ class AsyncOperations(ABC):
             "POST",
             "/v1/trace",
             models.Trace,
-            body={"number": number, "at": at, "reason": reason},
+            body={"number": number, "at": at, "since": since, "until": until, "reason": reason},
         )
 
     async def create_evidence(

@@ -572,10 +572,11 @@ class HookSet(Model):
 
 
 class Trace(Model):
-    """The bindings in force and the calls up at that time, with real numbers in clear."""
+    """The bindings in force and the calls up in that time, with real numbers in clear."""
 
     number: str
     at: datetime
+    until: datetime
     bindings: list[Binding]
     members: dict[str, list[str]]
     calls: list[Call]
