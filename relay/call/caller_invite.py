@@ -50,7 +50,7 @@ class CallerInvite:
 
     def progress(self, leg: Leg, status: int, response: Response) -> bytes | None:
         """The callee's 18x in the caller's early dialog `leg`; see `Leg.write_progress`."""
-        data = leg.write_progress(self._reply, status, response)
+        data = leg.write_progress(self.request, self._reply, status, response)
         self.rseq = max(self.rseq, leg.rseq)
         return data
 

@@ -168,11 +168,10 @@ class InDialogRelay(PendingRequest):
 
     def _rack(self) -> str:
         """The RAck towards the callee (RFC 3262 7.2): the callee's RSeq and the CSeq of our INVITE."""
-        rack = self._request.rack
-        theirs = self.origin.reliable.get(rack.number) if rack else None
-        if theirs is None:
-            raise ProtocolError(481, "no reliable provisional response with that RSeq")
-        return f"RAck: {theirs} {self.target.invite_cseq} INVITE\r\n"
+        reliable = self.origin.reliable
+        if reliable is None:
+            raise ProtocolError(481, "no reliable provisional response was sent")
+        return f"RAck: {reliable.acknowledged_by(self._request.rack)} {self.target.invite_cseq} INVITE\r\n"
 
     def _occupy(self, exchange: InDialogRelay | None) -> None:
         """Mark both legs as having an offer under way, or free them of it."""
@@ -237,7 +236,7 @@ class InDialogRelay(PendingRequest):
         status = masking.mask_provisional(response.status)
         if status is None:
             return
-        data = self.origin.write_progress(self.reply, status, response)
+        data = self.origin.write_progress(self._request, self.reply, status, response)
         if data is not None:
             self._transaction.respond(status, data, now)
 

@@ -6,9 +6,10 @@ It holds only what its own peer may see; content of the other leg reaches it as 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from relay.call.media import Sender
+from relay.call.reliable import ReliableResponses
 from relay.call.states import OVER
 from relay.errors import ParseError, ProtocolError
 from relay.model.capture import Side
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from relay.privacy.sdp import SdpWriter
     from relay.sip.headers import NameAddr
     from relay.sip.transaction_client import Fail, Receive
-
-MOST_RELIABLE: Final = 64  # reliable provisional responses to one INVITE; further ones are ignored
 
 
 class CallBase:
@@ -118,7 +117,6 @@ class Leg:
         "invite_cseq",
         "invited",
         "inviting",
-        "last_reliable",
         "leak_check",
         "other",
         "own",
@@ -171,9 +169,8 @@ class Leg:
         self.bye_due = False  # send BYE once the 2xx is acknowledged or given up
         self.bye_sent = False
         self.forgotten = False
-        self.reliable: dict[int, int] = {}  # our RSeq on this leg -> RSeq of the other leg
+        self.reliable: ReliableResponses | None = None  # those to the peer's INVITE in this dialog
         self.rseq = 0  # our last RSeq on this leg; at first the highest of the INVITE's earlier dialogs
-        self.last_reliable: tuple[int, bytes] | None = None  # RSeq of the other leg, the response we sent for it
         self._ack: tuple[bytes, Flow] | None = None  # our ACK to the last 2xx, for its retransmissions
         self._destination: Flow | None = None
         self._key = (dialog.local_tag, dialog.remote_tag)
@@ -256,30 +253,33 @@ class Leg:
 
     # -- provisional responses
 
-    def write_progress(self, reply: Reply, status: int, response: Response) -> bytes | None:
-        """The other leg's 18x, written for this leg's peer; None for a stale retransmission of a reliable one.
+    def write_progress(self, invite: Request, reply: Reply, status: int, response: Response) -> bytes | None:
+        """The other leg's 18x to the peer's INVITE, written for this leg's peer; None for one that is not passed on.
 
         Reliable ones get our own RSeq, one higher each time within the dialog, since a caller takes forks for servers
         that count by themselves (RFC 3262 3); a retransmission is sent unchanged.
         Raises Leak, and ProtocolError or ParseError if it cannot be relayed.
         """
         theirs = response.rseq
-        if theirs is not None and theirs in self.reliable.values():
-            last = self.last_reliable
-            return last[1] if last is not None and last[0] == theirs else None
-        if theirs is not None and len(self.reliable) >= MOST_RELIABLE:
+        if theirs is None:
+            return self._write_progress(reply, status, response)
+        reliable = self.reliable
+        if reliable is None:
+            reliable = self.reliable = ReliableResponses(invite.cseq.number)
+        if not reliable.expects(theirs):
+            return reliable.again(theirs)
+        if reliable.is_full:
             self._ua.outbox.counters["reliable_over_limit"] += 1
             return None
-        body = masking.mask_body(response, self.writer)
-        extra = self.contact + masking.mask_response_headers(response)
-        if theirs is None:
-            return self.write(reply, status, extra=extra, body=body)
         ours = self.rseq + 1
-        data = self.write(reply, status, extra=f"{extra}RSeq: {ours}\r\n", body=body)
+        data = self._write_progress(reply, status, response, f"RSeq: {ours}\r\n")
         self.rseq = ours
-        self.reliable[ours] = theirs
-        self.last_reliable = (theirs, data)
+        reliable.add(ours, theirs, data)
         return data
+
+    def _write_progress(self, reply: Reply, status: int, response: Response, rseq: str = "") -> bytes:
+        body = masking.mask_body(response, self.writer)
+        return self.write(reply, status, extra=self.contact + masking.mask_response_headers(response) + rseq, body=body)
 
     # -- 2xx and ACK
 
@@ -359,8 +359,7 @@ class Leg:
         self.credentials = credentials
         self._ack = None
         self.other.rseq = 0
-        self.other.reliable.clear()
-        self.other.last_reliable = None
+        self.other.reliable = None
 
     def establish(self, response: Response) -> None:
         """Confirm the dialog by the peer's 2xx to our INVITE, with its route set and target."""

@@ -37,9 +37,9 @@ def kept(ladder: Ladder) -> int:
 
 
 def of_leg(leg: Leg) -> int:
-    dialog, reliable = leg.dialog, leg.last_reliable
+    dialog, reliable = leg.dialog, leg.reliable
     texts: list[object] = [dialog.route_set, *dialog.route_set, dialog.request_head, dialog.remote_target]
-    texts += [dialog.remote_tag, leg.writer._last, b"" if reliable is None else reliable[1]]
+    texts += [dialog.remote_tag, leg.writer._last, b"" if reliable is None else reliable._data]
     return sum(map(sys.getsizeof, texts))
 
 

@@ -110,10 +110,17 @@ def test_second_offer_in_prack_before_the_answer_is_refused(ladder: Ladder) -> N
 
 @pytest.mark.parametrize(
     ("rack", "status"),
-    [("RAck: 7 1 INVITE\r\n", 481), ("", 481), ("RAck: nonsense\r\n", 400)],
-    ids=["unknown RSeq", "none", "malformed"],
+    [
+        ("RAck: 7 1 INVITE\r\n", 481),
+        ("RAck: 1 2 INVITE\r\n", 481),
+        ("RAck: 1 1 UPDATE\r\n", 481),
+        ("", 481),
+        ("RAck: nonsense\r\n", 400),
+    ],
+    ids=["unknown RSeq", "CSeq of no INVITE", "other method", "none", "malformed"],
 )
-def test_prack_without_a_known_rseq_is_refused(ladder: Ladder, rack: str, status: int) -> None:
+def test_prack_that_matches_no_reliable_response_is_refused(ladder: Ladder, rack: str, status: int) -> None:
+    """RFC 3262 3: method, CSeq and RSeq have to match, else 481."""
     start_reliably(ladder)
     ladder.caller.sends("PRACK", headers=rack)
     ladder.caller.get(status)
