@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 Report = Callable[[str, dict[str, object]], None]  # of an event for the log, with its fields
 
@@ -31,12 +32,22 @@ class ProtocolError(RelayError):
         self.reason = reason
 
 
+class Attempt(NamedTuple):
+    """A refused step that the audit log must show, whoever tried it."""
+
+    action: str  # the action that the log would have had
+    business: str
+    reason: str
+
+
 class Refused(RelayError):
     """A refused request to the number-protection service. `problem` states the fault and the fix, never a real number.
 
     `kind` is the API's problem type, such as "conflict"; `field` is the first faulty field of the request, or "".
     `fields` holds every faulty field with its problem.
     """
+
+    attempt: Attempt | None = None
 
     def __init__(self, kind: str, field: str, problem: str, fields: tuple[tuple[str, str], ...] = ()) -> None:
         self.kind = kind

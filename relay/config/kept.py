@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from contextlib import closing
 
 from relay.config import Config, parse_config, urls_with_passwords
@@ -17,21 +18,56 @@ from relay.store.configurations import find_configuration, is_in_force, node_of,
 from relay.store.connection import Connection, without_password
 from relay.store.database import reading
 from relay.store.sealing.sealer import Sealer
-from relay.store.unit_of_work import RELAY
+from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
 
 _COMMENTED = re.compile(r"(://[^/@\s\"':]*:)[^/@\s\"']*(?=@)|([?&](?:ssl)?password=)[^&\s\"']*")
 
 
 def keep_configuration(config: Config, sealer: Sealer) -> None:
-    """Keep the configuration as in force from now on, unless it is the last one that was kept. Raises StoreError."""
+    """Keep the configuration as in force from now on, unless it is the last one that was kept. Raises StoreError.
+
+    The audit log names the settings that differ from the last one, without their values.
+    """
     place, text = config.store.path, _without_passwords(config)
     node = node_of(place)
     with reading(place) as reader:
         if is_in_force(reader, sealer, node, text):
             return  # a relay must start on a read-only store
     with closing(Writer(place, sealer)) as writer:
-        writer.run(RELAY, lambda unit: put_configuration(unit, node, text))
+        writer.run(RELAY, lambda unit: _put(unit, node, text))
+
+
+def _put(unit: UnitOfWork, node: str, text: str) -> None:
+    last = find_configuration(unit.connection, unit.sealer, node, unit.now_ms)
+    changed = changed_settings("" if last is None else last.text, text)
+    put_configuration(unit, node, text)
+    unit.audit("configuration.apply", node or "relay", details={"changed": changed})
+
+
+def changed_settings(old: str, new: str) -> list[str]:
+    """The paths of the settings in which two texts differ, such as `sip.t1_ms` or `peer.carrier.uri`, sorted.
+
+    All settings if the old text is no TOML.
+    """
+    try:
+        before = _settings(tomllib.loads(old))
+    except tomllib.TOMLDecodeError:
+        before = {}
+    after = _settings(tomllib.loads(new))
+    return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+
+
+def _settings(value: object, path: str = "") -> dict[str, object]:
+    """Each setting by its path. A table of an array goes by its `name`, else by its place."""
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        value = {str(one.get("name", place)): one for place, one in enumerate(value)}
+    if not isinstance(value, dict):
+        return {path: value}
+    found: dict[str, object] = {}
+    for name, one in value.items():
+        found |= _settings(one, f"{path}.{name}" if path else name)
+    return found
 
 
 def configured_at(connection: Connection, sealer: Sealer, now: Config, at_ms: int) -> Configured:

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
-from relay.errors import Refused
+from relay.errors import Attempt, Refused
 from relay.model.binding import MODES, Mode
 from relay.model.call import LANGUAGES, PROBE_BUSINESS, Language
 from relay.policy.rules import DEFAULT_BUSINESS, NO_LIMIT
@@ -150,16 +150,16 @@ def set_state(unit: UnitOfWork, business_id: str, step: Step, reason: str) -> Bu
     """Take a step, effective from the next call on all of its bindings. Raises Refused.
 
     Approval requires the fields that the scenario needs. Revocation also ends all keys, disables all webhooks and
-    removes the hook.
+    removes the hook. The audit log has a refused step, too.
     """
     reason = fields.reason(reason, required=True)
     business = get(unit, business_id)
-    from_states, to_state = STEPS[step]
-    if business.state not in from_states:
-        problem = f"the business user is {business.state}: {step} requires {' or '.join(from_states)}"
-        raise Refused("state_conflict", "state", problem)
-    if to_state == "approved":
-        check_complete(business)
+    to_state = STEPS[step][1]
+    try:
+        _check_step(business, step)
+    except Refused as refused:
+        refused.attempt = Attempt(f"business.{step}", business_id, reason)
+        raise
     wanted = business._replace(state=to_state)
     changed = _put(unit, wanted._replace(qualification=business.version + 1) if step == "approve" else wanted)
     add_state_change(unit, business, changed, reason)
@@ -169,6 +169,16 @@ def set_state(unit: UnitOfWork, business_id: str, step: Step, reason: str) -> Bu
         remove_hook(unit, business_id)
     unit.audit(f"business.{step}", business_id, business=business_id, reason=reason)
     return changed
+
+
+def _check_step(business: Business, step: Step) -> None:
+    """Raise Refused if the business user cannot take the step."""
+    from_states, to_state = STEPS[step]
+    if business.state not in from_states:
+        problem = f"the business user is {business.state}: {step} requires {' or '.join(from_states)}"
+        raise Refused("state_conflict", "state", problem)
+    if to_state == "approved":
+        check_complete(business)
 
 
 def change(

@@ -111,7 +111,17 @@ class UnitOfWork(NamedTuple):
         add_entry(self.connection, self.sealer, entry)
 
     def audit_refusals(self, refusals: Iterable[Refused]) -> None:
-        """Add an entry if a business user's key was refused: it could try numbers, as an existing one is told."""
+        """Add an entry for each refused step of a business user, and one if a business user's key was refused anything.
+
+        Such a key could try numbers, as an existing one is told.
+        """
+        refusals = list(refusals)
+        for refused in refusals:
+            if (attempt := refused.attempt) is not None:
+                asked: dict[str, object] = {"action": attempt.action, "kinds": [refused.kind]}
+                self.audit(
+                    "change.refused", attempt.business, business=attempt.business, reason=attempt.reason, details=asked
+                )
         kinds = [refused.kind for refused in refusals if refused.kind != "rate_limited"]
         if kinds and self.actor.business is not None:
             details: dict[str, object] = {"refused": len(kinds), "kinds": sorted(set(kinds))}

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -92,7 +93,18 @@ class Writer:
             self._connection = connect(path)
 
     def run(self, actor: Actor, do: Callable[[UnitOfWork], T]) -> T:
-        """Run `do` and return its result once it is durable. An exception of `do` rolls back and propagates."""
+        """Run `do` and return its result once it is durable. An exception of `do` rolls back and propagates.
+
+        If it is a Refused with an attempt, the attempt is in the audit log first.
+        """
+        try:
+            return self._run(actor, do)
+        except Refused as refused:
+            if refused.attempt is not None:
+                self._run(actor, partial(UnitOfWork.audit_refusals, refusals=[refused]))
+            raise
+
+    def _run(self, actor: Actor, do: Callable[[UnitOfWork], T]) -> T:
         self._gap.wait()
         try:
             now_ms = self._clock_ms()

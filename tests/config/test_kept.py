@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from relay.config import Config, parse_config
-from relay.config.kept import configured_at, keep_configuration
+from relay.config.kept import changed_settings, configured_at, keep_configuration
+from relay.store.audit import AuditQuery, newest_entries
 from relay.store.configurations import find_configuration, put_configuration
 from relay.store.database import connect_reader
 from relay.store.unit_of_work import RELAY
@@ -33,6 +34,25 @@ def test_the_configuration_is_kept_at_each_change(tmp_path: Path) -> None:
         assert then.rules == second.rules and then.note.startswith("the configuration is the one in force since 2")
         before = configured_at(reader, sealer, first, 1_000)
         assert before.rules == first.rules and "none was kept" in before.note
+
+
+def test_the_audit_log_names_the_settings_that_changed(tmp_path: Path) -> None:
+    sealer = new_store(tmp_path / "relay.db", tmp_path / "relay.key")
+    for each in ('hours = "08:00-20:00"', 'hours = "08:00-20:00"', 'hours = "09:00-20:00"\nmax_calls_per_number = 5'):
+        keep_configuration(configured(tmp_path, each), sealer)
+    with closing(connect_reader(tmp_path / "relay.db")) as reader:
+        lines = newest_entries(reader, sealer, AuditQuery(action="configuration.apply"), None, 9)
+    assert [(line.entry.actor, line.entry.object_, line.entry.details) for line in lines] == [
+        ("relay", "relay", {"changed": ["policy.hours", "policy.max_calls_per_number"]}),
+        ("relay", "relay", {"changed": ["policy.hours", "store.url"]}),
+    ]
+
+
+def test_changed_settings_are_named_by_table_and_name() -> None:
+    old = '[sip]\nt1_ms = 500\n[[peer]]\nname = "a"\nuri = "sip:a"\n[[route]]\nprefix = ""\npeers = ["a"]'
+    new = '[[peer]]\nname = "a"\nuri = "sip:b"\n[[route]]\nprefix = ""\npeers = ["a", "b"]'
+    assert changed_settings(old, new) == ["peer.a.uri", "route.0.peers", "sip.t1_ms"]
+    assert changed_settings("no toml", "[sip]\nt1_ms = 500") == ["sip.t1_ms"]
 
 
 @pytest.mark.parametrize("password", ["s3cret", "it's", "it's\", \\"])

@@ -10,6 +10,7 @@ import pytest
 
 from relay.errors import Refused, StoreError
 from relay.service.businesses import REQUIRED, SCENARIOS, change, parsed, set_state
+from relay.store.audit import AuditQuery, newest_entries
 from relay.store.businesses import Business, Changed, Terms, qualification_at, state_changes
 from relay.store.unit_of_work import RELAY, Actor
 from tests.support.acting import Acting, acting
@@ -59,6 +60,18 @@ def test_approval_names_all_missing_fields_at_once(store: Acting, scenario: str)
     assert REQUIRED[scenario]["licence"] in refused.problem and "application" in refused.problem
     changed(store, reason="", licence="L-1", application="A-1", contact="Li Lei")
     assert store.run(lambda unit: set_state(unit, "acme", "approve", "now")).state == "approved"
+
+
+def test_a_refused_step_is_in_the_audit_log_with_its_reason(store: Acting) -> None:
+    store.run(lambda unit: apply(unit, "Acme", "acme"))
+    refusal(store, lambda unit: set_state(unit, "acme", "approve", "papers complete"))
+    refusal(store, lambda unit: set_state(unit, "acme", "resume", "go on"))
+    refusal(store, lambda unit: set_state(unit, "nobody", "approve", "why not"))
+    lines = newest_entries(store.reader, store.sealer, AuditQuery(action="change.refused"), None, 9)
+    assert [(line.entry.object_, line.entry.reason, line.entry.details) for line in lines] == [
+        ("acme", "go on", {"action": "business.resume", "kinds": ["state_conflict"]}),
+        ("acme", "papers complete", {"action": "business.approve", "kinds": ["unqualified"]}),
+    ]
 
 
 @pytest.mark.parametrize(
