@@ -32,8 +32,10 @@ class ReliableResponses:
         return len(self._theirs) >= MOST_RELIABLE
 
     def expects(self, theirs: int) -> bool:
-        """Whether a response with that RSeq of the sender is a new one."""
-        return theirs not in self._theirs.values()
+        """Whether a response with that RSeq of the sender is the next one; any can be the first."""
+        # RFC 3262 4: a response whose RSeq "is not one higher than the value of the sequence number [...] MUST NOT be
+        # acknowledged with a PRACK, and MUST NOT be processed further". Its sender repeats those that are missing.
+        return not self._last or theirs == self._last + 1
 
     def again(self, theirs: int) -> bytes | None:
         """The response to pass on again for a retransmission; None unless it is of the last one."""

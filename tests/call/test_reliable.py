@@ -23,6 +23,11 @@ def test_rack_gives_the_senders_rseq() -> None:
     assert [reliable.acknowledged_by(RAck(ours, 5, "INVITE")) for ours in (1, 2)] == [900, 901]
 
 
+def test_next_is_one_higher_than_the_last() -> None:
+    reliable = passed_on(900, 901)
+    assert [theirs for theirs in (1, 900, 901, 902, 903) if reliable.expects(theirs)] == [902]
+
+
 @pytest.mark.parametrize("rack", [None, RAck(3, 5, "INVITE"), RAck(1, 4, "INVITE"), RAck(1, 5, "UPDATE")])
 def test_rack_has_to_match_rseq_cseq_and_method(rack: RAck | None) -> None:
     with pytest.raises(ProtocolError) as error:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from relay.call.leg import MOST_RELIABLE
+from relay.call.reliable import MOST_RELIABLE
 from relay.model.settings import Limits
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HOLD

@@ -65,6 +65,20 @@ def test_overtaken_reliable_response_is_ignored(ladder: Ladder) -> None:
     complete(ladder)
 
 
+def test_reliable_response_after_a_gap_waits_for_the_missing_one(ladder: Ladder) -> None:
+    """RFC 3262 4: it is not acknowledged, nor processed; its sender repeats it."""
+    start_reliably(ladder)
+    ladder.callee.answers(180, headers="Require: 100rel\r\nRSeq: 776657\r\n")
+    ladder.caller.gets_nothing()
+    early = ladder.callee.answered
+    assert ring_reliably(ladder, rseq=776656).rseq == 2
+    ladder.callee.answered = early
+    ladder.callee.answers_again()
+    assert ladder.caller.get_response(180).rseq == 3
+    assert acknowledge(ladder, 3).rack == (776657, 1, "INVITE")
+    complete(ladder)
+
+
 def test_malformed_reliable_response_uses_no_rseq(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.answers(183, headers="Require: 100rel\r\nRSeq: 1\r\n", body=b"v=nonsense")
