@@ -59,7 +59,7 @@ DATABASE_ERRORS: Final = (sqlite3.Error, PostgresError)
 class SqliteConnection(sqlite3.Connection):
     """A connection to a store in a file."""
 
-    schema_seen: object = None  # for `relay.store.scripts`
+    schema_seen: object = None  # for `relay.store.schema_check`
 
 
 class WorkConnection(sqlite3.Connection):

@@ -26,7 +26,8 @@ from relay.errors import StoreError
 from relay.store.chain import AUDIT, RECORDS, Head, read_head, stored_head
 from relay.store.connection import Connection, one_moment, transaction
 from relay.store.ledger_tables import TABLES, Dialect, LedgerTable, dialect_of
-from relay.store.scripts import Vouched, objects_on_server, require_own_schema, schema_by
+from relay.store.schema_check import Vouched, objects_on_server, require_own_schema
+from relay.store.scripts import schema_by
 from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven, make_proof, not_proven
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry

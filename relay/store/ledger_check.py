@@ -16,7 +16,8 @@ from relay.store.chain import AUDIT, EMPTY, RECORDS, anchor_fault, stored_head
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row, transaction
 from relay.store.ledger import MODULUS, NO_ROWS, LedgerHead, Sum, note_schema, read_ledger_head, sign_all
 from relay.store.ledger_tables import CHAINS, TABLES, LedgerTable, dialect_of, triggers
-from relay.store.scripts import different_objects, foreign_objects, is_left, is_newer, schema_by
+from relay.store.schema_check import different_objects, foreign_objects, is_left
+from relay.store.scripts import is_newer, schema_by
 from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry

@@ -44,7 +44,7 @@ _IN_TRANSACTION: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 class PostgresConnection:
     """A connection that reconnects if it was lost between transactions. Threads may use it one after the other."""
 
-    schema_seen: object = None  # for `relay.store.scripts`
+    schema_seen: object = None  # for `relay.store.schema_check`
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         """Raises PostgresError if the server cannot be reached."""
