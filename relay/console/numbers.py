@@ -6,8 +6,9 @@ from typing import Final
 
 from starlette.responses import Response
 
-from relay.console.ask import Json
+from relay.console.ask import Json, Problem
 from relay.console.page import Page, PageRoute, get, post
+from relay.console.references import may_be_in_url
 from relay.console.tables import Column, Filter, Listing, show_list
 from relay.translation import N_
 
@@ -45,15 +46,27 @@ NUMBERS: Final = Listing(
 
 async def show_numbers(page: Page) -> Response:
     """Numbers, with the usage of pools above the first page of all."""
-    if number := "".join(filter(str.isdigit, page.query.get("number", ""))):
-        return page.redirect(f"/numbers/{number}")
     pools: list[tuple[Json, Json]] = []
     prefixes: list[Json] = []
+    faults: dict[str, str] = {}
+    if number := "".join(filter(str.isdigit, page.query.get("number", ""))):
+        if may_be_in_url(number) or await _is_ours(page, number):
+            return page.redirect(f"/numbers/{number}")
+        faults = {"number": page.words(N_("not a number of this platform"))}
     if not page.query:
         found = await page.get("/v1/pools", limit=MOST_POOLS)
         pools = [(pool, await page.get("/v1/pools/{}/usage", pool["id"])) for pool in found["items"]]
         prefixes = (await page.get("/v1/prefixes"))["items"] if page.may("operator") else []
-    return await show_list(page, NUMBERS, pools=pools, prefixes=prefixes)
+    return await show_list(page, NUMBERS, faults=faults, pools=pools, prefixes=prefixes)
+
+
+async def _is_ours(page: Page, number: str) -> bool:
+    """Whether a number that reads like a real one is a middle number of before the pilot."""
+    try:
+        await page.get("/v1/numbers/{}", number)
+    except Problem:
+        return False
+    return True
 
 
 async def show_number(page: Page) -> Response:

@@ -6,14 +6,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
+from unicodedata import normalize
 
 from starlette.responses import JSONResponse, Response
 
 from relay.console.ask import Problem
 from relay.console.attention import Item, attention
+from relay.console.calls import CALLS
 from relay.console.charts import DAY_S, RANGES, Chart, Range, by_class, stacked
 from relay.console.outcomes import OUTCOMES, class_of
 from relay.console.page import Page, PageRoute, get
+from relay.console.references import may_be_in_url
+from relay.console.tables import search_party
 from relay.policy.evaluate import ANSWERED
 from relay.service.complaints import complaint_rates
 from relay.store.call_counts import (
@@ -215,12 +219,17 @@ async def overview_parts(page: Page) -> Mapping[str, str]:
 
 
 async def _find(page: Page) -> Response:
-    """Where a text leads: a call, a number, else the order."""
-    text = page.query.get("q", "").strip()
+    """Where a text leads: a call, the calls of a 700 number or of a party, else those of the order.
+
+    A browser that asks for this page again, as for another language, has no text.
+    """
+    text = page.form.get("q", "").strip()
     if len(text) == 32 and all(each in "0123456789abcdef" for each in text):
         return page.redirect(f"/calls/{text}")
     if text.isdigit() and text.startswith("700"):
         return page.go("/calls", number=text)
+    if not may_be_in_url(text) and page.may("parties:read"):
+        return await search_party(page, CALLS, normalize("NFKC", text))
     return page.go("/calls", order_id=text)
 
 

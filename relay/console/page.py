@@ -29,6 +29,7 @@ from relay.translation import N_, Language, translation
 T = TypeVar("T")
 
 AT: Final = "/console"
+_NO_FILTERS: Final = ("csrf", "once", "search")  # of a form of filters
 
 
 class Place(NamedTuple):
@@ -174,9 +175,13 @@ class Page:
         """Go on to another page of the console; `to` is a path without /console."""
         return RedirectResponse(AT + to, 303)
 
-    def go(self, path: str, **query: str | None) -> Response:
+    def go(self, path: str, /, **query: str | None) -> Response:
         """Go on to a page with a query."""
         return RedirectResponse(self.link(path, **query), 303)
+
+    def go_to_found(self) -> Response:
+        """Go on to this page with the filters of its form as the query."""
+        return self.go(self.path, **{name: text.strip() for name, text in self.form.items() if name not in _NO_FILTERS})
 
     def notice(self, kind: Any, text: str) -> None:
         """Show a line on the next page."""
@@ -217,16 +222,23 @@ class Page:
 
     @property
     def query(self) -> dict[str, str]:
-        return dict(self.request.query_params)
+        """The query as it is meant: with the texts that its references stand for."""
+        found = dict(self.request.query_params)
+        if self.viewer is None:
+            return found
+        return {name: self.session.references.meant(value) for name, value in found.items()}
 
     def link(self, path: str, /, **query: str | None) -> str:
-        """The URL of a page of the console."""
-        given = {name.rstrip("_"): value for name, value in query.items() if value}
+        """The URL of a page of the console. It has no real number in its query, but a reference."""
+        given = {name.rstrip("_"): self._for_url(value) for name, value in query.items() if value}
         return AT + path + (f"?{urlencode(given)}" if given else "")
 
     def same(self, /, **changes: str | None) -> str:
         """This page's URL with other values in its query."""
         return self.link(self.path, **{**self.query, **changes})
+
+    def _for_url(self, value: str) -> str:
+        return value if self.viewer is None else self.session.references.for_url(value)
 
     def asset(self, name: str) -> str:
         """The URL of a static file."""
@@ -319,6 +331,8 @@ def starlette_route(route: PageRoute, make: Callable[[Request], Page]) -> Route:
         page = make(request)
         if route.needs and not page.may(*route.needs.split()):
             return page.error(403)
+        if "search" in page.form:
+            return page.go_to_found()
         return await route.show(page)
 
     made = Route(route.path, endpoint, methods=list(route.methods))

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from starlette.types import Scope
 
 from relay.api.auth import is_forwarded
+from relay.console.references import References
 from relay.net.hosts import is_loopback
 
 IDLE_S: Final = 30 * 60.0
@@ -45,6 +46,7 @@ class Session:
     csrf: str = field(default_factory=new_token, repr=False)
     notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=MOST_NOTICES))  # for the next page
     streams: int = 0  # open streams of live figures
+    references: References = field(default_factory=References, repr=False)
 
     def is_over(self, now_s: float) -> bool:
         return now_s - self.used_s > IDLE_S or now_s - self.began_s > LONGEST_S

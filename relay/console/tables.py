@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -11,11 +12,14 @@ from starlette.responses import Response
 
 from relay.console.ask import Json, Problem
 from relay.console.page import Page
+from relay.console.references import is_reference
 from relay.reports.export import csv_cell, csv_lines
+from relay.translation import N_
 
 # How a value is shown. id: short, copied whole; name: one of the API's, in words; flag: yes or no; tags: short texts
 Kind = Literal["text", "id", "mono", "number", "moment", "length", "outcome", "state", "name", "flag", "tags"]
 ROWS: Final = "50"
+_FORGOTTEN: Final = N_("this search has ended with its session: enter it again")
 
 
 class Column(NamedTuple):
@@ -61,13 +65,20 @@ class Listing(NamedTuple):
         return self.path.removeprefix("/v1")
 
 
-async def show_list(page: Page, listing: Listing, *parts: str, **values: Any) -> Response:
-    """The page of a list; with `format` in the query its rows as a file. A faulty filter is named beside its field."""
+async def show_list(
+    page: Page, listing: Listing, *parts: str, faults: Mapping[str, str] = MappingProxyType({}), **values: Any
+) -> Response:
+    """The page of a list; with `format` in the query its rows as a file. A faulty filter is named beside its field.
+
+    `faults`: those that the caller has found, by filter.
+    """
     query = page.given(*(each.name for each in shown_filters(page, listing)), "cursor")
-    faults: dict[str, str] = {}
+    forgotten = {name: page.words(_FORGOTTEN) for name, value in query.items() if is_reference(value or "")}
+    faults = {**faults, **forgotten}
     document: Json = {"items": [], "next": None}
     try:
-        document = await page.get(listing.path, *parts, limit=page.query.get("limit", ROWS), **query, **page.reveal)
+        if not faults:
+            document = await page.get(listing.path, *parts, limit=page.query.get("limit", ROWS), **query, **page.reveal)
     except Problem as problem:
         if problem.kind != "invalid" or not query:
             raise
@@ -87,11 +98,11 @@ async def show_list(page: Page, listing: Listing, *parts: str, **values: Any) ->
     )
 
 
-async def search_party(page: Page, listing: Listing, **values: Any) -> Response:
+async def search_party(page: Page, listing: Listing, party: str = "", **values: Any) -> Response:
     """The part of a list that concerns a party. Its number is in a form, so that no URL has it; so is the next page."""
-    if "party" not in page.form:
+    party, faults = party or page.form.get("party", "").strip(), {}
+    if not party:
         return page.redirect(listing.place)
-    party, faults = page.form["party"].strip(), {}
     document: Json = {"items": [], "next": None}
     query = {"cursor": page.form.get("cursor")}
     try:

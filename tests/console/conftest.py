@@ -17,6 +17,7 @@ __all__ = ["Browser", "Console", "api", "company", "console", "operator", "relay
 
 _FORM = re.compile(r"<form[^>]*>.*?</form>", re.DOTALL)
 _HIDDEN = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)"')
+_URL = re.compile(r' (?:action|data-stream|href|src)="([^"]*)"')
 _ACTION = re.compile(r'action="([^"]+)"')
 
 
@@ -34,7 +35,7 @@ class Browser:
         assert answer.status_code == status, f"{path}: {answer.status_code} {answer.headers.get('location')}"
         return answer.text
 
-    async def send(self, page: str, action: str, **fields: str) -> httpx.Response:
+    async def send(self, page: str, action: str, /, **fields: str) -> httpx.Response:
         """Fill in the form of a page whose action is `action`, and send it."""
         for form in _FORM.findall(page):
             where = _ACTION.search(form)
@@ -42,6 +43,13 @@ class Browser:
                 values = {name: unescape(value) for name, value in _HIDDEN.findall(form)} | fields
                 return await self.http.post(f"/console{action}", data=values)
         raise AssertionError(f"the page has no form for {action}")
+
+    async def search(self, page: str, place: str, /, **fields: str) -> str:
+        """Fill in the filters of the list at `place`, and send them. Returns the path that the answer leads to."""
+        form = page[page.rindex("<form", 0, page.index(' role="search"')) :]
+        answer = await self.send(form, place, **fields)
+        assert answer.status_code == 303
+        return answer.headers["location"].removeprefix("/console")
 
     async def log_in(self, key: str, to: str = "") -> httpx.Response:
         page = await self.see(f"/login{to}")
@@ -77,6 +85,11 @@ def text_of(page: str) -> str:
     parser.handle_data = found.append  # type: ignore[method-assign]
     parser.feed(page)
     return " ".join(" ".join(found).split())
+
+
+def urls_of(page: str) -> str:
+    """All that a page links to, loads or sends its forms to."""
+    return " ".join(map(unescape, _URL.findall(page)))
 
 
 Make = Callable[..., object]

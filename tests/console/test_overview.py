@@ -9,9 +9,12 @@ from relay.console.streams import Streams
 from relay.model.call import Kind
 from relay.store.call_counts import count_calls
 from tests.api.conftest import Api, Client, Json
-from tests.console.conftest import Console, text_of
+from tests.console.conftest import Console, text_of, urls_of
+from tests.support.relay_process import A
+from tests.support.shelf import Shelf, call
 from tests.support.stored import ended_record
 
+WIDE = {ord("0") + digit: ord("０") + digit for digit in range(10)}
 PEERS: Json = {
     "peers": [
         {
@@ -38,13 +41,32 @@ async def count(
 
 async def test_what_is_looked_for_leads_to_its_page(console: Console, operator: Client) -> None:
     browser = await console.of(operator)
+    page = await browser.see("/calls")
     for text, to in (
         ("a" * 32, f"/calls/{'a' * 32}"),
         ("700100000010001", "/calls?number=700100000010001"),
         ("order 17", "/calls?order_id=order+17"),
     ):
-        answer = await browser.http.get("/console/find", params={"q": text})
+        answer = await browser.send(page, "/find", q=text)
         assert answer.headers["location"] == f"/console{to}"
+    assert (await browser.http.get("/console/find", params={"q": A})).headers["location"] == "/console/calls"
+
+
+async def test_a_real_number_is_looked_for_as_a_party_and_is_in_no_url(
+    console: Console, api: Api, operator: Client
+) -> None:
+    shelf = Shelf(api.backend.path, api.backend.sealer)
+    shelf.add(call(0, business="acme", order_id="order-7"))
+    shelf.follow()
+    browser = await console.of(operator)
+    for written in (A, "+86 138-0000-0001", A.translate(WIDE)):
+        answer = await browser.send(await browser.see("/calls"), "/find", q=written)
+        assert answer.status_code == 200 and "order-7" in answer.text
+        assert written not in urls_of(answer.text)
+    masked = await console.of(await api.company("acme", ["calls:read"]))
+    answer = await masked.send(await masked.see("/calls"), "/find", q=A)
+    assert answer.status_code == 303 and A not in answer.headers["location"]
+    assert "order-7" not in await masked.see(answer.headers["location"].removeprefix("/console"))
 
 
 async def test_an_operator_sees_all_calls_and_a_business_user_its_own(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
+
 from relay.console.tables import Column, as_file
 from tests.api.conftest import Api, Client
-from tests.console.conftest import Console, text_of
+from tests.console.conftest import Console, text_of, urls_of
+from tests.support.relay_process import A
 from tests.support.shelf import Shelf, call
+from tests.support.stored import ended_record
 
 
 async def test_a_list_has_pages_and_files(console: Console, api: Api, operator: Client) -> None:
@@ -32,6 +37,54 @@ async def test_a_faulty_filter_is_named_beside_its_field(console: Console, opera
     assert "must be the 15 digits of a 700 number" in text_of(page)
     assert "No calls yet" not in page
     assert (await browser.http.get("/console/calls?cursor=forged")).status_code == 400
+
+
+async def test_a_filter_is_a_url_unless_a_real_number_was_typed(console: Console, api: Api) -> None:
+    shelf = Shelf(api.backend.path, api.backend.sealer)
+    shelf.add(*(call(n, order_id=A if n % 2 else "order-2", business="acme") for n in range(6)))
+    shelf.follow()
+    acme = await api.company("acme")
+    browser = await console.of(acme)
+    page = await browser.see("/calls")
+    plain = await browser.search(page, "/calls", order_id="order-2", outcome="answered", number=" ")
+    assert plain == "/calls?order_id=order-2&outcome=answered"
+    found = await browser.search(page, "/calls", order_id=A)
+    assert A not in found
+    first = await browser.see(f"{found}&limit=2")
+    assert first.count(f">{A}</td>") == 2 and "order-2" not in first and A not in urls_of(first)
+    following = unescape(first.partition('rel="next" href="/console')[2].partition('"')[0])
+    assert (await browser.see(following)).count(f">{A}</td>") == 1
+    assert [each["order_id"] for each in (await browser.http.get(f"/console{found}&format=json")).json()] == [A] * 3
+    other = await console.of(acme)
+    text = text_of(await other.see(found, 400))
+    assert "has ended with its session" in text and "order-2" not in text
+
+
+async def test_an_order_that_is_a_real_number_is_in_no_link(console: Console, api: Api) -> None:
+    shelf = Shelf(api.backend.path, api.backend.sealer)
+    shelf.add(ended_record("c" * 32, order_id=A, business="acme"))
+    shelf.follow()
+    browser = await console.of(await api.company("acme"))
+    listed = await browser.see("/calls")
+    shown = await browser.see(f"/calls/{'c' * 32}")
+    assert A in shown and A not in urls_of(listed + shown)
+
+
+PAGES = ("calls", "bindings", "numbers", "filings", "businesses", "webhooks", "recordings", "audit")
+
+
+async def test_no_form_sends_what_is_typed_in_a_url(console: Console, operator: Client) -> None:
+    browser = await console.of(operator)
+    for place in (*PAGES, "explain", "bindings/hand-over"):
+        page = await browser.see(f"/{place}")
+        assert 'method="get"' not in page and page.count("<form") == page.count('method="post"'), place
+    for place in PAGES:
+        page = await browser.see(f"/{place}")
+        for name in re.findall(r'<input name="(\w+)" value="" autocomplete="off" type="(?:text|number)"', page):
+            found = await browser.search(page, f"/{place}", **{name: A})
+            shown = await browser.http.get(f"/console{found}")
+            assert A not in found, (place, name)
+            assert A not in shown.headers.get("location", "") + urls_of(shown.text), (place, name)
 
 
 async def test_times_of_a_filter_are_in_the_viewers_zone(console: Console, api: Api, operator: Client) -> None:

@@ -15,6 +15,7 @@ from tests.support.console_browser import ENGLISH, Room, act, watch
 from tests.support.console_seed import REAL
 from tests.support.recorded import keep
 from tests.support.recorded_rtp import CALLEE_PORT, CALLER_PORT, a_law, capture_of, speech
+from tests.support.relay_process import A
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.outside, pytest.mark.asyncio(loop_scope="module")]
@@ -135,6 +136,24 @@ async def tab_to(page: Page, name: str) -> None:
             assert outline != "none", f"the focus on {name} cannot be seen"
             return
     raise AssertionError(f"no {name} can be reached by the keyboard")
+
+
+async def test_a_real_number_in_the_search_of_everything_reaches_no_url(room: Room) -> None:
+    asked: list[str] = []
+    async with room.page("/") as page:
+        page.on("request", lambda request: asked.append(f"{request.url} {request.headers.get('referer', '')}"))
+        await page.keyboard.press("Control+k")
+        await page.keyboard.insert_text(A)
+        await page.keyboard.press("Enter")
+        await expect(page.locator("tbody tr").first).to_contain_text("138****0001")
+        await page.locator("tbody tr td a").first.click()
+        await expect(page.get_by_role("heading", name="Ladder")).to_be_visible()
+        await page.goto(f"{room.url}/calls")
+        await page.get_by_label("Order").fill(A)
+        await page.get_by_role("button", name="Search", exact=True).click()
+        await expect(page.get_by_text("Nothing matches these filters.")).to_be_visible()
+        assert await page.get_by_label("Order").input_value() == A
+    assert len(asked) > 4 and A not in "".join(asked)
 
 
 async def test_a_refused_call_says_why_and_what_to_do(room: Room) -> None:

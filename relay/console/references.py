@@ -1,0 +1,52 @@
+"""Texts that no URL may have. The session keeps them, and URLs have references to them.
+
+A URL stays in the browser's history, in the logs of proxies and wherever somebody pastes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from base64 import urlsafe_b64encode
+from collections import OrderedDict
+from typing import Final
+
+from relay.privacy.texts import LONGEST_TEXT, mask_numbers
+
+MOST: Final = 200  # of one session; beyond it the one made first is forgotten
+_is_reference: Final = re.compile("~[A-Za-z0-9_-]{16}").fullmatch
+
+
+def may_be_in_url(text: str) -> bool:
+    """Whether a text holds no real number, as far as `mask_numbers` finds them. 700 numbers are public."""
+    return len(text) <= LONGEST_TEXT and mask_numbers(text, "") == text and not is_reference(text)
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text of a URL refers to another one, which the session may have forgotten."""
+    return _is_reference(text) is not None
+
+
+class References:
+    """The texts of one session. The same text has the same reference, also after it was forgotten."""
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(16)
+        self._texts: OrderedDict[str, str] = OrderedDict()
+
+    def for_url(self, text: str) -> str:
+        """The text itself if a URL may have it, else a reference."""
+        if may_be_in_url(text):
+            return text
+        digest = hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256)
+        reference = "~" + urlsafe_b64encode(digest[:12]).decode()
+        self._texts[reference] = text
+        if len(self._texts) > MOST:
+            self._texts.popitem(last=False)
+        return reference
+
+    def meant(self, text: str) -> str:
+        """What a text of a URL means; a forgotten reference means itself."""
+        return self._texts.get(text, text)
