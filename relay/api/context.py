@@ -116,6 +116,15 @@ class RequestContext(NamedTuple):
             raise lacks(PARTIES, field)
         return normalise_party(party)
 
+    def check_naming(self, field: str) -> None:
+        """Check that the request may name a number that the store has, or has not. Raises Refused.
+
+        An operator's key sees the numbers of others masked, and "not found" for one would leave fewer to try. Business
+        users name their own.
+        """
+        if self.business is None and PARTIES not in self.actor.scopes:
+            raise lacks(PARTIES, field)
+
     def text(self, text: str, *, clear: bool = False) -> str:
         """A business user's text as it wrote it; for operators, unless `clear`, with the numbers in it masked."""
         return text if clear or self.business is not None else mask_numbers(text, sender="")

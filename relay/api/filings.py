@@ -227,14 +227,22 @@ async def search_filings(asked: FilingSearch, context: Reads, revealing: Reveali
 
 @router.delete("", response_model=Filing, operation_id="withdrawFiling", summary="Withdraw a filing")
 async def delete_filing(asked: FilingGone, context: Writes) -> Response:
-    """The number counts as not filed from the next call on. It is in the body, as a URL would expose it to logs."""
+    """The number counts as not filed from the next call on. It is in the body, as a URL would expose it to logs.
+
+    Operator keys need `parties:read`.
+    """
+    context.check_naming("number")
     business = context.own(asked.business_id)
     return await context.change(lambda unit: Answer(_shown(remove_filing(unit, business, asked.number), unit.now_ms)))
 
 
 @router.post("/forget", response_model=Filing, operation_id="forgetHolder", summary="Remove a holder's documents")
 async def forget(asked: FilingForgotten, context: OperatorChanges) -> Response:
-    """Withdraw a filing and remove name, document and photo, on the holder's demand. Number and states remain."""
+    """Withdraw a filing and remove name, document and photo, on the holder's demand. Number and states remain.
+
+    Needs `parties:read`.
+    """
+    context.check_naming("number")
     business = context.own(asked.business_id)
 
     def do(unit: UnitOfWork) -> Answer:
@@ -247,21 +255,32 @@ async def forget(asked: FilingForgotten, context: OperatorChanges) -> Response:
     "/answers", response_model=FilingAnswerResults, operation_id="answerFilings", summary="Enter carriers' answers"
 )
 async def post_answers(asked: FilingAnswers, context: OperatorChanges) -> Response:
-    """Enter what carriers answered to filings. Items succeed or fail independently."""
-    request_id = context.request.state.request_id
+    """Enter what carriers answered to filings. Items succeed or fail independently.
+
+    Items with a `number` need `parties:read`; those with a `reference` do not.
+    """
 
     def do(unit: UnitOfWork) -> Answer:
-        results = [_answered(unit, index, item, request_id) for index, item in enumerate(asked.items)]
+        answers = [_answered(unit, item, context) for item in asked.items]
+        unit.audit_refusals(answer for answer in answers if isinstance(answer, Refused))
+        results = [_answer_result(index, answer, context, unit.now_ms) for index, answer in enumerate(answers)]
         return Answer(FilingAnswerResults(items=results), has_changed=any(result.filings for result in results))
 
     return await context.change(do)
 
 
-def _answered(unit: UnitOfWork, index: int, item: FilingAnswer, request_id: str) -> FilingAnswerResult:
+def _answered(unit: UnitOfWork, item: FilingAnswer, context: RequestContext) -> list[Row] | Refused:
     words = AnswerWords(**{name: getattr(item, name) for name in AnswerWords._fields})
     try:
-        filings = answer_filing(unit, item.business_id or DEFAULT_BUSINESS, words)
+        if words.number:
+            context.check_naming("number")
+        return answer_filing(unit, item.business_id or DEFAULT_BUSINESS, words)
     except Refused as refused:
-        problem = problem_of(refused, request_id)
-        return FilingAnswerResult(index=index, status=status_of(refused.kind), filings=[], problem=problem)
-    return FilingAnswerResult(index=index, status=200, filings=[_shown(filing, unit.now_ms) for filing in filings])
+        return refused
+
+
+def _answer_result(index: int, answer: list[Row] | Refused, context: RequestContext, at_ms: int) -> FilingAnswerResult:
+    if isinstance(answer, Refused):
+        problem = problem_of(answer, context.request.state.request_id)
+        return FilingAnswerResult(index=index, status=status_of(answer.kind), filings=[], problem=problem)
+    return FilingAnswerResult(index=index, status=200, filings=[_shown(filing, at_ms) for filing in answer])

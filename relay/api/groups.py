@@ -192,7 +192,8 @@ async def post_members(group_id: GroupId, asked: MembersRequest, context: Writes
     summary="Remove members from a group",
 )
 async def post_removal(group_id: GroupId, asked: MembersRequest, context: Writes) -> Response:
-    """Remove members. Parties that are not members are ignored."""
+    """Remove members. Parties that are not members are ignored. Operator keys need `parties:read`."""
+    context.check_naming("members")
     rules = context.backend.settings.rules
 
     def do(unit: UnitOfWork) -> Answer:
@@ -293,7 +294,11 @@ async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRequest, co
     "", response_model=EntryRemovedResponse, operation_id="removeListEntry", summary="Take a caller off a list"
 )
 async def delete_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRemoveRequest, context: ListWrites) -> Response:
-    """Remove an entry. The caller is in the body, because a URL would expose it to proxies and logs."""
+    """Remove an entry. The caller is in the body, because a URL would expose it to proxies and logs.
+
+    Operator keys need `parties:read`.
+    """
+    context.check_naming("number")
 
     def do(unit: UnitOfWork) -> Answer:
         number = remove_entry(unit, whose, owner_id, asked.number)

@@ -111,21 +111,23 @@ class UnitOfWork(NamedTuple):
         add_entry(self.connection, self.sealer, entry)
 
     def audit_refusals(self, refusals: Iterable[Refused]) -> None:
-        """Add an entry for each refused step of a business user, and one if a business user's key was refused anything.
+        """Add an entry for each refused step of a business user, and one with the count of all else.
 
-        Such a key could try numbers, as an existing one is told.
+        A key could try numbers, since an existing one is answered differently. What the relay does is not counted.
         """
-        refusals = list(refusals)
+        kinds = []
         for refused in refusals:
             if (attempt := refused.attempt) is not None:
                 asked: dict[str, object] = {"action": attempt.action, "kinds": [refused.kind]}
                 self.audit(
                     "change.refused", attempt.business, business=attempt.business, reason=attempt.reason, details=asked
                 )
-        kinds = [refused.kind for refused in refusals if refused.kind != "rate_limited"]
-        if kinds and self.actor.business is not None:
+            elif refused.kind != "rate_limited":
+                kinds.append(refused.kind)
+        if kinds and self.actor != RELAY:
+            business = self.actor.business
             details: dict[str, object] = {"refused": len(kinds), "kinds": sorted(set(kinds))}
-            self.audit("change.refused", self.actor.business, business=self.actor.business, details=details)
+            self.audit("change.refused", business or self.actor.name, business=business, details=details)
 
 
 # -- Entries of the audit log

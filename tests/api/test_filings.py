@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.service.keys import OPERATOR_SCOPES
 from relay.service.placement import BindRules
 from tests.api.conftest import A, Api, B, C, Client, Json
 
@@ -53,6 +54,35 @@ async def test_carriers_answers_that_are_all_refused_are_not_kept(operator: Clie
     await company.post("/v1/filings", {"number": A, "reference": "CT-17"})
     entered = await operator.post("/v1/filings/answers", asked, 200, idempotency_key="k1")
     assert (refused["items"][0]["status"], entered["items"][0]["status"]) == (404, 200)
+
+
+async def test_an_operator_without_parties_read_answers_by_reference_alone(api: Api, company: Client) -> None:
+    """Otherwise a key that sees 138****0001 could try the ten thousand numbers behind it, 200 in a request."""
+    await company.post("/v1/filings", {"number": A, "reference": "CT-17"})
+    blind = await api.operator(OPERATOR_SCOPES - {"parties:read"})
+    answer: Json = {"state": "approved", "business_id": "acme"}
+    guesses: list[Json] = [answer | {"number": f"1380000{n:04}"} for n in range(199)]
+    asked = {"items": [*guesses, answer | {"reference": "CT-17"}]}
+    items = (await blind.post("/v1/filings/answers", asked, 200))["items"]
+    assert {item["status"] for item in items[:-1]} == {403}
+    assert {item["problem"]["errors"][0]["field"] for item in items[:-1]} == {"number"}
+    assert (items[-1]["status"], items[-1]["filings"][0]["state"]) == (200, "approved")
+    for guess in (A, C):
+        await blind.refused("DELETE", "/v1/filings", "forbidden", {"number": guess, "business_id": "acme"})
+        forgotten = {"number": guess, "business_id": "acme", "reason": "case"}
+        await blind.refused("POST", "/v1/filings/forget", "forbidden", forgotten)
+
+
+async def test_answers_that_are_refused_to_an_operator_are_audited_with_their_count(
+    operator: Client, company: Client
+) -> None:
+    await company.post("/v1/filings", {"number": A, "reference": "CT-17"})
+    answer: Json = {"state": "approved", "business_id": "acme"}
+    guesses: list[Json] = [answer | {"number": f"1370000{n:04}"} for n in range(50)]
+    await operator.post("/v1/filings/answers", {"items": guesses}, 200)
+    line, *_ = (await operator.get("/v1/audit"))["items"]
+    assert (line["action"], line["object"], line["actor"]) == ("change.refused", line["actor"], line["actor"])
+    assert line["details"] == {"refused": 50, "kinds": ["not_found"]}
 
 
 async def test_a_number_is_found_with_its_history(operator: Client, api: Api, company: Client) -> None:

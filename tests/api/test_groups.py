@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.api.conftest import PREFIX, A, B, C, Client
+from relay.service.keys import OPERATOR_SCOPES
+from tests.api.conftest import PREFIX, A, Api, B, C, Client
 
 
 async def test_members_are_added_and_removed(company: Client) -> None:
@@ -77,6 +78,19 @@ async def test_callers_are_put_on_lists_and_removed(company: Client) -> None:
         assert await company.ask("DELETE", path, {"number": C}) == {"number": "137****0003"}
         await company.refused("DELETE", path, "not_found", {"number": C})
         assert (await company.get(path))["items"] == []
+
+
+async def test_an_operator_without_parties_read_takes_no_number_away(api: Api, company: Client) -> None:
+    """Whether it was there would tell who is behind a mask, a thousand numbers in a request."""
+    group = await company.post("/v1/groups", {"name": "riders", "members": [A]})
+    await company.ask("PUT", "/v1/lists/business/acme/entries", {"number": A, "kind": "black"})
+    blind = await api.operator(OPERATOR_SCOPES - {"parties:read"})
+    for guess in (A, C):
+        await blind.refused("POST", f"/v1/groups/{group['id']}/members/remove", "forbidden", {"members": [guess]})
+        await blind.refused("DELETE", "/v1/lists/business/acme/entries", "forbidden", {"number": guess})
+    seeing = await api.operator()
+    await seeing.post(f"/v1/groups/{group['id']}/members/remove", {"members": [A]}, 200)
+    await seeing.ask("DELETE", "/v1/lists/business/acme/entries", {"number": A})
 
 
 async def test_a_list_of_an_unknown_owner_is_not_found(company: Client) -> None:

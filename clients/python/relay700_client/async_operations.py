@@ -425,7 +425,7 @@ class AsyncOperations(ABC):
     ) -> models.Membership:
         """Remove members from a group.
 
-        Remove members. Parties that are not members are ignored.
+        Remove members. Parties that are not members are ignored. Operator keys need `parties:read`.
 
         Scope: `bindings:write`.
         """
@@ -503,6 +503,8 @@ class AsyncOperations(ABC):
 
         The number counts as not filed from the next call on. It is in the body, as a URL would expose it to logs.
 
+        Operator keys need `parties:read`.
+
         Scope: `filings`.
         """
         return await self._ask(
@@ -547,6 +549,8 @@ class AsyncOperations(ABC):
 
         Withdraw a filing and remove name, document and photo, on the holder's demand. Number and states remain.
 
+        Needs `parties:read`.
+
         Scope: `operator`.
         """
         return await self._ask(
@@ -566,6 +570,8 @@ class AsyncOperations(ABC):
         """Enter carriers' answers.
 
         Enter what carriers answered to filings. Items succeed or fail independently.
+
+        Items with a `number` need `parties:read`; those with a `reference` do not.
 
         Scope: `operator`.
         """
@@ -695,6 +701,8 @@ class AsyncOperations(ABC):
         """Take a caller off a list.
 
         Remove an entry. The caller is in the body, because a URL would expose it to proxies and logs.
+
+        Operator keys need `parties:read`.
 
         Scope: `lists`.
         """
