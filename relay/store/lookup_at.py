@@ -44,6 +44,7 @@ _ENTRY: Final = "SELECT kind FROM list_entry WHERE owner = ? AND caller_hash = ?
 _LAST: Final = "SELECT number, caller_hash, sealed FROM last_caller WHERE binding_id = ? AND at <= ?"
 _LATER: Final = "SELECT 1 FROM last_caller WHERE binding_id = ? AND at > ?"
 MOST_KEPT: Final = 10_000
+_LONGEST_HOOK_MS: Final = 15_000  # from a call's arrival to the binding that a hook makes for its unknown caller
 
 
 class Moment(NamedTuple):
@@ -77,6 +78,9 @@ class PastLookUps:
         chosen = own
         if own is None or own[0].released_at is not None:
             chosen = self._anybodys(asked, cool_down_ms, even_ended=own is None) or own
+        is_unknown = chosen is None or not chosen[0].is_live(asked.at_ms)
+        if is_unknown and (bound_at_ms := self._bound_by_hook(asked, caller_hash)) is not None:
+            return self.found_at(asked._replace(at_ms=bound_at_ms), filing=filing, cool_down_ms=cool_down_ms)
         bound = None if chosen is None else self._bound(asked, *chosen, caller_hash, filing=filing)
         return LookupResult(caller_hash, locked, legacy, chosen is not None and chosen is own, bound, (), ())
 
@@ -95,6 +99,15 @@ class PastLookUps:
                 return binding, role
             ended.append((min(binding.ended_at or LAST_MS, binding.expires_at or LAST_MS), binding, role))
         return max(ended, key=lambda each: each[0])[1:] if ended else None
+
+    def _bound_by_hook(self, asked: Moment, caller_hash: bytes) -> int | None:
+        """When a hook bound the unknown caller of this call: the call was then looked up again."""
+        values = {"party": caller_hash, "number": asked.number, "at": asked.at_ms + _LONGEST_HOOK_MS}
+        for (binding_id,) in self._connection.execute(OF_CALLER, values).fetchall():
+            made = self._read(binding_id)[0]
+            if made.created_by == "hook" and made.created_at > asked.at_ms:
+                return made.created_at
+        return None
 
     def _anybodys(self, asked: Moment, cool_down_ms: int, *, even_ended: bool) -> tuple[Binding, str] | None:
         """The AXN on the number, unless the caller was its party a until a change, and it still rests for him.

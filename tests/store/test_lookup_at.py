@@ -174,6 +174,16 @@ def test_anyone_hears_that_the_last_axn_has_expired_though_others_are_bound_ther
     assert getattr(party.bound, "binding_id", None) == "000000000003"
 
 
+def test_a_call_whose_unknown_caller_a_hook_bound_finds_that_binding(store: Acting) -> None:
+    later, number = NOW_MS + 60_800, X[:-1] + "4"
+    hooked = binding("000000000004", a=C, b=A, x=number, created_at=later, created_by="hook")
+    put(store.path, store.sealer, hooked, binding("000000000005", a=FOREIGN, b=B, x=number, created_at=later))
+    bound = found(store, 60, number, C).bound
+    assert bound is not None and (bound.binding_id, bound.in_force) == ("000000000004", 1)
+    assert found(store, 40, number, C).bound is None
+    assert found(store, 60, number, FOREIGN).bound is None
+
+
 def test_an_anonymous_caller_and_an_unknown_number_find_nothing(store: Acting) -> None:
     assert found(store, 5, caller="").bound is None
     unknown = found(store, 5, "700999999990001")
