@@ -49,7 +49,7 @@ _HISTORY = ("at", "state", "by", "version", "reason", "changed")
 _KEY_COLUMNS = ("id", "business", "created_at", "created_by", "expires_at", "revoked_at", "scopes")
 # Scopes of a key made without --scope: none that shows real numbers or makes further keys.
 _USUAL = key_service.BUSINESS_SCOPES - {key_service.PARTIES, "keys", "recordings:read"}
-_USUAL_OF_OPERATOR = key_service.OPERATOR_SCOPES - {key_service.PARTIES}
+_USUAL_OF_OPERATOR = key_service.OPERATOR_SCOPES - {key_service.PARTIES, "trace"}
 
 CONFIGURED = "default"
 _LIMIT = "N|none|default"
@@ -283,8 +283,9 @@ def make(
 ) -> None:
     """Make a key. Its secret is shown only once.
 
-    Without --scope it gets all scopes except parties:read (real numbers). A business user's key then also lacks keys
-    (to make more keys) and recordings:read. --also adds one of these.
+    Without --scope it gets all scopes except those that show real numbers: parties:read and trace (tracebacks and
+    evidence). A business user's key then also lacks keys (to make more keys) and recordings:read. --also adds one of
+    these.
     """
     if operator == (business is not None):
         raise click.UsageError("give either --business ID or --operator")

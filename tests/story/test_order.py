@@ -60,7 +60,7 @@ async def story(tmp_path: Path) -> AsyncIterator[Story]:
     setup = Setup(api=free(RELAY))
     assert setup.api is not None
     with running_relay(tmp_path, setup, NUMBERS) as relay:
-        operator_key = relay.answer("keys", "make", "--operator", "--json")["secret"]
+        operator_key = relay.answer("keys", "make", "--operator", "--also", "trace", "--json")["secret"]
         async with (
             Phone(setup.caller) as left,
             Phone(setup.callee) as right,

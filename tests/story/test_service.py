@@ -44,7 +44,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
 
 @pytest.fixture(scope="module")
 def operator_key(shared: RelayProcess) -> str:
-    return str(shared.answer("keys", "make", "--operator", "--json")["secret"])
+    return str(shared.answer("keys", "make", "--operator", "--also", "parties:read", "--json")["secret"])
 
 
 class Platform(NamedTuple):
