@@ -148,12 +148,17 @@ def anchor_fault(connection: Connection, chain: Chain, anchor: Head, holder: str
         return None
     row = connection.execute(
         f"SELECT (SELECT {chain.hash} FROM {chain.table} WHERE {chain.seq} = ?1),"
-        " coalesce((SELECT seq FROM checkpoint WHERE chain = ?2), 0)",
+        " coalesce((SELECT seq FROM checkpoint WHERE chain = ?2), 0),"
+        f" coalesce((SELECT max({chain.seq}) FROM {chain.table}), 0)",
         (anchor.seq, chain.name),
     ).fetchone()
-    if row[0] == anchor.hash or (row[0] is None and anchor.seq <= row[1]):
+    found, purged_to, last = row
+    if found == anchor.hash or (found is None and anchor.seq <= purged_to):
         return None
-    now = "none" if row[0] is None else "another"
+    last = max(last, purged_to)
+    if last < anchor.seq:
+        return f"{chain.words} had the link {anchor.seq} {holder}, and ends at {last} now: {anchor.seq - last} missing"
+    now = "none" if found is None else "another"
     return f"{chain.words} had the link {anchor.seq} {holder}, and has {now} now"
 
 
