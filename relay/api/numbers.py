@@ -37,6 +37,7 @@ from relay.service.numbers import (
     PrefixChange,
     change_pool,
     change_prefix,
+    end_rest,
     get_prefix,
     hold,
     load_prefix,
@@ -132,6 +133,12 @@ class MoveRequest(
 
     pool_id: Name
     numbers: Annotated[list[Number700], Field(min_length=1, max_length=1000)]
+
+
+class RestEndedResponse(ResponseModel):
+    """The count of numbers whose rest was ended."""
+
+    ended: int
 
 
 class MovedResponse(ResponseModel):
@@ -336,6 +343,17 @@ async def post_unhold(number: NumberPath, asked: ReasonRequest, context: Binds) 
 async def post_move(asked: MoveRequest, context: OperatorChanges) -> Response:
     """Move all or none. Their bindings remain."""
     return await context.change(lambda unit: Answer(MovedResponse(moved=move(unit, asked.numbers, asked.pool_id))))
+
+
+@router.post(
+    "/numbers/end-rest",
+    response_model=RestEndedResponse,
+    operation_id="endRest",
+    summary="End the rest of numbers after a restore",
+)
+async def post_end_rest(asked: ReasonRequest, context: OperatorChanges) -> Response:
+    """The next bindings may get numbers of bindings that the restored store lacks. Cool-downs of bindings go on."""
+    return await context.change(lambda unit: Answer(RestEndedResponse(ended=end_rest(unit, asked.reason))))
 
 
 # -- Routes of pools

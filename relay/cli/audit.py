@@ -218,7 +218,7 @@ def verify(
             say(
                 f"later bindings may be lost: {rested} free numbers rest for their cool-down. Until then new bindings"
                 " share numbers that their business user has in use, or are refused. If that cannot wait, add a prefix"
-                " that was never in use",
+                " that was never in use, or end the rest: relay700 numbers end-rest --reason TEXT",
                 err=True,
             )
         found = _check(store, anchor)

@@ -206,6 +206,20 @@ def move(config_path: Path | None, numbers: tuple[str, ...], pool: str) -> None:
     say(f"{count} moved")
 
 
+@numbers.command("end-rest")
+@needed_reason
+@config_option
+def end_rest(config_path: Path | None, reason: str) -> None:
+    """End the rest of all free numbers that `verify --accept` began.
+
+    The next bindings may then get numbers of bindings that the restored store lacks: late call-backs would reach
+    another customer. Numbers in the cool-down of a binding rest on.
+    """
+    with opened(config_path) as store:
+        count = store.run(lambda unit: service.end_rest(unit, reason))
+    say(f"{count} numbers rest no longer")
+
+
 @click.group()
 def pools() -> None:
     """Pools of free numbers, and their usage."""

@@ -13,6 +13,7 @@ from relay.model.numbers import HELD, LOCKED_BY_OPERATOR, LOCKED_FOR_FRAUD, is_7
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.fields import invalid
+from relay.store import allocation
 from relay.store.connection import Connection
 from relay.store.numbers import (
     LEGACY_POOL,
@@ -218,6 +219,18 @@ def move(unit: UnitOfWork, numbers: Iterable[str], pool: str) -> int:
     if found:
         unit.audit("number.move", found[0].number, details={"pool": pool, "moved": len(found)})
     return len(found)
+
+
+def end_rest(unit: UnitOfWork, reason: str) -> int:
+    """End the rest that a restored store began. Returns the count of numbers. Raises Refused without a reason.
+
+    Numbers in the cool-down of a binding rest on.
+    """
+    _operator(unit)
+    reason = fields.reason(reason, required=True)
+    ended = allocation.end_rest(unit)
+    unit.audit("number.end_rest", "store", reason=reason, details={"rested": ended})
+    return ended
 
 
 # -- pools

@@ -163,6 +163,10 @@ UPDATE number SET cools_until = ?1 + coalesce((SELECT cool_down_ms FROM prefix W
 WHERE bindings = 0
   AND cools_until < ?1 + coalesce((SELECT cool_down_ms FROM prefix WHERE prefix.prefix = number.prefix), ?2)
 """
+_END_REST = """
+UPDATE number SET cools_until = ?1 WHERE bindings = 0 AND cools_until > ?1
+  AND NOT EXISTS (SELECT 1 FROM route WHERE route.number = number.number AND free_at > ?1)
+"""
 _GIVE_BACK = """
 UPDATE number SET bindings = bindings - 1, exclusive = 0,
   cools_until = CASE WHEN cools_until < ?2 THEN ?2 ELSE cools_until END
@@ -275,6 +279,14 @@ def rest_all(unit: UnitOfWork, configured_ms: int) -> int:
     `configured_ms`: as for `cool_down_ms`.
     """
     return unit.connection.execute(_REST_ALL_FREE, (unit.now_ms, configured_ms)).rowcount
+
+
+def end_rest(unit: UnitOfWork) -> int:
+    """End the rest of the numbers that `rest_all` put to rest. Return their count.
+
+    A number on which a former party rests keeps its cool-down.
+    """
+    return unit.connection.execute(_END_REST, (unit.now_ms,)).rowcount
 
 
 def give_back(unit: UnitOfWork, number: str, free_at: int) -> bool:

@@ -44,6 +44,7 @@ CHANGES: dict[str, Json | None] = {
     "POST /v1/numbers/{number}/unhold": WHY,
     "POST /v1/numbers/{number}/unlock": WHY,
     "POST /v1/numbers/move": {"pool_id": "default", "numbers": ["{x}"]},
+    "POST /v1/numbers/end-rest": WHY,
     "POST /v1/pools": {"id": "another"},
     "PATCH /v1/pools/{pool_id}": {"area": "beijing"},
     "POST /v1/bindings": BINDING,

@@ -69,6 +69,13 @@ def test_numbers_move_between_pools(loaded: Command) -> None:
     assert loaded.objects("numbers", "show", X)[0]["pool"] == "acme-bj"
 
 
+def test_the_rest_after_a_restore_is_ended_with_a_reason(loaded: Command, usage: Callable[..., str]) -> None:
+    assert "--reason" in usage("numbers", "end-rest")
+    assert loaded.done("numbers", "end-rest", "--reason", "nothing was bound since") == "0 numbers rest no longer\n"
+    (line,) = loaded.objects("audit", "list", "--action", "number.end_rest")
+    assert (line["reason"], line["details"]) == ("nothing was bound since", {"rested": 0})
+
+
 def test_pools_are_made_and_changed_and_warn_before_they_are_empty(loaded: Command) -> None:
     (changed,) = loaded.objects("pools", "change", "acme-bj", "--warn-percent", "1")
     assert (changed["id"], changed["business"], changed["area"]) == ("acme-bj", "acme", "beijing")

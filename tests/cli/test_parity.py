@@ -40,6 +40,7 @@ SAME: dict[str, str] = {
     "POST /v1/numbers/{number}/hold": "numbers hold",
     "POST /v1/numbers/{number}/unhold": "numbers unhold",
     "POST /v1/numbers/move": "numbers move",
+    "POST /v1/numbers/end-rest": "numbers end-rest",
     "POST /v1/pools": "pools make",
     "GET /v1/pools": "pools list",
     "GET /v1/pools/{pool_id}": "pools show",

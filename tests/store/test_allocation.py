@@ -10,7 +10,18 @@ import pytest
 from relay.errors import Refused
 from relay.service.numbers import load_prefix, new_prefix
 from relay.store import allocation
-from relay.store.allocation import Wish, choose, cool_down_ms, give_back, last_number, pair_of, rest, rest_all, take
+from relay.store.allocation import (
+    Wish,
+    choose,
+    cool_down_ms,
+    end_rest,
+    give_back,
+    last_number,
+    pair_of,
+    rest,
+    rest_all,
+    take,
+)
 from tests.support.acting import Acting, acting
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y, binding, end, put
 
@@ -200,6 +211,18 @@ def test_all_numbers_without_a_binding_are_put_to_rest(store: Acting) -> None:
         assert store.reader.execute(rests, (prefix, X, Y)).fetchall() == [(until,)]
     kept = "SELECT cools_until FROM number WHERE number IN (?, ?) ORDER BY number"
     assert store.reader.execute(kept, (X, Y)).fetchall() == [(0,), (NOW_MS + 501,)]
+
+
+def test_the_rest_of_all_ends_and_a_cool_down_goes_on(store: Acting) -> None:
+    put(store.path, store.sealer, binding())
+    end(store.path, store.sealer, "b1")
+    store.run(lambda unit: rest_all(unit, 9))
+    store.now_ms += 1
+    cooling = "SELECT number FROM number WHERE cools_until > ?"
+    assert len(store.reader.execute(cooling, (store.now_ms,)).fetchall()) > 1
+    ended = store.run(end_rest)
+    assert ended > 1 and store.reader.execute(cooling, (store.now_ms,)).fetchall() == [(X,)]
+    assert store.run(end_rest) == 0
 
 
 def test_pair_does_not_get_its_last_number_again_once_all_are_put_to_rest(store: Acting) -> None:

@@ -248,6 +248,12 @@ class Moved(Model):
     moved: int
 
 
+class RestEnded(Model):
+    """The count of numbers whose rest was ended."""
+
+    ended: int
+
+
 class Pool(Model):
     """A pool of numbers."""
 

@@ -941,6 +941,26 @@ class Operations(ABC):
             key=idempotency_key or secrets.token_hex(16),
         )
 
+    def end_rest(
+        self,
+        *,
+        reason: str,
+        idempotency_key: str | None = None,
+    ) -> models.RestEnded:
+        """End the rest of numbers after a restore.
+
+        The next bindings may get numbers of bindings that the restored store lacks. Cool-downs of bindings go on.
+
+        Scope: `operator`.
+        """
+        return self._ask(
+            "POST",
+            "/v1/numbers/end-rest",
+            models.RestEnded,
+            body={"reason": reason},
+            key=idempotency_key or secrets.token_hex(16),
+        )
+
     def create_pool(
         self,
         *,
