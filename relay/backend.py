@@ -60,7 +60,7 @@ from relay.store.database import Reader, open_store, reading
 from relay.store.files import StoreFiles, open_lock, takes
 from relay.store.filings import count_expiring
 from relay.store.numbers import usage
-from relay.store.postgres.nodes import LeaderLock
+from relay.store.postgres.nodes import LeaderLock, nodes_up
 from relay.store.sealing.sealer import Sealer
 from relay.store.webhooks import sizes
 from relay.store.writer import GroupWriter, now_ms
@@ -116,27 +116,15 @@ async def _serve(
 ) -> int:
     place = in_force.config.store.path
     leader_lock = LeaderLock(place, reporter(log)) if isinstance(place, PostgresServer) else None
-    if leader_lock is not None and not await _await_leader_lock(leader_lock, stop, log):
-        return 0
-    with reading(place) as reader:  # again: the relay may have started before the store was put back
-        AnchorFile(in_force.config.store.local, sealer).check(reader)
     backend = Backend(in_force.config, log, leader_lock, sealer, keeper)
     in_force.apply.append(backend.apply_config)
     try:
+        if backend.leads:
+            backend.check_anchor()
         return await backend.run(stop)
     finally:
         in_force.apply.remove(backend.apply_config)
         await backend.close()
-
-
-async def _await_leader_lock(leader_lock: LeaderLock, stop: asyncio.Event, log: FilteringBoundLogger) -> bool:
-    """Wait for the leader lock of a shared store. Returns False if stopped before."""
-    log.info("backend.stands_by")
-    waits = [asyncio.create_task(leader_lock.acquire()), asyncio.create_task(stop.wait())]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
-    return not stop.is_set()
 
 
 class _Configuration:
@@ -166,9 +154,16 @@ class _Configuration:
 class _Stored(NamedTuple):
     """What the store says about itself."""
 
-    counts: Mapping[str, int]
+    counts: Mapping[str, Any]
     short_pools: Mapping[str, int]  # percent free by id
     complaints: Mapping[str, ComplaintRate]  # high rates by business user
+
+
+_Parts = dict[str, Coroutine[None, None, None]]  # by name
+
+
+def _begin(parts: _Parts) -> dict[str, asyncio.Task[None]]:
+    return {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
 
 
 class Backend:
@@ -189,6 +184,7 @@ class Backend:
         self._config = config
         self._leader_lock = leader_lock
         self._log = log
+        self.leads = leader_lock is None
         self._stored_lately, self._stored_until_s = _Stored({}, {}, {}), 0.0
         self._complained: set[str] = set()  # business users whose high rate of complaints was logged
         self._servers: dict[str, HttpServer] = {}  # by the name of its part
@@ -242,7 +238,7 @@ class Backend:
     async def metrics(self) -> bytes:
         """Metrics of the backend, and of relay and store if they answer, in Prometheus' text format."""
         try:
-            stored = await asyncio.to_thread(self._stored)
+            stored = await asyncio.to_thread(self._stored if self.leads else self._seen_by_a_standby)
         except StoreError:
             stored = _Stored({"store_up": 0}, {}, {})
         known = await self._statistics(stored)
@@ -266,9 +262,12 @@ class Backend:
         except Refused:
             relay = {"up": 0}
         ours = {"changes_waiting": self.writer.backlog, "sealing_key": self.sealer.key_id, **stored.counts}
-        parts = self._follower.statistics() | self._deliverer.statistics() | self._taker.statistics()
-        parts |= self._ledger_watch.statistics() | self.requests.statistics() | self._prober.statistics()
-        parts |= {} if self.keeper is None else self.keeper.statistics()
+        if isinstance(self.path, PostgresServer):
+            ours["leader"] = {self.path.node: int(self.leads)}
+        parts: dict[str, Any] = self.requests.statistics() | ({} if self.keeper is None else self.keeper.statistics())
+        if self.leads:  # those of the store are the leader's alone, so that sums over nodes count them once
+            parts |= self._follower.statistics() | self._deliverer.statistics() | self._taker.statistics()
+            parts |= self._ledger_watch.statistics() | self._prober.statistics()
         return relay | parts | ours
 
     def _stored(self) -> _Stored:
@@ -278,13 +277,23 @@ class Backend:
             expiring = count_expiring(connection, None, now, now + EXPIRING_MS)
             complaints = high_complaints(connection, now, self.settings.complaint_ppm)
             short = {pool.pool_id: 100 - pool.percent for pool in usage(connection, now) if pool.warning}
-        counts = {"store_up": 1, "outbox_waiting": waiting, "outbox_dead": dead, "pools_short": len(short)}
+            nodes = self._nodes(connection)
+        counts = {"outbox_waiting": waiting, "outbox_dead": dead, "pools_short": len(short), **nodes}
         counts |= {"filings_expiring": expiring, "complaints_high": len(complaints)}
         with contextlib.suppress(StoreError):  # of the captures, which are in another file
             kept = self.captures.sizes()
             counts |= {"captures_stored": kept.rows, "captures_stored_bytes": kept.size}
         self._log_complaints(complaints)
         return _Stored(counts, short, complaints)
+
+    def _seen_by_a_standby(self) -> _Stored:
+        with reading(self.path) as connection:
+            return _Stored(self._nodes(connection), {}, {})
+
+    def _nodes(self, connection: StoreConnection) -> dict[str, Any]:
+        """That the store can be read, and of one with nodes, which of them are up."""
+        nodes = {"node_up": nodes_up(connection)} if isinstance(self.path, PostgresServer) else {}
+        return {"store_up": 1, **nodes}
 
     def _log_complaints(self, complaints: Mapping[str, ComplaintRate]) -> None:
         """Log each business user whose rate has become high."""
@@ -295,15 +304,23 @@ class Backend:
         self._complained = set(complaints)
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Run all parts. Returns 0 after `stop`, 1 if a part failed."""
+        """Run all parts, those of the leader once it is this one. Returns 0 after `stop`, 1 if a part failed."""
         api = self._config.api
         app = make_app(self)
         streams = mount_console(app, self)
         server = HttpServer(app, Address(api.host, api.port, api.certificate, api.key), self._log)
-        self._servers = {"api": server} | self._compat(app)
-        tasks = {name: asyncio.create_task(part, name=name) for name, part in self._parts().items()}
+        self._servers = {"api": server}
         stopped = asyncio.create_task(stop.wait())
-        self._log.info("backend.ready", pid=os.getpid())
+        tasks = _begin({"api": server.run(), **self._parts_of_each_node()})
+        if self._leader_lock is not None:
+            tasks |= _begin({"leadership": self._await_leadership(self._leader_lock)})
+            await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+            if tasks["leadership"].done() and tasks["leadership"].exception() is None:
+                del tasks["leadership"]
+        if self.leads:
+            self._servers |= self._compat(app)
+            tasks |= _begin(self._parts_of_the_leader())
+            self._log.info("backend.ready", pid=os.getpid())
         await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
         failed = [task for task in tasks.values() if task.done()]
         if not failed:
@@ -311,7 +328,8 @@ class Backend:
                 server.finish()
             for part in (streams, self._follower, self._deliverer):
                 part.finish()
-            await asyncio.wait([tasks[name] for name in (*self._servers, "follower", "deliverer")], timeout=FINISH_S)
+            finishing = tasks.keys() & {*self._servers, "follower", "deliverer"}
+            await asyncio.wait([tasks[name] for name in finishing], timeout=FINISH_S)
         for task in (stopped, *tasks.values()):
             task.cancel()
         await asyncio.wait([stopped, *tasks.values()])
@@ -320,6 +338,18 @@ class Backend:
             why = {"reason": str(error)} if isinstance(error, RelayError) else {"exc_info": error}
             self._log.error("backend.part_failed", part=task.get_name(), **why)
         return 1 if failed else 0
+
+    async def _await_leadership(self, leader_lock: LeaderLock) -> None:
+        """Stand by until this backend is the one that works. Raises StoreError if the store was put back meanwhile."""
+        self._log.info("backend.stands_by")
+        await leader_lock.acquire()
+        await asyncio.to_thread(self.check_anchor)
+        self.leads = True
+
+    def check_anchor(self) -> None:
+        """Raise StoreError if the store was put back, perhaps since the relay started."""
+        with reading(self.path) as reader:
+            AnchorFile(self._config.store.local, self.sealer).check(reader)
 
     def _compat(self, api: FastAPI) -> dict[str, HttpServer]:
         """The servers of other providers' APIs, which share the limits of ours."""
@@ -344,9 +374,18 @@ class Backend:
         address = Address(*self._config.alibaba, self._config.api.certificate, self._config.api.key)
         return {"alibaba": HttpServer(app, address, self._log, "compat.alibaba.listen")}
 
-    def _parts(self) -> dict[str, Coroutine[None, None, None]]:
-        parts = {
-            **{name: server.run() for name, server in self._servers.items()},
+    def _parts_of_each_node(self) -> _Parts:
+        parts: _Parts = {"files": self._watch_files(), "writer": self.writer.ended()}
+        if self._config.otlp is not None and self.spans is not None:
+            from relay.events.otlp import SpanExporter
+
+            ask = None if self._config.verify is None else self.control.ask
+            parts["spans"] = SpanExporter(self._config.otlp, self.spans, ask, self._log).run()
+        return parts
+
+    def _parts_of_the_leader(self) -> _Parts:
+        parts = {name: server.run() for name, server in self._servers.items() if name != "api"}
+        parts |= {
             "follower": self._follower.run(),
             "deliverer": self._deliverer.run(),
             "timers": self._timers.run(),
@@ -355,14 +394,7 @@ class Backend:
             "resealer": self._resealer.run(),
             "ledger": self._ledger_watch.run(),
             "probe": self._prober.run(),
-            "files": self._watch_files(),
-            "writer": self.writer.ended(),
         }
-        if self._config.otlp is not None and self.spans is not None:
-            from relay.events.otlp import SpanExporter
-
-            ask = None if self._config.verify is None else self.control.ask
-            parts["spans"] = SpanExporter(self._config.otlp, self.spans, ask, self._log).run()
         return parts if self._leader_lock is None else {**parts, "leader_lock": self._leader_lock.hold()}
 
     async def close(self) -> None:

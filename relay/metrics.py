@@ -140,6 +140,11 @@ _LABELLED_GAUGES = {
         "1 if the target takes calls; 0 if it is down or backing off. A peer without targets has one of no name",
     ),
     "peer_calls": (("peer", "direction"), "ringing and answered calls from a peer (in) and to it (out)"),
+    "leader": (
+        ("node",),
+        "1 if the backend of this node works for all nodes of the store; 0 if it stands by",
+    ),
+    "node_up": (("node",), "1 if the node of the store sends heartbeats; 0 if it is missing, for up to a day"),
     "hook_breaker_open": (
         ("hook", "business"),
         "1 if the circuit breaker of a hook is open: it did not answer several times in a row, and is not asked",

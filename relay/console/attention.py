@@ -66,6 +66,8 @@ def _service(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
     for name, text, path in _ZERO:
         if count := statistics.get(name, 0):
             yield Item("bad", page.words(text) % {"count": count}, path)
+    for node in [name for name, is_up in statistics.get("node_up", {}).items() if not is_up]:
+        yield Item("bad", page.words(N_("Node %(node)s is missing: another carries its calls")) % {"node": node})
     if count := sum(statistics.get("hook_breaker_open", {}).values()):
         text = page.words(N_("%(count)s hooks do not answer: calls are refused, or let through unasked"))
         yield Item("bad", text % {"count": count})

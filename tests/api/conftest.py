@@ -67,6 +67,7 @@ class TestBackend:
         self.captures = Captures(self.path, self.sealer)
         self.pending: dict[str, CapturedCall] = {}
         self.counts: Json = {}  # for `statistics`
+        self.leads = True
 
     def pending_capture(self, call_id: str) -> CapturedCall | None:
         return self.pending.get(call_id)

@@ -105,8 +105,16 @@ async def test_what_is_down_wants_attention(
     browser = await console.of(operator)
     assert "carrier: udp:192.0.2.10:5060 does not answer" in text_of(await browser.see("/"))
     api.backend.counts = {"outbox_dead": 3, "short_pools": {"express": 3}, "leak_check": 1, "loop_lag_seconds": 2}
+    api.backend.counts["node_up"] = {"a": 1, "b": 0}
     text = text_of(await browser.see("/"))
-    for said in ("3 dead letters", "Pool express has 3% free", "The leak check stopped 1", "The relay is slow"):
+    assert "Node a" not in text
+    for said in (
+        "Node b is missing",
+        "3 dead letters",
+        "Pool express has 3% free",
+        "The leak check stopped 1",
+        "The relay is slow",
+    ):
         assert said in text
     assert "dead letters" not in text_of(await (await console.of(await api.company("acme"))).see("/"))
 

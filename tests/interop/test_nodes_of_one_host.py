@@ -103,7 +103,6 @@ class Host:
 
     def __init__(self, folder: Path, url: str) -> None:
         self.edge, self.pbx, self.carrier = free(EDGE), free(CALLER), free(CALLEE)
-        self.api = free(RELAY)
         self.url = url
         self.folder = folder
         self.first, self.second = self._node("a", RELAY), self._node("b", SECOND_RELAY)
@@ -111,12 +110,12 @@ class Host:
     def _node(self, name: str, host: str) -> RelayProcess:
         own = self.folder / name
         own.mkdir()
-        return RelayProcess(own, Node(free(host), self.edge, [], api=self.api, store={"url": self.url}))
+        return RelayProcess(own, Node(free(host), self.edge, [], api=free(host), store={"url": self.url}))
 
     def start(self) -> None:
         """The first makes the key, and the second gets a copy. The backend of the first is the one that works."""
         self.first.start()
-        self.first.wait_for_event("api.listening")
+        self.first.wait_for_event("backend.ready")
         shutil.copy(self.first.folder / "relay.key", self.second.folder)
         self.second.start()
         self.first.import_bindings([(number, A, B) for number in NUMBERS])
@@ -139,8 +138,10 @@ class Host:
         with psycopg.connect(self.url) as store:
             return {call_id for (call_id,) in store.execute("SELECT call_id FROM live_call WHERE node = %s", [name])}
 
-    def is_healthy(self) -> bool:
-        with urllib.request.urlopen(f"http://{self.api}/healthz", timeout=10) as answer:
+    def serves_the_api(self) -> bool:
+        """Whether the second node does; a node that stands by answers 503."""
+        api = self.second.setup.api
+        with urllib.request.urlopen(f"http://{api}/openapi.json", timeout=10) as answer:
             return bool(answer.status == 200)
 
     async def busy(self, besides: set[str]) -> None:
@@ -158,8 +159,8 @@ class Host:
         if not restored:
             restored = self.second.wait_for_event("node.taken_over", after=mark)["calls"]
         assert restored == len(calls) >= UP
-        await asyncio.to_thread(self.second.wait_for_event, "api.listening", after=mark)
-        assert await asyncio.to_thread(self.is_healthy)
+        await asyncio.to_thread(self.second.wait_for_event, "backend.ready", after=mark)
+        assert await asyncio.to_thread(self.serves_the_api)
         return calls
 
     async def is_killed_and_stays_away(self) -> set[str]:

@@ -19,7 +19,7 @@ import msgspec
 
 from relay.defence.limits import SharedLimits, Told
 from relay.errors import Report, StoreError
-from relay.store.connection import PostgresServer
+from relay.store.connection import Connection, PostgresServer
 from relay.store.journal.rows import LiveCall, open_all, without_ended
 from relay.store.sealing.keys import IN_USE, Turning
 from relay.store.sealing.sealer import Sealer
@@ -75,6 +75,12 @@ ON CONFLICT (node) DO UPDATE SET counts = excluded.counts WHERE node_count.count
 _OTHERS: Final = """
 SELECT node, counts FROM node_count JOIN node ON node.name = node_count.node
 WHERE node <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at >= now() - make_interval(secs => $2)
+"""
+
+# A node that was killed and has not come back for a day was taken away for good.
+_UP: Final = f"""
+SELECT name, CASE WHEN taken_by IS NULL AND seen_at >= now() - make_interval(secs => {DEAD_S}) THEN 1 ELSE 0 END
+FROM node WHERE stopped_at IS NULL AND seen_at >= now() - make_interval(days => 1)
 """
 
 # InternalClientError: losing a connection in use at times leaves asyncpg in an inconsistent state.
@@ -251,6 +257,11 @@ class Node:
         assert self._connection is not None
         answer: int = await self._connection.fetchval(statement, *values, timeout=PATIENCE_S)
         return answer
+
+
+def nodes_up(connection: Connection) -> dict[str, int]:
+    """By the name of each node that has not stopped: 1 if it sends heartbeats, 0 if it is missing, for up to a day."""
+    return dict(connection.execute(_UP).fetchall())
 
 
 # -- Leader election among the backends of a shared store
