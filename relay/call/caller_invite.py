@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.call.reliable import write_progress
 from relay.call.state_codec import head_of
 from relay.privacy import masking
 from relay.privacy.masking import Body, Verdict
@@ -48,15 +49,15 @@ class CallerInvite:
         self.is_trying = True
         self._transaction.respond(100, self._reply.write(100), now)
 
-    def progress(self, leg: Leg, status: int, response: Response) -> bytes | None:
-        """The callee's 18x in the caller's early dialog `leg`; see `Leg.write_progress`."""
-        data = leg.write_progress(self.request, self._reply, status, response)
+    def progress(self, leg: Leg, status: int | None, response: Response, now: float) -> bytes | None:
+        """The callee's 18x in the caller's early dialog `leg`; see `write_progress`."""
+        data = write_progress(leg, self.request, self._reply, status, response, now)
         self.rseq = max(self.rseq, leg.rseq)
         return data
 
     def answer(self, leg: Leg, response: Response) -> bytes:
         """The 200 in the caller's dialog `leg` for the callee's 2xx. Raises Leak, ProtocolError and ParseError."""
-        body = masking.mask_body(response, leg.writer)
+        body = masking.mask_body(response, leg.writer) or leg.early_answer
         extra = leg.contact + masking.mask_response_headers(response)
         return leg.write(self._reply, 200, extra=extra, body=body)
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.call.leg import Leg, PendingRequest
+from relay.call.reliable import write_progress
 from relay.errors import ParseError, ProtocolError
 from relay.peers.user_agent import ClientRequest
 from relay.privacy import masking
@@ -214,6 +215,8 @@ class InDialogRelay(PendingRequest):
                 self._succeed(response, now)
             else:
                 self._refuse(response, now)
+        except masking.OfferUnanswered:
+            self.cancel(now)
         except (ProtocolError, ParseError):
             self._unusable(status, now)
         except Leak:
@@ -234,15 +237,15 @@ class InDialogRelay(PendingRequest):
         if response.status > 100:  # RFC 3261 16.7, step 2
             self._start_timer_c(now)
         status = masking.mask_provisional(response.status)
-        if status is None:
-            return
-        data = self.origin.write_progress(self._request, self.reply, status, response)
-        if data is not None:
+        data = write_progress(self.origin, self._request, self.reply, status, response, now)
+        if data is not None and status is not None:
             self._transaction.respond(status, data, now)
 
     def _succeed(self, response: Response, now: float) -> None:
         origin, target, request = self.origin, self.target, self._request
         body = masking.mask_body(response, origin.writer) if self._expects_sdp() else None
+        if body is None and self.method == "INVITE":
+            body = origin.early_answer
         refreshing = self.method in REFRESHING
         extra = (origin.contact if refreshing else "") + masking.mask_response_headers(response)
         data = origin.write(self.reply, 200, extra=extra, body=body)

@@ -344,11 +344,11 @@ class InviteSession(SessionBase):
 
     def progress(self, leg: Leg, response: Response, now: float) -> None:
         """Relay a callee's 18x in the caller's early dialog paired with it."""
-        status = masking.mask_provisional(response.status)
-        if status is None or self.decided:
+        if self.decided:
             return
-        data = self._invite.progress(leg.other, status, response)
-        if data is None:
+        status = masking.mask_provisional(response.status)
+        data = self._invite.progress(leg.other, status, response, now)
+        if data is None or status is None:
             return
         self._enter(states.PROGRESS)
         if status == 180:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.call.media import Sender
-from relay.call.reliable import ReliableResponses
 from relay.call.states import OVER
 from relay.errors import ParseError, ProtocolError
 from relay.model.capture import Side
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.call.media import Media
+    from relay.call.reliable import ReliableResponses
     from relay.model.settings import Peer
     from relay.peers.user_agent import UserAgent
     from relay.privacy.sdp import SdpWriter
@@ -251,35 +251,22 @@ class Leg:
             self.guard(extra, body)
         return reply.write(status, to_tag=self.dialog.local_tag, extra=extra, body=body)
 
+    def count(self, what: str) -> None:
+        """Add one to a counter of the metrics."""
+        self._ua.outbox.counters[what] += 1
+
     # -- provisional responses
 
-    def write_progress(self, invite: Request, reply: Reply, status: int, response: Response) -> bytes | None:
-        """The other leg's 18x to the peer's INVITE, written for this leg's peer; None for one that is not passed on.
+    def acknowledge_progress(self, rseq: int, now: float) -> None:
+        """Send our own PRACK for a reliable provisional response of the peer (RFC 3262 4). Raises Leak."""
+        rack = f"RAck: {rseq} {self.invite_cseq} INVITE\r\n"
+        request = self.request("PRACK", self.dialog.next_cseq(), extra=rack)
+        self._ask(request, _ignore, _ignore_failure, now)
 
-        Reliable ones get our own RSeq, one higher each time within the dialog, since a caller takes forks for servers
-        that count by themselves (RFC 3262 3); a retransmission is sent unchanged.
-        Raises Leak, and ProtocolError or ParseError if it cannot be relayed.
-        """
-        theirs = response.rseq
-        if theirs is None:
-            return self._write_progress(reply, status, response)
-        reliable = self.reliable
-        if reliable is None:
-            reliable = self.reliable = ReliableResponses(invite.cseq.number)
-        if not reliable.expects(theirs):
-            return reliable.again(theirs)
-        if reliable.is_full:
-            self._ua.outbox.counters["reliable_over_limit"] += 1
-            return None
-        ours = self.rseq + 1
-        data = self._write_progress(reply, status, response, f"RSeq: {ours}\r\n")
-        self.rseq = ours
-        reliable.add(ours, theirs, data)
-        return data
-
-    def _write_progress(self, reply: Reply, status: int, response: Response, rseq: str = "") -> bytes:
-        body = masking.mask_body(response, self.writer)
-        return self.write(reply, status, extra=self.contact + masking.mask_response_headers(response) + rseq, body=body)
+    @property
+    def early_answer(self) -> Body | None:
+        """The SDP of plain provisional responses, which a 2xx without SDP still has to bring (RFC 3261 13.2.1)."""
+        return None if self.reliable is None else self.reliable.answer
 
     # -- 2xx and ACK
 
@@ -475,3 +462,11 @@ class Leg:
         if offers and (self.inviting or self.updating or self.answer):
             return (491, "an offer of the other side is under way")
         return None
+
+
+def _ignore(_: Response, __: float) -> None:
+    """Ignore the response to our PRACK: the INVITE's own final response counts."""
+
+
+def _ignore_failure(_: str, __: float) -> None:
+    """Ignore a PRACK of ours without a response, likewise."""

@@ -77,7 +77,7 @@ class SessionBase:
         raise NotImplementedError
 
     def unusable(self, error: ProtocolError | ParseError, now: float) -> None:
-        """The callee's final response cannot be relayed."""
+        """The callee's final response cannot be relayed, or its early offer not be answered."""
         raise NotImplementedError
 
     def over(self, attempt: OutboundAttempt) -> None:
@@ -325,6 +325,9 @@ class OutboundAttempt:
                 self._answered(response, now)
             elif status > 100 and not self._is_over() and not self._is_fork_too_many(response):
                 self._session.progress(self._leg(response), response, now)
+        except masking.OfferUnanswered as error:
+            self.cancel(now, "")
+            self._session.unusable(error, now)
         except (ProtocolError, ParseError) as error:
             self._unusable(response, error, now)
 

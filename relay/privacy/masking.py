@@ -22,6 +22,7 @@ ALLOW: Final = f"Allow: {', '.join(METHODS)}\r\n"
 _TOKEN_LISTS: Final = {"allow": METHODS, "supported": OPTION_TAGS, "require": OPTION_TAGS}
 _LISTS: Final = tuple(_TOKEN_LISTS)
 _CROSSING: Final = (*_LISTS, "session-expires", "min-se")
+_CROSSING_PLAIN: Final = tuple([name for name in _CROSSING if name != "require"])
 _SUPPORTED: Final = f"Supported: {', '.join(OPTION_TAGS)}\r\n"
 CAPABILITIES: Final = f"{ALLOW}Accept: application/sdp\r\n{_SUPPORTED}"  # RFC 3261 11.2
 # Outside calls, of a relay that takes text messages.
@@ -125,6 +126,13 @@ class NotAnchored(ProtocolError):
 
     def __init__(self) -> None:
         super().__init__(503, "SDP not rewritten by rtpengine")
+
+
+class OfferUnanswered(ProtocolError):
+    """An offer in a reliable provisional response whose PRACK we send ourselves: nobody gives us the answer."""
+
+    def __init__(self) -> None:
+        super().__init__(488, "offer in a reliable provisional response, and the caller has no 100rel")
 
 
 class Body:
@@ -247,18 +255,18 @@ def mask_request_headers(request: Request) -> str:
     return lines + mask_reason(request) if request.has("reason") else lines
 
 
-def mask_response_headers(message: Message) -> str:
-    """The header lines of a response to relay: as of a request, without Reason.
+def mask_response_headers(message: Message, *, plain: bool = False) -> str:
+    """The header lines of a response to relay: as of a request, without Reason. `plain`: also without Require.
 
     A malformed session timer is dropped: a response cannot be refused, and the call need not end because of it.
     """
-    given = _given(message, _CROSSING)
+    given = _given(message, _CROSSING_PLAIN if plain else _CROSSING)
     if not given:
         return ""
     try:
         return _mask_lines(given)
     except ParseError:
-        return _mask_lines(_given(message, _LISTS))
+        return _mask_lines(_given(message, ("allow", "supported") if plain else _LISTS))
 
 
 def _given(message: Message, names: tuple[str, ...]) -> str:
@@ -302,9 +310,19 @@ def unknown_requirements(request: Request) -> list[str]:
     return [tag for tag in request.values("require") if tag.lower() not in OPTION_TAGS]
 
 
-def requires(request: Request, option: str) -> bool:
+def requires(message: Message, option: str) -> bool:
     """Whether Require names the option tag, given in lower case (RFC 3261 20.32)."""
-    return request.has("require") and option in map(str.lower, request.values("require"))
+    return message.has("require") and option in map(str.lower, message.values("require"))
+
+
+def offers_reliability(invite: Request) -> bool:
+    """Whether the caller takes reliable provisional responses (RFC 3262 3)."""
+    return requires(invite, "100rel") or "100rel" in map(str.lower, invite.values("supported"))
+
+
+def reliable_rseq(response: Response) -> int | None:
+    """The RSeq of a reliable provisional response, which also has Require: 100rel (RFC 3262 4); None of a plain one."""
+    return response.rseq if requires(response, "100rel") else None
 
 
 def mask_reason(message: Message) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from relay.call.call import Call
 from relay.call.leg import Leg
+from relay.call.reliable import write_progress
 from relay.model.actions import Send
 from relay.privacy.leak_check import Leak, LeakCheck
 from relay.privacy.messages import Reply
@@ -22,7 +23,7 @@ class Pair:
         """`also`: another address of the peer."""
         pbx = peer("pbx", "192.0.2.11", "192.0.2.11", also)
         self.parts: Parts = Parts(peers=(pbx,), routes=())
-        self.invite = invite(f"Contact: {contact}")
+        self.invite = invite(f"Contact: {contact}", "Supported: 100rel")
         call = Call(
             self.parts.calls,
             pbx,
@@ -46,6 +47,13 @@ class Pair:
 
     def take(self) -> list[Request | Response]:
         return [parse_message(action.data) for action in self.parts.outbox.take_actions() if isinstance(action, Send)]
+
+    def progress(self, rseq: int | None) -> bytes | None:
+        """The callee's 183 for the caller."""
+        line = "" if rseq is None else f"RSeq: {rseq}\r\nRequire: 100rel\r\n"
+        response = parse_message(f"SIP/2.0 183 x\r\n{line}\r\n".encode())
+        assert isinstance(response, Response)
+        return write_progress(self.caller, self.invite, self.reply, 183, response, 0.0)
 
     def ack(self, number: int) -> Request:
         return invite(f"CSeq: {number} ACK", method="ACK")
@@ -179,21 +187,12 @@ def test_ack_stays_due_after_a_leak() -> None:
     assert pair.callee.ack_due is None
 
 
-def progress(rseq: int | None) -> Response:
-    line = "" if rseq is None else f"RSeq: {rseq}\r\nRequire: 100rel\r\n"
-    message = parse_message(f"SIP/2.0 183 x\r\n{line}\r\n".encode())
-    assert isinstance(message, Response)
-    return message
-
-
 def test_reliable_responses_get_our_rseq() -> None:
     pair = Pair()
-    shown = [
-        pair.caller.write_progress(pair.invite, pair.reply, 183, progress(rseq)) for rseq in (900, None, 901, 901, 900)
-    ]
+    shown = [pair.progress(rseq) for rseq in (900, None, 901, 901, 900)]
     assert [data and parse_message(data).rseq for data in shown] == [1, None, 2, 2, None]
     pair.callee.invite_again(2)
-    again = pair.caller.write_progress(pair.invite, pair.reply, 183, progress(900))
+    again = pair.progress(900)
     assert again
     assert parse_message(again).rseq == 1
 

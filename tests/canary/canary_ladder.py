@@ -71,8 +71,8 @@ def check_masked_ladder(ladder: Ladder) -> None:
             source = shown.rows[row.made_from]
             assert (row.sent, source.sent, source.at_us <= row.at_us) == (True, False, True)
             assert shown.lanes[source.lane].side != shown.lanes[row.lane].side
-        else:  # INFO, PRACK and UPDATE are never the relay's own
-            assert not row.sent or row.what not in ("INFO", "PRACK", "UPDATE")
+        else:  # INFO and UPDATE are never the relay's own
+            assert not row.sent or row.what not in ("INFO", "UPDATE")
 
 
 class Stuffed(Side):

@@ -482,6 +482,19 @@ def test_fork_answering_without_sdp_uses_its_early_sdp(ladder: AnchoredLadder, a
     hang_up(ladder)
 
 
+def test_early_answer_that_the_relay_acknowledged_leads_to_rtpengine_in_the_200_too(ladder: AnchoredLadder) -> None:
+    """The caller has no 100rel, and the callee's 200 has no SDP any more."""
+    call(ladder)
+    early = ladder.callee.proceeds(183, body=ANSWER, headers="Require: 100rel\r\nRSeq: 5\r\n")
+    leads_to_rtpengine(early, CALLEE_PORT)
+    ladder.callee.expects("PRACK")
+    ladder.callee.accepts()
+    assert ladder.caller.get(200).body == early.body
+    ladder.caller.acks()
+    hang_up(ladder)
+    assert commands(ladder) == ["offer", "answer", "delete"]
+
+
 def test_kept_sdp_of_forks_is_bounded(ladder: AnchoredLadder) -> None:
     """Each early dialog may bring 64 kB."""
     call(ladder)

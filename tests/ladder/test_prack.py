@@ -8,6 +8,7 @@ from relay.sip.message import Request, Response
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.ladder import EITHER, Ladder, answer, call, complete, connected, hang_up
 from tests.ladder.settings import SECOND_HOST
+from tests.ladder.side import Side
 
 
 def ring_reliably(ladder: Ladder, *, rseq: int = 776655, status: int = 183, body: bytes = ANSWER) -> Response:
@@ -175,6 +176,103 @@ def test_bye_to_a_superfluous_answer_has_a_cseq_above_the_prack(ladder: Ladder, 
     ladder.engine.hang_up_all(ladder.now)
     ladder.perform()
     ladder.settle()
+
+
+def is_acknowledged_by_us(side: Side, rseq: int, invite: Request, status: int = 200) -> None:
+    """The relay's own PRACK comes."""
+    prack = side.expects("PRACK", status)
+    assert (prack.rack, prack.body) == ((rseq, invite.cseq.number, "INVITE"), b"")
+
+
+@pytest.mark.parametrize("offered", ["", "Supported: timer\r\n"], ids=["no Supported", "without 100rel"])
+def test_reliable_response_that_the_caller_cannot_acknowledge_is_acknowledged_by_us(
+    ladder: Ladder, offered: str
+) -> None:
+    """RFC 3262 3: a reliable response needs an INVITE with 100rel. One all the same reaches the caller as a plain one,
+    and its answer also in the 200, where the caller has to have it (RFC 3261 13.2.1)."""
+    invite = call(ladder, headers=offered)
+    assert "100rel" not in (invite.get("supported") or "")
+    early = ring_reliably(ladder)
+    assert (early.get("require"), early.rseq, b"m=audio 5000" in early.body) == (None, None, True)
+    is_acknowledged_by_us(ladder.callee, 776655, invite)
+    ladder.callee.answers_again()
+    ladder.callee.gets_nothing()
+    ladder.caller.gets_nothing()
+    ringing = ring_reliably(ladder, rseq=776656, status=180, body=b"")
+    assert (ringing.get("require"), ringing.body) == (None, b"")
+    is_acknowledged_by_us(ladder.callee, 776656, invite)
+    prack(ladder)
+    ladder.caller.get(481)
+    ladder.callee.accepts()
+    assert ladder.caller.get_response(200).body == early.body
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_refused_prack_of_ours_leaves_the_call_up(ladder: Ladder) -> None:
+    invite = call(ladder)
+    ring_reliably(ladder)
+    is_acknowledged_by_us(ladder.callee, 776655, invite, 481)
+    complete(ladder)
+
+
+def test_reliable_response_that_is_not_shown_is_acknowledged_by_us(ladder: Ladder) -> None:
+    """199 reveals the callee's forks. Without a PRACK its sender would give up the call after 64*T1 (RFC 3262 3)."""
+    start(ladder)
+    invite = ladder.callee.invite
+    assert invite is not None
+    ladder.callee.answers(199, headers="Require: 100rel\r\nRSeq: 5\r\n")
+    ladder.caller.gets_nothing()
+    is_acknowledged_by_us(ladder.callee, 5, invite)
+    assert ring_reliably(ladder, rseq=6).rseq == 1
+    assert acknowledge(ladder).rack == (6, 1, "INVITE")
+    complete(ladder)
+
+
+def test_offer_that_nobody_can_answer_ends_the_attempt(ladder: Ladder) -> None:
+    """RFC 3262 5: the PRACK has to bring the answer, and a caller without 100rel sends none before the 200."""
+    call(ladder, body=b"")
+    ladder.callee.answers(183, headers="Require: 100rel\r\nRSeq: 5\r\n", body=OFFER)
+    ladder.caller.is_refused(488)
+    ladder.callee.is_cancelled()
+    assert (ladder.record.outcome, ladder.record.q850_cause) == ("failed", 88)
+    ladder.settle()
+
+
+@pytest.mark.parametrize("headers", ["RSeq: 5\r\n", "Require: 100rel\r\n"], ids=["no Require", "no RSeq"])
+def test_half_reliable_response_is_a_plain_one(ladder: Ladder, headers: str) -> None:
+    """RFC 3262 4: a reliable one has Require: 100rel and RSeq."""
+    start(ladder)
+    ladder.callee.proceeds(183, headers=headers, body=ANSWER)
+    early = ladder.caller.last()
+    assert early.get("require") is early.get("rseq") is None
+    complete(ladder)
+
+
+@EITHER
+def test_reliable_response_to_a_reinvite_without_100rel_is_acknowledged_by_us(ladder: Ladder, by: str) -> None:
+    asking, asked = connected(ladder, by)
+    asking.reinvites(HOLD)
+    invite = asked.get_request("INVITE")
+    asked.answers(183, invite, headers="Require: 100rel\r\nRSeq: 5\r\n", body=HELD)
+    early = asking.get_response(183)
+    assert (early.get("require"), early.rseq) == (None, None)
+    is_acknowledged_by_us(asked, 5, invite)
+    asked.accepts(invite)
+    assert asking.get_response(200).body == early.body
+    asking.acks()
+    hang_up(ladder)
+
+
+@EITHER
+def test_offer_to_a_reinvite_that_nobody_can_answer_ends_the_reinvite(ladder: Ladder, by: str) -> None:
+    asking, asked = connected(ladder, by)
+    asking.reinvites()
+    invite = asked.get_request("INVITE")
+    asked.answers(183, invite, headers="Require: 100rel\r\nRSeq: 5\r\n", body=OFFER)
+    asked.is_cancelled(invite)
+    asking.is_refused(487)
+    hang_up(ladder)
 
 
 @EITHER
