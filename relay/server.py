@@ -33,7 +33,6 @@ from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.sip.message import transport_address
 from relay.sip_service import SipService
 from relay.store.chain import AnchorFile
-from relay.store.connection import Place
 from relay.store.database import empty_log, open_store, reading
 from relay.store.journal.attempts import AttemptFile, with_records
 from relay.store.journal.journal import Journal
@@ -44,6 +43,7 @@ from relay.store.writer import Writer
 
 if TYPE_CHECKING:
     from relay.net.locate import Located, Locator
+    from relay.store.postgres.attempts import SharedAttempts
 
 ALIVE_S = 1.0  # interval of the watchdog notification
 CLOSE_S = 10.0  # for what follows the drain, at most
@@ -72,9 +72,7 @@ class Server:
         self._check_anchor(config)
         self._load_numbers(config)
         self._keep_configuration(config)
-        self._journal = _journal(config.store.path, self._sealer, log)
-        file = config.store.local
-        self._attempts = AttemptFile(file.with_name(file.name + ".attempts"), self._sealer, reporter(log))
+        self._attempts, self._journal = _durable(config, self._sealer, log)
         memory = make_memory() if config.api.enabled else None
         self._capture = None if memory is None else Capture(Ring(memory))
         self._sip_service = SipService(config, self._sealer, self._journal.queue, self._attempts, log, self._capture)
@@ -302,12 +300,18 @@ It prints the 700 number that each of the two dials to reach the other. Continue
 """
 
 
-def _journal(place: Place, sealer: Sealer, log: FilteringBoundLogger) -> Journal:
+def _durable(config: Config, sealer: Sealer, log: FilteringBoundLogger) -> tuple[AttemptFile | SharedAttempts, Journal]:
+    """What keeps attempts under way, and what writes records."""
+    place, local, report = config.store.path, config.store.local, reporter(log)
+    file = AttemptFile(local.with_name(local.name + ".attempts"), sealer, report)
     if isinstance(place, Path):
-        return sqlite_journal(place, sealer, reporter(log))
+        return file, sqlite_journal(place, sealer, report)
+    from relay.store.postgres.attempts import SharedAttempts
     from relay.store.postgres.journal import postgres_journal
 
-    return postgres_journal(place, sealer, reporter(log))
+    sent_by = tuple(listener.sent_by for listener in config.settings.listeners)
+    attempts = SharedAttempts(file, place, sealer, sent_by, report)
+    return attempts, postgres_journal(place, sealer, report, attempts)
 
 
 def _rss_bytes() -> int:

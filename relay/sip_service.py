@@ -28,7 +28,7 @@ from relay.model.actions import CallEvent, LookUp
 from relay.model.call import CallRecord, Refusal, Route
 from relay.net.capture import Capture
 from relay.net.control import BanLog
-from relay.net.driver import Driver
+from relay.net.driver import Attempts, Driver
 from relay.net.process import collect_all, collect_samples, take_huge_pages
 from relay.net.rtpengine import Rtpengine
 from relay.net.tls import read_secret
@@ -38,7 +38,6 @@ from relay.policy.decision import Bounds
 from relay.policy.evaluate import LookupResult
 from relay.policy.figures import Counts
 from relay.policy.rules import MEMORY_S, Rules
-from relay.store.journal.attempts import AttemptFile
 from relay.store.journal.queue import JournalQueue
 from relay.store.journal.rows import LiveCall
 from relay.store.sealing.sealer import Sealer
@@ -63,11 +62,11 @@ class SipService:
         config: Config,
         sealer: Sealer,
         records: JournalQueue,
-        attempts: AttemptFile,
+        attempts: Attempts,
         log: FilteringBoundLogger,
         capture: Capture | None = None,
     ) -> None:
-        """`attempts`: the file that keeps attempts under way. `capture`: None without a backend to read it.
+        """`attempts`: what keeps attempts under way. `capture`: None without a backend to read it.
 
         Raises ConfigError for an unusable configured file.
         """
@@ -159,12 +158,10 @@ class SipService:
             effect = "each was recorded, its caller answered and its callees cancelled"
             self._log.warning("attempts.ended", attempts=len(attempts), effect=effect)
 
-    def take_over(self, calls: Sequence[LiveCall]) -> None:
-        """Resume the calls of a lost node; calls that lost a leg as well are ended."""
-        now = time.monotonic()
-        for record, dialogs in calls:
-            self._engine.restore(record, dialogs, now)
-        self._driver.perform(now)
+    def take_over(self, calls: Sequence[LiveCall], kept: Sequence[KeptAttempt]) -> None:
+        """Resume the calls of a lost node, and end its attempts; calls that lost a leg as well are ended."""
+        self._restore(calls, kept)
+        self._driver.perform(time.monotonic())
 
     def locate(self, located: Located) -> None:
         """Apply the resolved targets of peers configured by host name."""

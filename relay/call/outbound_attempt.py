@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from relay.call.media import Kind, Media
     from relay.call.saved_state import SentInvite
     from relay.model.call import Route
+    from relay.model.settings import Listener
     from relay.peers.targets import TargetState
     from relay.privacy.masking import Verdict
     from relay.sip.message import Flow
@@ -196,8 +197,8 @@ class OutboundAttempt:
         from_line = f"From: <{self._local_uri}>;tag={self._local_tag}\r\n"
         return f"{from_line}To: <{self._remote_uri}>\r\nCall-ID: {self.call_id}\r\n"
 
-    def _send(self, outgoing: OutgoingRequest, branch: str, now: float) -> None:
-        """`branch`: see ClientRequest."""
+    def _send(self, outgoing: OutgoingRequest, branch: str, now: float, listener: Listener | None = None) -> None:
+        """`branch` and `listener`: see ClientRequest."""
         self._ua.outbox.link(self._call.call_id, self.call_id, "callee", self._peer.name, self._flow)
         self._sent = ClientRequest(
             self._ua,
@@ -210,6 +211,7 @@ class OutboundAttempt:
             self._renumber,
             self._goes_out,
             branch,
+            listener,
         )
         self._dialogs.calling_tags.add(self._local_tag)
 
@@ -231,8 +233,8 @@ class OutboundAttempt:
             encode(self._credentials),
         )
 
-    def take_up(self, sent: SentInvite, flow: Flow, now: float) -> None:
-        """Adopt an INVITE sent by an earlier process, in order to cancel it."""
+    def take_up(self, sent: SentInvite, flow: Flow, listener: Listener | None, now: float) -> None:
+        """Adopt an INVITE sent by an earlier process, in order to cancel it. `listener`: that of another node."""
         self._local_uri, self._local_tag = sent.local_uri, sent.local_tag
         self._remote_uri = sent.remote_uri.decode("utf-8", "surrogateescape")
         self.call_id, self._cseq, self._reached = sent.call_id, sent.cseq, sent.cseq
@@ -242,7 +244,7 @@ class OutboundAttempt:
         outgoing = OutgoingRequest("INVITE", self._remote_uri, self._constants(), self._cseq, "")
         if self._credentials:
             outgoing = outgoing.with_credentials(self._cseq, self._credentials)
-        self._send(outgoing, sent.branch, now)
+        self._send(outgoing, sent.branch, now, listener)
 
     def _renumber(self, credentials: str, now: float) -> int:
         """The CSeq for the INVITE after a challenge; its early dialogs end, and their CSeqs are used up."""

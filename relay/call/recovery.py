@@ -20,7 +20,7 @@ from relay.call.state_codec import load_attempt, load_call, load_leg
 from relay.errors import ParseError, StoreError
 from relay.model.actions import Mediate
 from relay.model.call import Route
-from relay.model.settings import Peer, Target
+from relay.model.settings import Listener, Peer, Target
 from relay.peers.peers import host_port
 from relay.peers.targets import TargetState
 from relay.privacy.codecs import common_codecs
@@ -30,7 +30,7 @@ from relay.privacy.messages import Reply
 from relay.sip.message import Flow, Request, parse_message
 
 if TYPE_CHECKING:
-    from relay.call.saved_state import AttemptState
+    from relay.call.saved_state import AttemptState, SentInvite
     from relay.model.call import CallRecord
 
 _NOT_RESTORABLE: Final = "not_restorable"
@@ -42,6 +42,7 @@ class KeptAttempt(NamedTuple):
     record: CallRecord
     state: bytes
     stored: CallRecord | None = None  # closed, or of an answered call
+    sent_by: tuple[str, ...] = ()  # sent-by of each listener of the node that had it, if that was another one
 
 
 class Recovery:
@@ -199,7 +200,7 @@ class Recovery:
             closed = LOST
         elif stored is not None:
             closed = Verdict(stored.sip_status or LOST.status, stored.q850_cause or 0, "")
-        session.lose(self._attempts(session, state, winner, now), closed, now)
+        session.lose(self._attempts(session, kept, state, winner, now), closed, now)
         if state.media:
             self._outbox.mediate(Mediate(0, "delete", record.call_id, state.media))
 
@@ -225,7 +226,8 @@ class Recovery:
         invite.respond(200, data, now)
         others = self._session(kept.record, invite, now)  # targets given up earlier, which may still ring
         others.call.kept = False
-        others.lose(self._attempts(others, state, call.callee_leg_call_id, now), LOST, now)  # the caller has his answer
+        attempts = self._attempts(others, kept, state, call.callee_leg_call_id, now)
+        others.lose(attempts, LOST, now)  # the caller has his answer
 
     def _stored_request(self, state: AttemptState) -> CallerInvite:
         """The request of a stored attempt. Raises StoreError without a listener to answer on, or ParseError."""
@@ -264,7 +266,7 @@ class Recovery:
         return session
 
     def _attempts(
-        self, session: InviteSession, state: AttemptState, winner: str | None, now: float
+        self, session: InviteSession, kept: KeptAttempt, state: AttemptState, winner: str | None, now: float
     ) -> list[OutboundAttempt]:
         """The attempts whose INVITE must be cancelled. `winner`: Call-ID of the answered one."""
         attempts = []
@@ -277,9 +279,17 @@ class Recovery:
                 self._outbox.note("attempt.not_readable", call_id=session.call.call_id, reason=str(error))
                 continue
             attempt = session.attempt_at(self._target(sent.peer, flow))
-            attempt.take_up(sent, flow, now)
+            attempt.take_up(sent, flow, self._listener_of(sent, kept), now)
             attempts.append(attempt)
         return attempts
+
+    def _listener_of(self, sent: SentInvite, kept: KeptAttempt) -> Listener | None:
+        """The listener of another node that sent the INVITE: its CANCEL has the same sent-by (RFC 3261 9.1)."""
+        number, transport = sent.flow[:2]
+        if number >= len(kept.sent_by):
+            return None
+        host, _, port = kept.sent_by[number].rpartition(":")
+        return Listener("tls" if transport == "tls" else "tcp" if transport == "tcp" else "udp", "", int(port), host)
 
     def _target(self, name: str, flow: Flow) -> TargetState:
         """The target of the flow, configured or not."""

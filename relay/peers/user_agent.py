@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.model.actions import Outbox
-    from relay.model.settings import Peer
+    from relay.model.settings import Listener, Peer
     from relay.peers.peers import Peers
     from relay.sip.timers import Timer
 
@@ -62,6 +62,7 @@ class ClientRequest:
         "_flow",
         "_given_up",
         "_goes_out",
+        "_listener",
         "_peer",
         "_receive",
         "_renumber",
@@ -82,13 +83,14 @@ class ClientRequest:
         renumber: Callable[[str, float], int],
         goes_out: Callable[[Flow, str], None] | None = None,
         branch: str = "",
+        listener: Listener | None = None,
     ) -> None:
         """Send the request. `receive` and `fail`: see `TransactionLayer.request`. Raises ProtocolError 513 if it
         exceeds the UDP limit; then nothing was sent.
 
         `renumber` gets our authorization lines before the request is repeated with them, and returns its new CSeq.
         `goes_out` gets flow and branch before each sending of an INVITE. `branch`: of an INVITE that an earlier process
-        sent on this flow, and that is only adopted.
+        sent on this flow, and that is only adopted; `listener`: from which, if it was another node's.
         """
         self._ua = ua
         self._request = request
@@ -101,6 +103,7 @@ class ClientRequest:
         self._given_up = False  # cancelled, or to be cancelled
         self._cancelled: str | None = None  # the Reason line of a CANCEL that waits for a provisional response
         self._goes_out = goes_out
+        self._listener = listener
         if branch:
             self._flow, self._branch = flow, branch
             self.transaction = ua.transactions.take_up(branch, flow, self._receive_invite, fail, self._ack)
@@ -145,7 +148,7 @@ class ClientRequest:
         self._fail(why, now)
 
     def _ack(self, response: Response) -> bytes:
-        return self._request.ack(response, self._ua.peers.listener(self._flow), self._branch)
+        return self._request.ack(response, self._listener or self._ua.peers.listener(self._flow), self._branch)
 
     def _receive_invite(self, response: Response, now: float) -> None:
         if self._flow is not self._first_flow:
@@ -193,7 +196,7 @@ class ClientRequest:
 
     def _send_cancel(self, reason: str, now: float) -> None:
         ua, flow, request = self._ua, self._flow, self._request
-        data = request.cancel(ua.peers.listener(flow), self._branch, reason)
+        data = request.cancel(self._listener or ua.peers.listener(flow), self._branch, reason)
         fail = partial(self._cancel_failed, reason)
         if self._peer.login is not None:  # a phone may have registered again since
             flow = ua.peers.way_to(self._peer, host_of(request.uri.rpartition("@")[2]), flow)

@@ -129,6 +129,7 @@ NOT_COVERED_COLUMNS: Final = {
 NOT_COVERED: Final = {
     "key_check": "binds the key file to the store; if it is altered, the relay does not start",
     "live_call": "calls that are up, each sealed to its row",
+    "attempt": "on a server; attempts under way, each sealed to its call",
     "chain_head": "has its own MAC; copies are in the head of the ledger and in the audit log",
     "audit_head": "has its own MAC; copies are in the head of the ledger and in the records",
     "last_caller": "the target of a call-back; sealed to its binding, and must have a route itself",

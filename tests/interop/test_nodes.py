@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.support import postgres
-from tests.support.addresses import RELAY, Address
+from tests.support.addresses import RELAY, Address, free
 from tests.support.live_call import Call, call
 from tests.support.namespace import reran_in_own_network
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import A, B, RelayProcess, Setup, X
+from tests.support.waiting import until_seen
 
 NUMBERS = ("700100000010002", "700100000010001")
 CALLEES = (B, "13900000003")
@@ -36,31 +38,91 @@ def node(folder: Path, url: str, name: str, setup: Setup | None = None) -> Relay
     return RelayProcess(own, replace(setup or Setup(), store=store), (A, *CALLEES))
 
 
-async def test_a_node_that_was_killed_ends_what_rang_there_when_it_comes_back(tmp_path: Path, url: str) -> None:
-    """What it noted is on its machine, where others do not see it: none of them records the attempt a second time."""
-    relay, other = node(tmp_path, url, "a"), node(tmp_path, url, "b")
+class Ringing:
+    """A call that rings at a node, and how its end reaches both sides."""
+
+    def __init__(self, caller: Phone, callee: Phone, relay: RelayProcess) -> None:
+        self._caller, self._callee = caller, callee
+        self._relay = relay.setup.relay
+        self.leg = Leg.calling(caller, self._relay, A, X)
+
+    async def ring(self) -> None:
+        self._branch = await self.leg.request("INVITE", body=SDP)
+        self._invite = await self._callee.expect("INVITE")
+        self._called = Leg.called(self._callee, self._relay, self._invite)
+        await self._called.answer(self._invite, 180)
+        await self._caller.expect(180)
+
+    async def is_ended_by(self, relay: RelayProcess) -> None:
+        """The CANCEL matches the INVITE by branch and sent-by, wherever it comes from (RFC 3261 9.2)."""
+        refused = await self._caller.expect_call(self.leg.call_id)
+        assert refused.status == 503
+        self.leg.learn(refused)
+        self.leg.relay = self._called.relay = relay.setup.relay
+        await self.leg.request("ACK", cseq=self.leg.cseq, branch=self._branch)
+        cancel = await self._callee.expect_call(self._called.call_id)
+        assert (cancel.method, cancel["via"]) == ("CANCEL", self._invite["via"])
+        await self._called.answer(cancel, 200)
+        await self._called.answer(self._invite, 487)
+        assert (await self._callee.expect_call(self._called.call_id)).method == "ACK"
+
+
+async def test_what_rang_at_a_node_that_stays_away_is_ended_by_another_node(tmp_path: Path, url: str) -> None:
+    setup = Setup(sip={"t1_ms": 100})
+    relay, other = node(tmp_path, url, "a", setup), node(tmp_path, url, "b", elsewhere(setup))
     with running(relay, other):
         relay.bind()
-        async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
-            leg = Leg.calling(caller, relay.setup.relay, A, X)
-            branch = await leg.request("INVITE", body=SDP)
-            invite = await callee.expect("INVITE")
-            called = Leg.called(callee, relay.setup.relay, invite)
-            await called.answer(invite, 180)
-            await caller.expect(180)
+        async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
+            calls = [Ringing(caller, callee, relay) for _ in range(2)]
+            for call in calls:
+                await call.ring()
+            await until_seen(lambda: len(attempts(url)) == len(calls))
             await asyncio.to_thread(relay.kill)
-            await asyncio.to_thread(other.wait_for_event, "node.taken_over")
-            assert other.calls() == []
+            for call in calls:
+                await call.is_ended_by(other)
+            taken = other.wait_for_event("node.taken_over")
+            assert (taken["calls"], taken["attempts"]) == (0, 2)
+            await until_seen(lambda: not attempts(url))
+            recorded = {(record["caller_leg_call_id"], record["end_reason"]) for record in other.calls()}
+            assert recorded == {(call.leg.call_id, "lost_at_restart") for call in calls}
             await asyncio.to_thread(relay.start)
-            leg.learn(await caller.expect(503, "INVITE"))
-            await leg.request("ACK", cseq=leg.cseq, branch=branch)
-            await called.answer(await callee.expect("CANCEL"), 200)
-            await called.answer(invite, 487)
-            await callee.expect("ACK")
-        (record,) = other.calls()
-        assert (record["outcome"], record["end_reason"]) == ("failed", "lost_at_restart")
+            await asyncio.to_thread(relay.wait_until_idle, 60.0)
+            await asyncio.to_thread(other.wait_until_idle, 60.0)
+        assert len(other.calls()) == 2
+        assert relay.stop() == other.stop() == 0
+        for each in (relay, other):
+            each.assert_nothing_in_clear()
+
+
+async def test_a_node_that_was_killed_ends_what_rang_there_when_it_is_back_in_time(tmp_path: Path, url: str) -> None:
+    """Also if its own file is lost, as in a container without a volume."""
+    relay = node(tmp_path, url, "a", Setup(sip={"t1_ms": 100}))
+    with running(relay):
+        relay.bind()
+        async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
+            for is_lost in (False, True):
+                call = Ringing(caller, callee, relay)
+                await call.ring()
+                await until_seen(lambda: attempts(url))
+                await asyncio.to_thread(relay.kill)
+                if is_lost:
+                    (tmp_path / "relay.a.attempts").unlink()
+                await asyncio.to_thread(relay.start)
+                await call.is_ended_by(relay)
+                await until_seen(lambda: not attempts(url))
+        assert [record["end_reason"] for record in relay.calls()] == ["lost_at_restart"] * 2
         relay.stop_and_check()
-        assert other.stop() == 0
+
+
+def elsewhere(setup: Setup) -> Setup:
+    """A node with the same peers at another address."""
+    return replace(setup, relay=free("127.0.0.13"))
+
+
+def attempts(url: str) -> list[tuple[str]]:
+    """The attempts under way that all nodes see."""
+    with psycopg.connect(url) as store:
+        return store.execute("SELECT call_id FROM attempt").fetchall()
 
 
 def bind(relay: RelayProcess) -> None:

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from relay.call.recovery import KeptAttempt
 from relay.defence.limits import SharedLimits
 from relay.errors import Report, StoreError
 from relay.model.actions import CallEvent, Commit
@@ -65,8 +66,11 @@ class BatchWriter(Protocol):
     async def failed(self, error: Exception) -> None:
         """Prepare for the next try after this error."""
 
-    def watch(self, take: Callable[[list[LiveCall]], None], limits: SharedLimits) -> None:
-        """Pass calls of failed nodes to `take` from now on, and exchange counts of `limits`, if there are nodes."""
+    def watch(self, take: Callable[[list[LiveCall], list[KeptAttempt]], None], limits: SharedLimits) -> None:
+        """Pass calls and attempts of failed nodes to `take` from now on, and exchange counts of `limits`.
+
+        A store in a file has no other nodes.
+        """
 
     async def close(self) -> None: ...
 

@@ -22,8 +22,9 @@ from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, broken_head, checke
 from relay.store.connection import PostgresServer
 from relay.store.database import reading
 from relay.store.journal.journal import Batch, Journal
-from relay.store.journal.rows import LiveCall, caller_row, event_row, live_row
-from relay.store.postgres.nodes import NOT_IDLE_FOR_EVER, SERVER_FAULTS, Node
+from relay.store.journal.rows import caller_row, event_row, live_row
+from relay.store.postgres.attempts import SharedAttempts
+from relay.store.postgres.nodes import NOT_IDLE_FOR_EVER, SERVER_FAULTS, Node, Take
 from relay.store.record_rows import COLUMNS, Row, row_of
 from relay.store.sealing.sealer import Sealer
 
@@ -85,19 +86,24 @@ class TakenOver(StoreError):
     """Another node has taken over our calls: this node must not write any more."""
 
 
-def postgres_journal(server: PostgresServer, sealer: Sealer, report: Report) -> Journal:
+def postgres_journal(
+    server: PostgresServer, sealer: Sealer, report: Report, attempts: SharedAttempts | None = None
+) -> Journal:
     """The journal of a node, beside the journals of other nodes.
 
     While the server is down nothing is acknowledged: a node that took over our calls could not see records that exist
     on this machine only.
     """
-    return Journal(server, sealer, PostgresWriter(server, sealer, report), report)
+    return Journal(server, sealer, PostgresWriter(server, sealer, report, attempts), report)
 
 
 class PostgresWriter:
     """As `relay.store.journal.journal.BatchWriter`."""
 
-    def __init__(self, server: PostgresServer, sealer: Sealer, report: Report) -> None:
+    def __init__(
+        self, server: PostgresServer, sealer: Sealer, report: Report, attempts: SharedAttempts | None = None
+    ) -> None:
+        """`attempts`: written from `watch` until `close`."""
         self.effect = EFFECT
         self.faults: tuple[type[Exception], ...] = (*SERVER_FAULTS, StoreError)
         self.seq = 0  # unused: there is no overflow log
@@ -105,6 +111,7 @@ class PostgresWriter:
         self._sealer = sealer
         self._report = report
         self._node = Node(server, sealer, report)
+        self._attempts = attempts
         self._connection: asyncpg.Connection | None = None
         self._batch = 1  # number of the next batch to be durable
         self._link: Head | None = None  # the last link that the latest try for this batch added
@@ -127,9 +134,11 @@ class PostgresWriter:
     async def failed(self, error: Exception) -> None:
         self._disconnect()
 
-    def watch(self, take: Callable[[list[LiveCall]], None], limits: SharedLimits) -> None:
+    def watch(self, take: Take, limits: SharedLimits) -> None:
         """Also ends this process if another node takes over its calls."""
-        self._node.watch(take, self._lost, limits)
+        if self._attempts is not None:
+            self._attempts.begin(self._node.epoch)
+        self._node.watch(take, self._lost, limits, self._attempts)
 
     def _lost(self) -> None:
         """Exit at once: anything still sent would disturb calls that another node now carries."""
@@ -139,6 +148,8 @@ class PostgresWriter:
 
     async def close(self) -> None:
         self._disconnect()
+        if self._attempts is not None:
+            await self._attempts.finish()
         await self._node.close()
 
     async def _is_written(self, connection: asyncpg.Connection) -> bool:

@@ -1,4 +1,4 @@
-"""The nodes of a shared store: heartbeats, and the takeover of calls from nodes that have failed.
+"""The nodes of a shared store: heartbeats, and the takeover of calls and attempts from nodes that have failed.
 
 Each node writes a heartbeat every second, by the server's clock, with the sealing keys it has and its counts of what is
 limited over all nodes. If a node is silent for DEAD_S, another takes over its calls, exactly once: by one statement
@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 import asyncpg
 import msgspec
 
+from relay.call.recovery import KeptAttempt
 from relay.defence.limits import SharedLimits, Told
 from relay.errors import Report, StoreError
 from relay.store.connection import Connection, PostgresServer
+from relay.store.journal.attempts import with_records
 from relay.store.journal.rows import LiveCall, open_all, without_ended
 from relay.store.sealing.keys import IN_USE, Turning
 from relay.store.sealing.sealer import Sealer
@@ -55,6 +57,7 @@ UPDATE node SET seen_at = now(), sealing_keys = $3 WHERE name = $1 AND epoch = $
 _STOP: Final = """
 UPDATE node SET stopped_at = now()
 WHERE name = $1 AND epoch = $2 AND NOT EXISTS (SELECT 1 FROM live_call WHERE node = $1)
+    AND NOT EXISTS (SELECT 1 FROM attempt WHERE node = $1)
 """
 _TAKE: Final = """
 UPDATE node SET epoch = epoch + 1, taken_by = $1
@@ -63,10 +66,15 @@ WHERE name <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at < now()
 RETURNING name
 """
 _TAKE_CALLS: Final = "UPDATE live_call SET node = $1 WHERE node = ANY($2::text[]) RETURNING call_id"
+_TAKE_ATTEMPTS: Final = "UPDATE attempt SET node = $1 WHERE node = ANY($2::text[]) RETURNING call_id"
 # FOR SHARE waits for a COMMIT that is still under way, although its connection was lost.
 _TAKEN: Final = """
 WITH taken AS MATERIALIZED (SELECT id, call_id, sealed, node FROM live_call WHERE call_id = ANY($2::text[]) FOR SHARE)
 SELECT id, call_id, sealed FROM taken WHERE node = $1
+"""
+_TAKEN_ATTEMPTS: Final = """
+WITH taken AS MATERIALIZED (SELECT call_id, sealed, node FROM attempt WHERE call_id = ANY($2::text[]) FOR SHARE)
+SELECT call_id, sealed FROM taken WHERE node = $1
 """
 _PUT_COUNTS: Final = """
 INSERT INTO node_count (node, counts) SELECT name, $3 FROM node WHERE name = $1 AND epoch = $2
@@ -94,6 +102,19 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, dict[str, Annotated[int, msgspec.Meta(ge=0, le=MOST_COUNT)]]]).decode
 
 
+Take = Callable[[list[LiveCall], list[KeptAttempt]], None]  # resumes calls, and ends attempts
+
+
+class Attempts(Protocol):
+    """The attempts of this node in the store."""
+
+    def opened(self, rows: Iterable[tuple[str, bytes]]) -> list[KeptAttempt]:
+        """Open rows of `attempt`."""
+
+    def adopt(self, attempts: Iterable[KeptAttempt]) -> None:
+        """These rows are ours: they are to be deleted with their attempts."""
+
+
 class Node:
     """This node. Open it before the journal, whose transactions check its epoch."""
 
@@ -107,9 +128,10 @@ class Node:
         self._dead_s = dead_s
         self._connection: asyncpg.Connection | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._take_up: Callable[[list[LiveCall]], None] | None = None  # resumes calls; None until `watch`
+        self._take_up: Take | None = None  # None until `watch`
+        self._attempts: Attempts | None = None
         self._limits: SharedLimits | None = None
-        self._taken: list[str] = []  # calls of failed nodes that are ours, or in doubt, and not resumed yet
+        self._taken: list[str] = []  # calls and attempts of failed nodes, ours or in doubt, not passed to `take` yet
         self._unreadable: set[str] = set()  # nodes whose counts were reported
         self._holds_name = False  # NODE_LOCK
 
@@ -132,17 +154,18 @@ class Node:
 
     def watch(
         self,
-        take: Callable[[list[LiveCall]], None],
+        take: Take,
         lost: Callable[[], None],
         limits: SharedLimits | None = None,
+        attempts: Attempts | None = None,
     ) -> None:
-        """Pass the calls of failed nodes to `take` from now on.
+        """Pass the calls of failed nodes to `take` from now on, and what `attempts` opens of their attempts.
 
         `lost` is called once another node has taken over our calls, or will, since the heartbeats have ended by a bug.
         `limits` exchanges counts with the other nodes.
         """
         assert self._watching is not None  # open() made it
-        self._take_up, self._limits = take, limits
+        self._take_up, self._limits, self._attempts = take, limits, attempts
         self._watching.add_done_callback(partial(self._ended, lost))
 
     async def close(self) -> None:
@@ -182,8 +205,8 @@ class Node:
                         await self._exchange(self._limits)
                 if self._take_up is not None and (self._taken or loop.time() - since > self._dead_s + BEAT_S):
                     async with asyncio.timeout(PATIENCE_S):
-                        calls = await self._take()
-                    self._take_up(calls)
+                        taken = await self._take()
+                    self._take_up(*taken)
             except (*SERVER_FAULTS, StoreError) as error:
                 self._report("node.beat_failed", {"node": self.name, "reason": str(error)})
                 since = loop.time()
@@ -216,28 +239,36 @@ class Node:
                     self._report("node.counts_altered", {"node": name, "reason": str(error)})
         limits.hear(others)
 
-    async def _take(self) -> list[LiveCall]:
-        """Calls of failed nodes, MOST_TAKEN at most."""
+    async def _take(self) -> tuple[list[LiveCall], list[KeptAttempt]]:
+        """Calls of failed nodes, up or under way, MOST_TAKEN at most. One that was just answered may be both."""
         assert self._connection is not None
         if not self._taken:
             await self._take_over()
         if not self._taken:
-            return []
-        rows = await self._connection.fetch(_TAKEN, self.name, self._taken[:MOST_TAKEN])
+            return [], []
+        some = self._taken[:MOST_TAKEN]
+        rows = await self._connection.fetch(_TAKEN, self.name, some)
         calls = open_all(self._sealer, map(tuple, rows), self._report)
         calls = await asyncio.to_thread(without_ended, self._server, self._sealer, calls, self._report)
+        attempts: list[KeptAttempt] = []
+        if self._attempts is not None:
+            attempts = self._attempts.opened(await self._connection.fetch(_TAKEN_ATTEMPTS, self.name, some))
+            attempts = await asyncio.to_thread(with_records, self._server, self._sealer, attempts, ())
+            self._attempts.adopt(attempts)
         del self._taken[:MOST_TAKEN]
-        return calls
+        return calls, attempts
 
     async def _take_over(self) -> None:
         """Make the calls of failed nodes ours. Their ids are noted first, since the answer to COMMIT may be lost."""
         assert self._connection is not None
         async with self._connection.transaction():
             gone = [row[0] for row in await self._connection.fetch(_TAKE, self.name, self.epoch, self._dead_s)]
-            rows = await self._connection.fetch(_TAKE_CALLS, self.name, gone) if gone else []
-            self._taken = [row[0] for row in rows]
+            calls = await self._connection.fetch(_TAKE_CALLS, self.name, gone) if gone else []
+            attempts = await self._connection.fetch(_TAKE_ATTEMPTS, self.name, gone) if gone else []
+            self._taken = list(dict.fromkeys(row[0] for row in (*calls, *attempts)))
         for name in gone:
-            self._report("node.taken_over", {"node": name, "by": self.name, "calls": len(rows)})
+            taken = {"calls": len(calls), "attempts": len(attempts)}
+            self._report("node.taken_over", {"node": name, "by": self.name, **taken})
 
     async def _connect(self) -> None:
         self._connection = await asyncpg.connect(

@@ -17,6 +17,7 @@ from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 import aiosqlite
 
+from relay.call.recovery import KeptAttempt
 from relay.defence.limits import SharedLimits
 from relay.errors import Report, StoreError
 from relay.store.chain import (
@@ -122,7 +123,7 @@ class SqliteWriter:
         if not isinstance(error, Displaced):
             await self._disconnect()
 
-    def watch(self, take: Callable[[list[LiveCall]], None], limits: SharedLimits) -> None:
+    def watch(self, take: Callable[[list[LiveCall], list[KeptAttempt]], None], limits: SharedLimits) -> None:
         """A file has one node."""
 
     async def close(self) -> None:

@@ -279,7 +279,7 @@ class Rounds:
         self.counts: Counter[str] = Counter()
         take = Node._take
 
-        async def counted(node: Node) -> list[LiveCall]:
+        async def counted(node: Node) -> tuple[list[LiveCall], list[KeptAttempt]]:
             taken = await take(node)
             self.counts[node.name] += 1
             return taken
@@ -305,7 +305,7 @@ async def test_failed_node_is_taken_over_once(store: Store, monkeypatch: pytest.
         heirs = [Node(store.server(name), store.sealer, store.report, dead_s=0.5) for name in ("b", "c", "d")]
         for heir in heirs:
             await heir.open()
-            heir.watch(lambda calls, name=heir.name: taken.extend(_named(name, calls)), lambda: None)
+            heir.watch(lambda calls, _, name=heir.name: taken.extend(_named(name, calls)), lambda: None)
         await until(lambda: len(taken) == 2)
         assert len({name for name, _ in taken}) == 1
         await rounds.more("b", "c", "d")
@@ -331,7 +331,7 @@ async def test_live_row_put_back_after_the_end_is_not_taken_over(store: Store, m
         _fall_silent(journal)
         heir = Node(store.server("b"), store.sealer, store.report, dead_s=0.5)
         await heir.open()
-        heir.watch(lambda calls: taken.extend(_named("b", calls)), lambda: None)
+        heir.watch(lambda calls, _: taken.extend(_named("b", calls)), lambda: None)
         await until(lambda: taken == [("b", "c2")])
         await until(lambda: store.live() == ["c2 b"])
         await heir.close()
@@ -348,7 +348,7 @@ async def test_slow_node_that_was_taken_over_writes_no_more(store: Store, monkey
     _fall_silent(slow)
     heir = Node(store.server("b"), store.sealer, store.report, dead_s=0.3)
     await heir.open()
-    heir.watch(lambda calls: taken.extend(_named("b", calls)), lambda: None)
+    heir.watch(lambda calls, _: taken.extend(_named("b", calls)), lambda: None)
     await until(lambda: taken == [("b", "c1")])
     slow.queue.append(Commit(2, ended_record("c1"), None), done)
     await until(lambda: any(event == "journal.write_failed" for event, _ in store.said))
@@ -363,7 +363,7 @@ async def test_node_learns_that_it_was_taken_over(store: Store, monkeypatch: pyt
     lost = asyncio.Event()
     node = Node(store.server("a"), store.sealer, store.report)
     await node.open()
-    node.watch(lambda calls: None, lost.set)
+    node.watch(lambda calls, _: None, lost.set)
     with closing(postgres.connect(store.place)) as connection:
         connection.execute("UPDATE node SET epoch = epoch + 1")
     async with asyncio.timeout(10):
@@ -380,7 +380,9 @@ async def test_no_node_is_taken_over_right_after_an_outage_of_the_server(
     pair = [Node(store.server(name), store.sealer, store.report, dead_s=0.5) for name in ("a", "b")]
     for node in pair:
         await node.open()
-        node.watch(lambda calls, name=node.name: taken.extend(_named(name, calls)), lambda: taken.append(("lost", "")))
+        node.watch(
+            lambda calls, _, name=node.name: taken.extend(_named(name, calls)), lambda: taken.append(("lost", ""))
+        )
     await rounds.more("a", "b")
     with closing(postgres.connect(store.place)) as connection:  # as after an outage of one minute
         connection.execute("BEGIN IMMEDIATE")
@@ -404,7 +406,7 @@ async def test_stopped_node_is_not_taken_over(store: Store, monkeypatch: pytest.
         connection.execute("UPDATE node SET seen_at = now() - interval '60 s'")
     heir = Node(store.server("b"), store.sealer, store.report, dead_s=0.2)
     await heir.open()
-    heir.watch(lambda calls: None, lambda: None)
+    heir.watch(lambda calls, _: None, lambda: None)
     await rounds.more("b")
     await heir.close()
     assert store.said == []
@@ -432,7 +434,7 @@ async def test_takeover_whose_commit_was_in_doubt_loses_no_call(store: Store, mo
                 break
             except StoreError:
                 continue
-    heir.watch(lambda calls: taken.extend(_named("b", calls)), lambda: None)
+    heir.watch(lambda calls, _: taken.extend(_named("b", calls)), lambda: None)
     await until(lambda: len(taken) == 2)
     await rounds.more("b")
     assert sorted(taken) == [("b", "c1"), ("b", "c2")]
@@ -452,7 +454,7 @@ async def test_takeover_in_doubt_waits_for_a_commit_still_under_way(
         committing.execute("BEGIN READ WRITE")
         committing.execute("UPDATE live_call SET node = 'b'")
         await heir.open()
-        heir.watch(lambda calls: taken.extend(_named("b", calls)), lambda: None)
+        heir.watch(lambda calls, _: taken.extend(_named("b", calls)), lambda: None)
         await until(lambda: looker.execute(_WAITING).fetchone() == (1,))
         committing.execute("COMMIT")
     await until(lambda: taken == [("b", "c1")])
@@ -464,7 +466,7 @@ async def test_node_that_can_beat_no_more_ends(store: Store, monkeypatch: pytest
     monkeypatch.setattr(nodes, "BEAT_S", 0.05)
     lost = asyncio.Event()
 
-    def fail(calls: list[LiveCall]) -> None:
+    def fail(calls: list[LiveCall], _: list[KeptAttempt]) -> None:
         raise KeyError("a bug")
 
     await _leave_calls(store, "a", "c1")
@@ -539,7 +541,7 @@ async def test_node_beats_from_its_start_on(store: Store, monkeypatch: pytest.Mo
         connection.execute("UPDATE node SET epoch = epoch + 1")  # by another one, even before this one watches
     assert node._watching is not None
     await asyncio.wait([node._watching])
-    node.watch(lambda calls: None, lost.set)
+    node.watch(lambda calls, _: None, lost.set)
     async with asyncio.timeout(60):
         await lost.wait()
     await node.close()

@@ -37,7 +37,7 @@ class Relay:
         )
 
     def watch(self) -> None:
-        self.node.watch(lambda calls: None, lambda: None, self.limits)
+        self.node.watch(lambda calls, _: None, lambda: None, self.limits)
 
 
 class Store:
