@@ -89,6 +89,34 @@ async def test_an_invalid_field_is_named_without_its_value(operator: Client) -> 
     assert problem["errors"] == [{"field": "colour", "problem": "there is no such field: see /docs"}]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "said"),
+    [
+        ("POST", "/v1/businesses", {"name": ""}, "name: must have at least 1 characters"),
+        ("POST", "/v1/businesses", {"name": 7}, "name: must be a text"),
+        ("POST", "/v1/businesses", {"name": "Acme", "modes": "AXB"}, "modes: must be a list"),
+        ("POST", "/v1/businesses", {"name": "Acme", "white_only": "often"}, "white_only: must be true or false"),
+        (
+            "POST",
+            "/v1/businesses",
+            {"name": "Acme", "max_cps": 1.5},
+            "max_cps: must be a whole number, or must be 'none'",
+        ),
+        ("POST", "/v1/businesses", {"name": "Acme", "max_cps": -1}, "max_cps: must be at least 0, or must be 'none'"),
+        ("POST", "/v1/businesses", {"name": "Acme", "scenario": "taxi"}, "scenario: must be 'express', "),
+        ("POST", "/v1/businesses", [], "body: must be an object"),
+        ("GET", "/v1/numbers?limit=1000", None, "limit: must be at most 500"),
+        ("GET", "/v1/calls?since=monday", None, "since: must be a time with its zone, such as 2026-01-31T08:00:00Z"),
+        ("GET", "/v1/calls?since=2026-01-31T08:00:00", None, "since: must be a time with its zone"),
+        ("GET", "/v1/reports/daily?day=monday", None, "day: must be a day, such as 2026-01-31"),
+        ("POST", "/v1/calls/search", {"party": "1"}, "party: must have at least 3 characters"),
+    ],
+)
+async def test_problems_are_said_in_our_words(operator: Client, method: str, path: str, body: Any, said: str) -> None:
+    detail = (await operator.refused(method, path, "invalid", body))["detail"]
+    assert detail.startswith(said) and "should" not in detail and "Input" not in detail
+
+
 async def test_detail_names_the_field_and_the_fix(operator: Client) -> None:
     headers = {"content-type": "application/json"}
     broken = (await operator.http.post("/v1/businesses", content=b'{"name"', headers=headers)).json()
