@@ -24,12 +24,14 @@ class ParseError(RelayError):
 
 
 class ProtocolError(RelayError):
-    """A well-formed request that cannot be served; `status` is the SIP status to answer."""
+    """A well-formed request that cannot be served; `status` is the SIP status to answer. `lines`: the header lines that
+    the answer must have, each with its CRLF."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, lines: str = "") -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.lines = lines
 
 
 class Attempt(NamedTuple):

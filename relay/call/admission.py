@@ -106,6 +106,11 @@ def unusable(error: ProtocolError | ParseError) -> Refusal:
     return Refusal("failed", status, 88 if status in (415, 488) else 111)  # as of a callee's: `masking.mask_final`
 
 
+def lines_for(error: ProtocolError | ParseError) -> str:
+    """The header lines that the response to it must have."""
+    return error.lines if isinstance(error, ProtocolError) else ""
+
+
 class LimitUse(NamedTuple):
     """How much of a limit is used."""
 

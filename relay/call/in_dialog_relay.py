@@ -105,9 +105,11 @@ class InDialogRelay(PendingRequest):
     def _relay(self, now: float) -> None:
         try:
             self._start(now)
-        except (ProtocolError, ParseError) as error:
-            status = error.status if isinstance(error, ProtocolError) else 400
-            self._turn_down(status, now, "Retry-After: 2\r\n" if status in (500, 503) else "")
+        except ProtocolError as error:
+            status = error.status
+            self._turn_down(status, now, error.lines or ("Retry-After: 2\r\n" if status in (500, 503) else ""))
+        except ParseError:
+            self._turn_down(400, now)
         except Leak:
             self._turn_down(500, now)
             raise
@@ -280,6 +282,8 @@ class InDialogRelay(PendingRequest):
         extra = ""
         if status == 422:
             extra = masking.mask_response_headers(response)
+        elif status == 415:
+            extra = masking.mask_accept(response)
         self._finish_with(status, now, extra)
         if response.status in _GONE and self.method != "PRACK":
             self.origin.call.lost(self.origin, now)

@@ -212,7 +212,7 @@ class InviteSession(SessionBase):
         """Try `admitted`, then the next targets; without one, refuse with `verdict`."""
         if self.decided:  # cancelled while rtpengine was working
             return
-        unusable: Refusal | None = None
+        unusable: tuple[Refusal, str] | None = None
         was_none = not self._targets
         media = self.call.media
         while target := admitted or next_admitted(self._targets, self._counts.quotas_out.admits_call, now):
@@ -226,7 +226,7 @@ class InviteSession(SessionBase):
             try:
                 attempt.start(self._invite.request, now)
             except (ProtocolError, ParseError) as error:  # another peer may allow other codecs
-                unusable = admission.unusable(error)
+                unusable = admission.unusable(error), admission.lines_for(error)
             except Leak as leak:  # caught here, since a timer may have started this attempt
                 leak.end_call(now)
                 return
@@ -236,7 +236,7 @@ class InviteSession(SessionBase):
                 self._watch(now)
                 return
         if unusable is not None:
-            self.refuse(unusable, now)
+            self.refuse(unusable[0], now, unusable[1])
         elif self.call.peer_out is None and not was_none:  # every peer is at its limit
             self.refuse(admission.OVER_LIMIT, now)
         else:

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from relay.sip.transaction import ServerTransaction
 
 DELIVERED: Final = Verdict(200, 0, "delivered")
-ACCEPTED_TYPES: Final = "Accept: text/plain\r\n"  # RFC 3261 21.4.13
 PATIENCE: Final = 0.9  # fraction of the sender's timer F, after which a response is useless (RFC 4320 3)
 
 
@@ -136,8 +135,7 @@ class TextMessage:
             objection = self._all.admission.check_message(self._request, self._reply.flow, self._peer, now)
             self._text = read_text(self._request)
         except (ProtocolError, ParseError) as error:
-            refusal = admission.unusable(error)
-            self.refuse(refusal, now, ACCEPTED_TYPES if refusal.status == 415 else "")
+            self.refuse(admission.unusable(error), now, admission.lines_for(error))
             return
         if self._all.by_key[self._key] is not self:  # merged request: it arrived on two paths (RFC 3261 8.2.2.2)
             self.refuse(admission.LOOP, now)

@@ -148,24 +148,57 @@ class Body:
 def mask_body(message: Message, writer: SdpWriter) -> Body | None:
     """The body to relay: rewritten SDP or a DTMF digit; None without a body.
 
-    Raises ProtocolError: 415 for a request with any other type or with SDP outside offer/answer, 488 for malformed
-    SDP; and NotAnchored. A response cannot be refused: it is relayed without such a body.
+    Raises ProtocolError: 415 for a request with any other type or with SDP outside offer/answer, unless it is optional,
+    and for an encoded body; 488 for malformed SDP; and NotAnchored. A response cannot be refused: it is relayed without
+    such a body.
     """
     if not message.body:
         return None
     content_type = message.content_type
     kind = content_type.type if content_type else ""
     if kind == "application/sdp" and _describes(message):
+        _check_encoding(message)
         return _mask_sdp(message, message.body, writer)
     if kind.startswith("multipart/") and content_type is not None and _describes(message):
         part = _sdp_part(message.body, content_type.params.get("boundary"))
         if part is not None:
             return _mask_sdp(message, part, writer)
-    if not isinstance(message, Request):
+    # RFC 3261 8.2.3: refused are bodies that are "not understood [...] if that body part is not optional".
+    if not isinstance(message, Request) or _is_optional(message):
         return None
     if kind in _DTMF and message.method == "INFO":
+        _check_encoding(message)
         return _mask_dtmf(message.body, kind)
-    raise ProtocolError(415, "only SDP and DTMF bodies are relayed")
+    raise ProtocolError(415, "only SDP and DTMF bodies are relayed", _accept_line(message.method))
+
+
+def _accept_line(method: str) -> str:
+    """RFC 3261 8.2.3: 415 "MUST contain an Accept header field listing the types of all bodies it understands"."""
+    return f"Accept: {', '.join(_DTMF) if method == 'INFO' else 'application/sdp'}\r\n"
+
+
+def _check_encoding(message: Message) -> None:
+    """Raise ProtocolError for a body that is not readable as it is.
+
+    RFC 3261 8.2.3: "the response MUST contain an Accept-Encoding header field listing the encodings understood".
+    """
+    if message.has("content-encoding") and (message.get("content-encoding") or "").lower() != "identity":
+        raise ProtocolError(415, "an encoded body is not relayed", "Accept-Encoding: identity\r\n")
+
+
+def _is_optional(message: Message) -> bool:
+    """Whether a body may be dropped (RFC 3261 20.11)."""
+    value = message.get("content-disposition")
+    return value is not None and _OPTIONAL(value) is not None
+
+
+_OPTIONAL: Final = re.compile(r"(?i);\s*+handling\s*+=\s*+optional\s*+(?:;|$)").search
+
+
+def mask_accept(response: Response) -> str:
+    """The Accept line of a 415 to relay. An empty one: no type is accepted (RFC 3261 20.1)."""
+    types = ",".join([value.partition(";")[0] for value in ",".join(response.get_all("accept")).split(",")])
+    return mask_tokens("Accept", types, ("application/sdp", *_DTMF)) or "Accept: \r\n"
 
 
 def mask_ack_body(ack: Request, writer: SdpWriter) -> Body | None:
@@ -240,7 +273,7 @@ _DTMF_DURATION: Final = b"160"  # ms
 def _mask_dtmf(body: bytes, kind: str) -> Body:
     found = _DTMF[kind].fullmatch(body) if len(body) <= 64 else None
     if found is None:
-        raise ProtocolError(415, "not a DTMF digit")
+        raise ProtocolError(415, "not a DTMF digit", _accept_line("INFO"))
     if kind == "application/dtmf":
         return Body(kind, found[1])
     return Body(kind, b"Signal=%b\r\nDuration=%b\r\n" % (found[1], found[2] or _DTMF_DURATION))

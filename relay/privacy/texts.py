@@ -36,6 +36,8 @@ Found = tuple[int, int, str]  # start, end, replacement
 
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii"})
 _ENCODINGS: Final = {"content-encoding": ("identity",), "content-transfer-encoding": ("7bit", "8bit", "binary")}
+_ACCEPT: Final = "Accept: text/plain\r\n"  # RFC 3261 8.2.3
+_ACCEPT_PLAIN: Final = f"{_ACCEPT}Accept-Encoding: identity\r\n"
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]").search
 
 
@@ -46,16 +48,16 @@ def read_text(request: Request) -> str:
         raise ProtocolError(413, f"a text has at most {LONGEST_TEXT} bytes")
     content_type = request.content_type
     if content_type is None or content_type.type != "text/plain":
-        raise ProtocolError(415, "only plain text is relayed")
+        raise ProtocolError(415, "only plain text is relayed", _ACCEPT)
     charset = (content_type.params.get("charset") or "utf-8").strip('"').lower()
     if charset not in _CHARSETS or not _is_as_it_reads(request):
-        raise ProtocolError(415, "only UTF-8 without a content encoding is relayed")
+        raise ProtocolError(415, "only UTF-8 without a content encoding is relayed", _ACCEPT_PLAIN)
     try:
         text = request.body.decode()
     except UnicodeDecodeError:
-        raise ProtocolError(415, "not UTF-8") from None
+        raise ProtocolError(415, "not UTF-8", _ACCEPT) from None
     if _CONTROLS(text):
-        raise ProtocolError(415, "control characters in the text")
+        raise ProtocolError(415, "control characters in the text", _ACCEPT)
     if len(read_plainly(text).signs) > LONGEST_TEXT:
         raise ProtocolError(413, f"a text has at most {LONGEST_TEXT} signs")
     return text

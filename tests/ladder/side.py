@@ -92,12 +92,14 @@ class Side:
         headers: str = "",
         hops: int = 70,
         contact: str | None = None,
+        content_type: str = "application/sdp",
     ) -> None:
         """Send the INVITE of a new call."""
         self.from_uri, self.to_uri = f"sip:{caller}@{self.uri_host}", f"sip:{number}@{self.relay}"
         self.target = f"sip:{number}@{self.relay}:5060"
         self.remote_tag = ""
-        self.sends("INVITE", body=body, headers=f"Contact: {contact or self.contact}\r\n{headers}", hops=hops)
+        lines = f"Contact: {contact or self.contact}\r\n{headers}"
+        self.sends("INVITE", body=body, headers=lines, hops=hops, content_type=content_type)
 
     def texts(
         self,

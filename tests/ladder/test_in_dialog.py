@@ -68,6 +68,82 @@ def test_info_is_refused(ladder: Ladder, by: str, info: dict[str, Any], status: 
     hang_up(ladder)
 
 
+SDP_ONLY, DTMF_ONLY = "application/sdp", "application/dtmf-relay, application/dtmf"
+
+
+@EITHER
+@pytest.mark.parametrize(
+    ("method", "accepted"), [("INVITE", SDP_ONLY), ("UPDATE", SDP_ONLY), ("INFO", DTMF_ONLY), ("OPTIONS", SDP_ONLY)]
+)
+def test_refusal_of_a_body_names_the_types_that_pass(ladder: Ladder, by: str, method: str, accepted: str) -> None:
+    """RFC 3261 8.2.3: 415 has an Accept."""
+    asking, asked = connected(ladder, by)
+    asking.sends(method, body=b"<x/>", content_type="application/xml", headers=f"Contact: {asking.contact}\r\n")
+    if method == "INVITE":
+        asking.get(100)
+    refusal = asking.get_response(415)
+    assert (refusal.get("accept"), refusal.get("accept-encoding")) == (accepted, None)
+    asked.gets_nothing()
+    hang_up(ladder)
+
+
+@EITHER
+@pytest.mark.parametrize("name", ["Content-Encoding", "e"])
+@pytest.mark.parametrize("method", ["INVITE", "UPDATE", "INFO"])
+def test_encoded_body_is_refused(either_media: Ladder, by: str, method: str, name: str) -> None:
+    """RFC 3261 8.2.3: 415 with Accept-Encoding. Nobody here can read it, so nobody can mask it."""
+    asking, asked = connected(either_media, by)
+    kind = {"content_type": "application/dtmf"} if method == "INFO" else {}
+    body = b"5" if method == "INFO" else HOLD
+    asking.sends(method, body=body, headers=f"Contact: {asking.contact}\r\n{name}: gzip\r\n", **kind)
+    if method == "INVITE":
+        asking.get(100)
+    refusal = asking.get_response(415)
+    assert (refusal.get("accept"), refusal.get("accept-encoding")) == (None, "identity")
+    asked.gets_nothing()
+    offer_stands(either_media)
+
+
+@EITHER
+def test_body_in_the_identity_encoding_passes(ladder: Ladder, by: str) -> None:
+    asking, asked = connected(ladder, by)
+    asking.sends("INFO", body=b"5", content_type="application/dtmf", headers="Content-Encoding: Identity\r\n")
+    assert asked.expects("INFO").body == b"5"
+    asking.get(200)
+    hang_up(ladder)
+
+
+@EITHER
+def test_optional_body_of_an_unknown_type_is_dropped(ladder: Ladder, by: str) -> None:
+    """RFC 3261 8.2.3: only a body that is not optional is refused."""
+    asking, asked = connected(ladder, by)
+    asking.sends(
+        "INFO",
+        body=b"<where>13900000002</where>",
+        content_type="application/xml",
+        headers="Content-Disposition: render; handling=Optional\r\n",
+    )
+    assert not asked.expects("INFO").body
+    asking.get(200)
+    hang_up(ladder)
+
+
+@EITHER
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [("Accept: text/x-bob, application/dtmf\r\n", "application/dtmf"), ("", ""), ("Accept: text/x-bob\r\n", "")],
+)
+def test_refusal_of_a_body_by_the_other_side_names_only_types_that_pass(
+    ladder: Ladder, by: str, given: str, shown: str
+) -> None:
+    """An empty Accept: no type is accepted (RFC 3261 20.1)."""
+    asking, asked = connected(ladder, by)
+    asking.sends("INFO", body=b"Signal=5", content_type="application/dtmf-relay")
+    asked.expects("INFO", 415, headers=given)
+    assert asking.get_response(415).get("accept") == shown
+    hang_up(ladder)
+
+
 @pytest.fixture(params=[Ladder, AnchoredLadder], ids=["end to end", "anchored"])
 def either_media(request: pytest.FixtureRequest) -> Ladder:
     ladder: Ladder = request.param()

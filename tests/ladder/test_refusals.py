@@ -11,6 +11,7 @@ from relay.model.call import Refusal, Route
 from relay.model.settings import Limits
 from relay.policy import rules
 from relay.policy.rules import Cap, Rules
+from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.ladder import Ladder, answer, bye, call, connect, hang_up, restart, ring
 from tests.ladder.settings import STRANGER_HOST, A, B, X
 from tests.ladder.side import Side
@@ -67,6 +68,30 @@ def test_call_is_refused_if_what_its_responses_copy_is_too_long(name: str, befor
     is_refused(ladder, 513, cause=111)
     assert not ladder.kept
     assert (ladder.record.sip_status, ladder.record.outcome) == (513, "failed")
+    ladder.settle()
+
+
+@pytest.mark.parametrize(
+    ("content_type", "headers", "answered"),
+    [
+        ("application/xml", "", ("application/sdp", None)),
+        ("application/isup", "", ("application/sdp", None)),
+        ("application/sdp", "Content-Encoding: gzip\r\n", (None, "identity")),
+        ("application/sdp", "e: br\r\n", (None, "identity")),
+    ],
+)
+@pytest.mark.parametrize("anchored", [False, True], ids=["end to end", "anchored"])
+def test_call_with_another_body_is_415(
+    content_type: str, headers: str, answered: tuple[str | None, str | None], anchored: bool
+) -> None:
+    """RFC 3261 8.2.3: with Accept for an unknown type, with Accept-Encoding for an unknown encoding."""
+    ladder = AnchoredLadder() if anchored else Ladder()
+    ladder.caller.invites(X, content_type=content_type, headers=headers)
+    refusal = ladder.caller.get_response(415)
+    assert (refusal.get("accept"), refusal.get("accept-encoding")) == answered
+    ladder.caller.acks_refusal()
+    ladder.callee.gets_nothing()
+    assert (ladder.record.sip_status, ladder.record.q850_cause) == (415, 88)
     ladder.settle()
 
 
