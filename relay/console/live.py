@@ -33,15 +33,14 @@ async def live_parts(page: Page) -> Mapping[str, str]:
 
 
 async def _hang_up(page: Page) -> Response:
-    call_id = page.request.path_params["call_id"]
-    return await page.change(
-        page.form.get("to", "/live"),
-        N_("The call is being hung up."),
-        "DELETE",
-        "/v1/calls/live/{}",
-        call_id,
-        query={"reason": page.form.get("reason")},
-    )
+    """With a reason, as the command has it. The API's is optional."""
+    call_id, to = page.request.path_params["call_id"], page.form.get("to", "/live")
+    reason = page.form.get("reason", "").strip()
+    if not reason:
+        page.notice("bad", page.words(N_("Nothing was hung up: write the reason, which the audit log keeps.")))
+        return page.redirect(to)
+    done = N_("The call is being hung up.")
+    return await page.change(to, done, "DELETE", "/v1/calls/live/{}", call_id, query={"reason": reason})
 
 
 ROUTES: Final[list[PageRoute]] = [

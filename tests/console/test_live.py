@@ -42,11 +42,16 @@ async def test_a_call_is_hung_up_after_a_question(console: Console, api: Api, op
     browser = await console.of(operator)
     page = await browser.see("/live")
     assert "order-7" in page and "This cannot be taken back" in text_of(page) and A not in page
-    answer = await browser.send(page, f"/live/{ACME}/hang-up")
+    await browser.send(page, f"/live/{ACME}/hang-up", reason=" ")
+    page = await browser.see("/live")
+    assert up == [ACME] and "Nothing was hung up: write the reason" in text_of(page)
+    answer = await browser.send(page, f"/live/{ACME}/hang-up", reason="case 7")
     assert (answer.status_code, answer.headers["location"], up) == (303, "/console/live", [])
     text = text_of(await browser.see("/live"))
     assert "The call is being hung up." in text and "No call is up" in text
-    again = await browser.send(page, f"/live/{ACME}/hang-up")
+    (line,) = (await operator.get("/v1/audit?action=call.hang_up"))["items"]
+    assert (line["reason"], line["object"]) == ("case 7", ACME)
+    again = await browser.send(page, f"/live/{ACME}/hang-up", reason="case 7")
     assert again.status_code == 303
     assert "no such call is up" in text_of(await browser.see("/live"))
 
@@ -56,13 +61,13 @@ async def test_hanging_up_is_for_keys_that_may_and_for_own_calls(console: Consol
     page = await reader.see("/live")
     assert "order-7" in page and "Hang up" not in page
     token = page.partition('name="csrf" value="')[2].partition('"')[0]
-    forced = await reader.http.post(f"/console/live/{ACME}/hang-up", data={"csrf": token})
+    forced = await reader.http.post(f"/console/live/{ACME}/hang-up", data={"csrf": token, "reason": "case 7"})
     assert forced.status_code == 403
     rival = await console.of(await api.company("rival"))
     other = await rival.see("/live")
     assert "order-7" not in other
     token = other.partition('name="csrf" value="')[2].partition('"')[0]
-    await rival.http.post(f"/console/live/{ACME}/hang-up", data={"csrf": token})
+    await rival.http.post(f"/console/live/{ACME}/hang-up", data={"csrf": token, "reason": "case 7"})
     assert up == [ACME]
 
 

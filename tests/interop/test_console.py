@@ -119,11 +119,28 @@ async def test_a_live_call_is_hung_up_by_the_keyboard_alone(room: Room) -> None:
         await page.wait_for_url(f"{room.url}/calls/{call_id}*")
         await tab_to(page, "Hang up")
         await page.keyboard.press("Enter")
-        await tab_to(page, "Hang up")
+        await page.keyboard.press("Tab")
+        await page.keyboard.insert_text("case 7")
         await page.keyboard.press("Enter")
         await call.is_hung_up()
         await expect(page.get_by_role("status")).to_contain_text("hung up")
         await page.context.close()
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+@pytest.mark.parametrize("size", [(1280, 800), (1366, 768)], ids=str)
+async def test_hang_up_and_its_form_are_wholly_in_view(room: Room, size: tuple[int, int], locale: str) -> None:
+    width, height = size
+    async with room.page("/live", viewport={"width": width, "height": height}, locale=locale) as page:
+        last = page.locator("td.actions summary").last
+        await last.click()
+        for part in (last, page.locator("details[open] form")):
+            box = await part.bounding_box()
+            frame = await page.locator(".scroll").bounding_box()
+            assert box is not None and frame is not None
+            assert frame["x"] <= box["x"] and box["x"] + box["width"] <= frame["x"] + frame["width"] <= width
+            assert box["y"] + box["height"] <= height
+        assert await page.locator("details[open] [name=reason][required]").count() == 1
 
 
 async def tab_to(page: Page, name: str) -> None:
