@@ -36,7 +36,7 @@ NORMAL_UNSPECIFIED: Final = 31
 _RELAY_CAUSES: Final = dict.fromkeys(("max_duration", "session_expired", "ack_timeout", "media_timeout"), TIMER_EXPIRY)
 
 
-InviteKey = tuple[str, str | None]  # Call-ID and From tag of the caller's INVITE
+InviteKey = tuple[str, str | None, int]  # Call-ID, From tag and CSeq of the caller's INVITE (RFC 3261 8.2.2.2)
 
 
 class Calls:
@@ -407,7 +407,16 @@ class Call(OpenRecord):
         settled = None if self.media is None else self.media.settled
         held, records, unacked = self.reservation.keys, self._recorder is not None, self.unacked_answer
         return dump_call(
-            self.caller, self.callee, self._max_call_s, self._session_s, held, media, records, unacked, settled
+            self.caller,
+            self.callee,
+            self._max_call_s,
+            self._session_s,
+            held,
+            media,
+            records,
+            unacked,
+            settled,
+            self.invite_key[2],
         )
 
     def resume(self, state: CallState, now: float) -> None:

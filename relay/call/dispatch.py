@@ -154,7 +154,7 @@ class OutOfDialog:
     def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> tuple[InviteSession, CallerInvite]:
         ua = self._ua
         # Read before the transaction begins: a ParseError leaves nothing to answer.
-        invite_key = (request.call_id, request.from_tag)
+        invite_key = (request.call_id, request.from_tag, request.cseq.number)
         transaction = ua.transactions.serve(request, reply.flow, peer.name)
         call = Call(
             self._calls,

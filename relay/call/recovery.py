@@ -122,7 +122,7 @@ class Recovery:
             to_caller,
             caller=record.caller,
             dialled=record.number_dialled,
-            invite_key=(record.caller_leg_call_id, state.caller.dialog.remote_tag),
+            invite_key=(record.caller_leg_call_id, state.caller.dialog.remote_tag, state.invite_cseq),
             received_at=record.received_at,
         )
         call.take_over(record)
@@ -247,7 +247,7 @@ class Recovery:
             invite.flow,
             caller=record.caller,
             dialled=record.number_dialled,
-            invite_key=(record.caller_leg_call_id, invite.request.from_tag),
+            invite_key=(record.caller_leg_call_id, invite.request.from_tag, invite.request.cseq.number),
             received_at=record.received_at,
         )
         call.take_over(record)

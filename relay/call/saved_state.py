@@ -68,6 +68,7 @@ class CallState(msgspec.Struct, array_like=True, frozen=True):
     records: bool  # the call is to be recorded
     unacked_answer: UnackedAnswer | None = None  # until the caller's ACK
     settled: tuple[Side, bytes, bytes] | None = None  # `Media.settled`
+    invite_cseq: int = 0  # of the caller's INVITE; 0 in a state of an earlier version
 
 
 # -- The stored form of an attempt under way

@@ -47,10 +47,12 @@ def dump_call(
     records: bool = False,
     unacked_answer: tuple[int, bytes, int] | None = None,
     settled: tuple[Side, bytes, bytes] | None = None,
+    invite_cseq: int = 0,
 ) -> bytes:
     """Encode a call. `unacked_answer`: the fields of an UnackedAnswer."""
     legs = (_dump_leg(caller), _dump_leg(callee))
-    return _encode((VERSION, *legs, max_call_s, session_s, held, media, records, unacked_answer, settled))
+    rest = (max_call_s, session_s, held, media, records, unacked_answer, settled, invite_cseq)
+    return _encode((VERSION, *legs, *rest))
 
 
 def load_call(data: bytes) -> CallState:

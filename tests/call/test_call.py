@@ -19,7 +19,7 @@ ROUTE = Route("b1", "AXB", "firm", "order", B, X)
 
 def call(shared: Parts | None = None, *, caller: str = A, tag: str = "a") -> Call:
     shared = shared or Parts()
-    return Call(shared.calls, peer(), FLOW, caller=caller, dialled=X, invite_key=("c", tag), received_at=5)
+    return Call(shared.calls, peer(), FLOW, caller=caller, dialled=X, invite_key=("c", tag, 1), received_at=5)
 
 
 def committed(made: Call, now: float = 9.0) -> list[Commit]:

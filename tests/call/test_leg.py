@@ -30,7 +30,7 @@ class Pair:
             flow,
             caller="8613800000001",
             dialled="700100000010001",
-            invite_key=("a@192.0.2.11", "a"),
+            invite_key=("a@192.0.2.11", "a", 7),
             received_at=0,
         )
         self.caller = self._leg(call, "caller", flow)

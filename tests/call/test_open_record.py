@@ -11,7 +11,7 @@ A, B, X = "8613800000001", "8613900000002", "700100000010001"
 
 def call(shared: Parts | None = None, *, tag: str = "a") -> Call:
     shared = shared or Parts()
-    return Call(shared.calls, peer(), FLOW, caller=A, dialled=X, invite_key=("c", tag), received_at=5)
+    return Call(shared.calls, peer(), FLOW, caller=A, dialled=X, invite_key=("c", tag, 1), received_at=5)
 
 
 def test_call_id_is_unique_and_32_hexadecimal_digits() -> None:

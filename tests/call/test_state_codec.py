@@ -29,7 +29,9 @@ from tests.sip.test_dialog import CONTACT, LOOSE, STRICT, as_uas
 
 
 def call(ground: Parts) -> Call:
-    return Call(ground.calls, peer(), FLOW, caller="8613800000001", dialled="700", invite_key=("c", "a"), received_at=5)
+    return Call(
+        ground.calls, peer(), FLOW, caller="8613800000001", dialled="700", invite_key=("c", "a", 1), received_at=5
+    )
 
 
 def leg(ground: Parts, flow: Flow = FLOW, name: str = "pbx") -> Leg:
@@ -52,8 +54,10 @@ def test_leg_is_restored() -> None:
         ("business firm",),
         ("udp:127.0.0.1:2223", "a", "b", "en"),
         settled=("callee", b"offer", b"answer"),
+        invite_cseq=7,
     )
     state = load_call(data)
+    assert state.invite_cseq == 7
     assert (state.version, state.max_call_s, state.session_s) == (VERSION, 60.5, 1800)
     assert state.held == ["business firm"]
     assert state.media == ("udp:127.0.0.1:2223", "a", "b", "en")
@@ -76,7 +80,7 @@ def test_state_of_an_earlier_version_is_read() -> None:
     media = ("one", "a", "b", "")
     data = dump_call(leg(ground), leg(ground), 1.0, 0, (), media, settled=("caller", b"offer", b"answer"))
     state = load_call(msgspec.msgpack.encode(msgspec.msgpack.decode(data)[:8]))
-    assert (state.media, state.unacked_answer, state.settled) == (media, None, None)
+    assert (state.media, state.unacked_answer, state.settled, state.invite_cseq) == (media, None, None, 0)
 
 
 def test_state_of_a_later_version_is_read_without_what_it_adds() -> None:

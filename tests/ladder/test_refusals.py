@@ -186,6 +186,25 @@ def test_merged_invite_during_the_call_is_482(ladder: Ladder) -> None:
     hang_up(ladder, "callee")
 
 
+@pytest.mark.parametrize("after_a_restart", [False, True])
+def test_second_call_with_the_same_call_id_and_tag_goes_on_beside_the_first(
+    ladder: Ladder, after_a_restart: bool
+) -> None:
+    """RFC 3261 8.2.2.2: merged is only a request with the same CSeq too."""
+    connect(ladder)
+    first = ladder.caller.remote_tag, ladder.caller.target
+    callee = ladder.callee.call_id, ladder.callee.remote_tag, ladder.callee.target
+    if after_a_restart:
+        restart(ladder)
+    connect(ladder)
+    assert len(ladder.engine.live()) == 2
+    bye(ladder.caller, ladder.callee)
+    ladder.caller.remote_tag, ladder.caller.target = first
+    ladder.callee.call_id, ladder.callee.remote_tag, ladder.callee.target = callee
+    hang_up(ladder)
+    assert [record.outcome for record, _ in ladder.records.values()] == ["answered", "answered"]
+
+
 def test_new_call_with_the_same_call_id_and_tag_is_accepted(ladder: Ladder) -> None:
     """A caller that reuses Call-ID and tag after a refusal (RFC 3261 8.1.3.5)."""
     ladder.caller.calls("110")
