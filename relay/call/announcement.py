@@ -73,6 +73,7 @@ class Announcement:
         "_caller_tag",
         "_instance",
         "_language",
+        "_learned",
         "_over",
         "_relay_tag",
         "_session",
@@ -92,15 +93,18 @@ class Announcement:
         language: str,
         show: Callable[[bytes, float], None],
         over: Callable[[float], None],
+        *,
+        learned: bool,
     ) -> None:
         """`language`: see `Route`; `show` sends the SDP to the caller and may raise ProtocolError or ParseError; `over`
-        is called at the end."""
+        is called at the end; `learned`: see `Mediate`."""
         self._ua = ua
         self._stages = stages
         self._session = f"{call_id}-announcement"  # the call itself may have a session at rtpengine
         self._caller_tag, self._relay_tag = ua.token(), ua.token()
         self._instance = ""
         self._sound, self._language = sound, language
+        self._learned = learned
         self._show: Callable[[bytes, float], None] | None = show
         self._over: Callable[[float], None] | None = over
         self._asking = False  # a command to rtpengine is pending
@@ -146,7 +150,10 @@ class Announcement:
 
     def _command(self, command: Literal["offer", "answer"], sdp: bytes) -> Mediate:
         to_tag = self._relay_tag if command == "answer" else ""
-        return Mediate(0, command, self._session, self._instance, self._caller_tag, to_tag, sdp, alone=True)
+        learned = self._learned and command == "offer"
+        return Mediate(
+            0, command, self._session, self._instance, self._caller_tag, to_tag, sdp, alone=True, learned=learned
+        )
 
     def _ask(self, command: Mediate, then: Callable[[Mediated, float], None]) -> None:
         self._asking = True

@@ -453,7 +453,14 @@ class InviteSession(SessionBase):
             finish = partial(self._announced, verdict, by, reason, extra)
             sound = self._sound or OF_REFUSAL[verdict.outcome]
             self._announcement = Announcement(
-                self._ua, self._counts.stages, self.call.call_id, sound, self._language, self._show, finish
+                self._ua,
+                self._counts.stages,
+                self.call.call_id,
+                sound,
+                self._language,
+                self._show,
+                finish,
+                learned=self.call.caller_peer.media_source == "learned",
             )
             self._announcement.begin(self._offer)
         else:

@@ -74,6 +74,7 @@ class Media:
         "_heard",
         "_invited",
         "_noted",
+        "_peers",
         "_proposed",
         "_restored",
         "_said",
@@ -103,8 +104,9 @@ class Media:
         call_id: str,
         state: State | None = None,
         settled: tuple[Side, bytes, bytes] | None = None,
+        peers: dict[Side, Peer] | None = None,
     ) -> None:
-        """`check_s`: interval of media supervision, seconds; `state`, `settled`: from before a restart."""
+        """`check_s`: interval of media supervision, seconds; `state`, `settled`, `peers`: from before a restart."""
         self._ua = ua
         self._check_s = check_s
         self._call_id = call_id
@@ -119,6 +121,7 @@ class Media:
         self.over = False
         self._caller_counts: Counts | None = None  # of RTP from the caller
         self._callee_counts: Counts | None = None
+        self._peers: dict[Side, Peer] = peers or {}  # that sent the last SDP of each side
         self._agreed = state is not None  # rtpengine knows both tags
         self._asking = False  # a command is pending that blocks the queue
         self._then: Step | None = None  # continuation of that command
@@ -197,6 +200,7 @@ class Media:
             self._refuse(message, sender, why)
             then(now)
             return
+        self._peers[side] = sender.peer
         if kind == "offer":
             if not self.instance and not self.reserved:
                 self._invited = sdp
@@ -249,7 +253,8 @@ class Media:
             to_tag = ""  # rtpengine does not know the answering side yet
             family = _family(self.callee_host if side == "caller" else self.caller_host)
         self._agreed = self._agreed or kind == "answer"
-        return Mediate(0, kind, self._call_id, self.instance, from_tag, to_tag, sdp, family)
+        learned = self._peers[side].media_source == "learned"
+        return Mediate(0, kind, self._call_id, self.instance, from_tag, to_tag, sdp, family, learned=learned)
 
     def _anchored(
         self, fail_closed: FailClosed, side: Side, message: Message, sent: bytes, answer: Mediated | None, now: float

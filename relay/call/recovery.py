@@ -20,6 +20,7 @@ from relay.call.state_codec import load_attempt, load_call, load_leg
 from relay.errors import ParseError, StoreError
 from relay.model.actions import Mediate
 from relay.model.call import Route
+from relay.model.capture import Side
 from relay.model.settings import Listener, Peer, Target
 from relay.peers.peers import host_port
 from relay.peers.targets import TargetState
@@ -128,7 +129,8 @@ class Recovery:
         call.take_over(record)
         if state.media is not None:
             check_s = self._calls.settings.media_check_s
-            call.media = Media(self._ua, check_s, call.call_id, state.media, state.settled)
+            peers: dict[Side, Peer] = {"caller": caller_peer, "callee": callee_peer}
+            call.media = Media(self._ua, check_s, call.call_id, state.media, state.settled, peers)
         ua, legs, age_ms = self._ua, self._dialogs.legs, self._calls.clock.ms(now) - call.received_at
         call.caller = load_leg(ua, legs, call, "caller", state.caller, caller_peer, to_caller, age_ms)
         call.callee = load_leg(ua, legs, call, "callee", state.callee, callee_peer, to_callee, age_ms)

@@ -92,6 +92,8 @@ def _make_peer(
         health=Health(table.ping_s, table.down_after, table.up_after),
         codecs=_codecs(path, table, problems),
         media=_networks(f"{path}.media", table.media, problems),
+        # A phone that registers may be behind NAT.
+        media_source=table.media_source or ("sdp" if login is None else "learned"),
         account=Account(auth.username, "", auth.realm) if auth else None,
         registers=table.register,
         login=Account(login.username, "") if login else None,

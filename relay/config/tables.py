@@ -369,6 +369,7 @@ class PeerTable(Struct, frozen=True):
     login: Annotated[LoginTable, write('{username = "1001", password_file = "var/phone.password"}')] | None = None
     codecs: Annotated[_Texts, write('a list such as ["PCMA", "telephone-event"]')] = ()
     media: Annotated[_Texts, write('networks where its media may be, such as ["203.0.113.0/24"]')] = ()
+    media_source: Annotated[Literal["sdp", "learned"], write('"sdp" or "learned"')] | None = None
     send_pai: _Flag = _PEER.send_pai
     certificate: _Certificate | None = None
     key: _Key | None = None

@@ -86,6 +86,7 @@ class Mediate(NamedTuple):
     sound: str = ""  # play: name of the announcement
     language: str = ""  # play: its language; "": the configured one
     alone: bool = False  # offer or answer: there is no other side, received media are dropped
+    learned: bool = False  # offer or answer: the sender's media address is that of its first packet, not of its SDP
     metadata: str = ""  # record: what rtpengine writes beside the recording
 
 

@@ -12,6 +12,7 @@ from relay.sip.timers import Timings
 
 Transport = Literal["udp", "tcp", "tls"]
 LoginAlgorithm = Literal["SHA-256", "MD5"]
+MediaSource = Literal["sdp", "learned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,9 @@ class Peer:
     quota_out: Quota = Quota()  # of calls to it
     codecs: frozenset[str] | None = None  # allowed in streams to and from it, in lower case; None: all
     media: tuple[IPv4Network | IPv6Network, ...] = ()  # where its media must be, through rtpengine; (): anywhere
+    # Where its packets come from, through rtpengine: "sdp", the address and port in its SDP; "learned", those of its
+    # first packet (NAT). All others are dropped.
+    media_source: MediaSource = "sdp"
     account: Account | None = None  # ours, for its challenges
     registers: bool = False  # we register at the peer, with the account
     login: Account | None = None  # the peer's: it has no fixed address and registers here

@@ -132,7 +132,8 @@ _OPTIONS: dict[str, object] = {
     "SDES": ["nonew"],  # offer only the phone's own crypto suites
     "replace": ["origin", "session-connection"],
     "generate RTCP": "on",
-    "flags": ["port-latching", "allow-asymmetric-codecs"],
+    # strict-source: drop packets from any address but the sender's, which "endpoint-learning" finds.
+    "flags": ["port-latching", "allow-asymmetric-codecs", "strict-source"],
 }
 # For a call without a second side: drop received media, send no RTCP reports.
 _ALONE: dict[str, object] = {"media-echo": "blackhole", "generate RTCP": "off"}
@@ -230,6 +231,7 @@ class Rtpengine:
             message |= {"command": "start recording", "metadata": command.metadata}  # "" leaves an earlier one
         if command.sdp:
             message |= {"from-tag": command.from_tag, "sdp": command.sdp.decode(), **_OPTIONS}
+            message["endpoint-learning"] = "immediate" if command.learned else "off"
             if command.to_tag:
                 message["to-tag"] = command.to_tag
             if command.family:

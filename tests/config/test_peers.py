@@ -176,6 +176,16 @@ def test_codecs_are_configured_by_name() -> None:
         )
 
 
+def test_media_come_from_where_the_sdp_says_but_from_anywhere_for_a_login() -> None:
+    """A phone that registers may be behind NAT."""
+    phone = f'[[peer]]\nname = "phone"\nlogin = {AUTH}\n'
+    assert config(PEER).settings.peers[0].media_source == "sdp"
+    assert config(PEER + 'media_source = "learned"').settings.peers[0].media_source == "learned"
+    assert config(phone).settings.peers[0].media_source == "learned"
+    assert config(phone + 'media_source = "sdp"').settings.peers[0].media_source == "sdp"
+    assert problem(PEER + 'media_source = "nat"').endswith('write "sdp" or "learned"')
+
+
 def test_networks_of_media() -> None:
     assert config(PEER).settings.peers[0].media == ()
     (peer,) = config(PEER + 'media = ["203.0.113.0/24", "2001:db8::/32"]').settings.peers

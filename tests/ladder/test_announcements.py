@@ -14,7 +14,7 @@ from tests.ladder import anchored
 from tests.ladder.anchored import RTPENGINE, SOUND_S, AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HOLD, OFFER
 from tests.ladder.ladder import EITHER, call, connect, hang_up, is_hung_up, reinvite, restart, sides
-from tests.ladder.settings import AXB, SECOND_HOST, A, X, settings_for
+from tests.ladder.settings import AXB, CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, X, peer, settings_for
 
 REFUSED = Announcements(refused=True)
 BOTH = Announcements(begin=True, ending=True)
@@ -82,6 +82,16 @@ def test_session_at_rtpengine_is_marked_alone(ladder: AnchoredLadder) -> None:
     text = "".join(map(repr, ladder.rtpengine.told))
     for word in ("alice", "13800000001", ladder.caller.host):
         assert word not in text
+
+
+@pytest.mark.parametrize("source", ["sdp", "learned"])
+def test_announcement_reaches_a_caller_behind_nat(source: str) -> None:
+    peers = (peer("pbx", CALLER_HOST, media_source=source), peer("carrier", CALLEE_HOST))
+    ladder = AnchoredLadder({}, announcements=REFUSED, peers=peers)
+    ladder.caller.calls(X)
+    hears(ladder, 403)
+    offer, answer, *_ = ladder.rtpengine.told
+    assert (offer.learned, answer.learned) == (source == "learned", False)
 
 
 @pytest.mark.parametrize(

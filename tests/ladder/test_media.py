@@ -17,7 +17,18 @@ from tests.ladder.anchored import (
     refused,
 )
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, bye, call, complete, connect, connected, hang_up, refused_update, reinvite
+from tests.ladder.ladder import (
+    EITHER,
+    bye,
+    call,
+    complete,
+    connect,
+    connected,
+    hang_up,
+    refused_update,
+    reinvite,
+    restart,
+)
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, X, peer
 
 
@@ -67,6 +78,26 @@ def test_address_family_of_the_answering_side_is_requested(caller: str, callee: 
     first, *others = [command.family for command in ladder.rtpengine.told if command.sdp]
     assert first == ("IP6" if ":" in receives else "IP4")
     assert others == ["", "", ""]
+
+
+@EITHER
+@pytest.mark.parametrize("restarted", [False, True])
+def test_media_address_is_learned_for_the_sdp_of_a_peer_that_is_set_so(by: str, restarted: bool) -> None:
+    """Also when rtpengine gets an earlier offer again, after a restart of the relay."""
+    peers = (peer("pbx", CALLER_HOST, media_source="learned"), peer("carrier", CALLEE_HOST))
+    ladder = AnchoredLadder(peers=peers)
+    asking, asked = connected(ladder, by)
+    if restarted:
+        restart(ladder)
+    refused_update(asking, asked, HOLD, 488)
+    hang_up(ladder)
+    told = [(each.sdp, each.learned) for each in ladder.rtpengine.told if each.sdp]
+    offer, answer = told[:2]
+    assert (offer[1], answer[1]) == (True, False)
+    (held, learned), *restored = told[2:]
+    assert b"sendonly" in held
+    assert learned == (by == "caller")
+    assert restored == [offer, answer]
 
 
 CARRIER, SECOND = peer("carrier", "fd00::22"), peer("second", SECOND_HOST)

@@ -114,6 +114,17 @@ async def test_an_offer_and_its_answer() -> None:
         assert "origin" in message["replace"]
 
 
+async def test_packets_count_from_the_sender_s_own_address_only() -> None:
+    """That of its SDP, or, where the address has to be learned, that of its first packet."""
+    async with bench() as b:
+        for command in (OFFER, OFFER._replace(learned=True)):
+            await b.ask(command)
+        written, learned = b.engines[0].commands()
+        assert (written["endpoint-learning"], learned["endpoint-learning"]) == ("off", "immediate")
+        for message in (written, learned):
+            assert "strict-source" in message["flags"]
+
+
 async def test_an_offer_across_address_families_names_the_other_family() -> None:
     async with bench() as b:
         await b.ask(OFFER)

@@ -40,6 +40,7 @@ class Neighbour:
     transport: str = "udp"  # "": not named in the uri
     sources: Sequence[str] = ()  # further source hosts of its requests
     numbers: str | Sequence[str] = "any"
+    more: dict[str, Any] = field(default_factory=dict)  # further keys
 
     def toml(self) -> str:
         bits = 128 if ":" in self.address.host else 32
@@ -48,6 +49,7 @@ class Neighbour:
             "uri": f"sip:{self.address}" + (f";transport={self.transport}" if self.transport else ""),
             "sources": [f"{host}/{bits}" for host in (self.address.host, *self.sources)],
             "numbers": self.numbers,
+            **self.more,
         }
         return "\n[[peer]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
@@ -81,6 +83,7 @@ class Setup:
     caller_sources: Sequence[str] = ()
     callee_transport: str | None = None  # None: as the caller's; "": not named in the uri
     trunk: str = ""  # lines of a [[peer]] that replaces the callees'
+    peers: dict[str, Any] = field(default_factory=dict)  # further keys of each [[peer]]
 
     @property
     def callee(self) -> Address:
@@ -89,12 +92,12 @@ class Setup:
     def toml(self, folder: Path) -> str:
         listen = [f"{transport}:{self.relay}" for transport in self.listen]
         api = {"enabled": False} if self.api is None else {"listen": str(self.api), **self.api_more}
-        neighbours = [Neighbour("caller_side", self.caller, self.transport, self.caller_sources)]
+        neighbours = [Neighbour("caller_side", self.caller, self.transport, self.caller_sources, more=self.peers)]
         names = ["trunk"] if self.trunk else []
         for number, address in enumerate(() if self.trunk else self.callees, 1):
             names.append(f"callee_side_{number}")
             transport = self.transport if self.callee_transport is None else self.callee_transport
-            neighbours.append(Neighbour(names[-1], address, transport))
+            neighbours.append(Neighbour(names[-1], address, transport, more=self.peers))
         return (
             _table("sip", {"listen": listen, "drain_s": 2, **self.sip})
             + _table("store", self.store or _file_in(self.store_in or folder))
