@@ -67,6 +67,7 @@ _COUNTERS = {
     "unexpected_events": "events that the state of a call does not allow, each logged; must stay 0",
     "malformed": "messages that could not be parsed",
     "strangers": "requests from unknown sources",
+    "requests_merged": "copies of a call or text message under way, by another path: answered 482, without a record",
     "challenges": "requests from unknown sources that were challenged for credentials",
     "logins_failed": "of these, with wrong credentials",
     "bans_made": "bans of sources",

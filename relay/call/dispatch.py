@@ -85,7 +85,10 @@ class OutOfDialog:
         reply = Reply(request, flow)
         try:
             check_request(request)
-            if request.method == "INVITE":
+            if is_recorded and self._is_merged(request):
+                self._ua.outbox.counters["requests_merged"] += 1
+                self._stateless.answer(reply, 482, now)
+            elif request.method == "INVITE":
                 self._invite(request, reply, peer, now)
             elif request.method == "REGISTER" and peer.login is not None:
                 self._registrar.register(request, reply, peer, flow, now)
@@ -117,6 +120,16 @@ class OutOfDialog:
         """Whether the request leaves a call record."""
         return request.method == "INVITE" or (request.method == "MESSAGE" and self._settings.sms)
 
+    def _is_merged(self, request: Request) -> bool:
+        """Whether the request is a copy of one under way, to the same number, that came by another path: the same
+        attempt, which has its record. To another number it is an attempt of its own."""
+        # RFC 3261 8.2.2.2: "If the From tag, Call-ID, and CSeq exactly match those associated with an ongoing
+        # transaction, but the request does not match that transaction", it is answered 482.
+        key = (request.call_id, request.from_tag, request.cseq.number)
+        is_call = request.method == "INVITE"
+        known: Call | TextMessage | None = (self._calls.by_invite if is_call else self._messages.by_key).get(key)
+        return known is not None and known.dialled == admission.number_dialled(request)
+
     def _refuse(self, request: Request, reply: Reply, peer: Peer, refusal: Refusal, now: float) -> None:
         if request.method == "INVITE":
             self._set_up(request, reply, peer, now)[0].refuse(refusal, now)
@@ -131,7 +144,7 @@ class OutOfDialog:
             objection = self._admission.check_invite(request, reply.flow, peer, now)
         except ParseError as error:
             objection = (admission.unusable(error), "")
-        # A merged request arrived on two paths (RFC 3261 8.2.2.2).
+        # A merged request to another number (RFC 3261 8.2.2.2).
         if self._calls.by_invite[session.call.invite_key] is not session.call:
             session.refuse(admission.LOOP, now)
         elif self.draining:

@@ -126,6 +126,10 @@ class TextMessage:
         """Of the record."""
         return self._record.call_id
 
+    @property
+    def dialled(self) -> str:
+        return self._record.number_dialled
+
     # -- the look-up
 
     def begin(self, now: float) -> None:
@@ -137,7 +141,7 @@ class TextMessage:
         except (ProtocolError, ParseError) as error:
             self.refuse(admission.unusable(error), now, admission.lines_for(error))
             return
-        if self._all.by_key[self._key] is not self:  # merged request: it arrived on two paths (RFC 3261 8.2.2.2)
+        if self._all.by_key[self._key] is not self:  # merged, to another number (RFC 3261 8.2.2.2)
             self.refuse(admission.LOOP, now)
         elif objection is not None:
             self.refuse(objection[0], now, objection[1])

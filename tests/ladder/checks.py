@@ -71,6 +71,8 @@ class Checks:
         branch, status, method = response.branch, response.status, response.cseq.method
         if status == 401:  # a challenge, which does not answer an attempt
             return
+        if status == 482 and not response.has("reason"):  # merged: the attempt is answered on its first path
+            return
         if status == 503 and response.get("retry-after") == "1" and not response.has("reason"):  # shed
             return
         if branch in self._initial and method in self._recorded:

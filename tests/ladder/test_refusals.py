@@ -13,7 +13,7 @@ from relay.policy import rules
 from relay.policy.rules import Cap, Rules
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.ladder import Ladder, answer, bye, call, connect, hang_up, restart, ring
-from tests.ladder.settings import STRANGER_HOST, A, B, X
+from tests.ladder.settings import STRANGER_HOST, A, B, X, Y
 from tests.ladder.side import Side
 from tests.ladder.test_claims import CARRIER, Gated, pbx
 
@@ -167,23 +167,41 @@ def merged(ladder: Ladder) -> bytes:
     return ladder.caller.sent["INVITE"].replace(b"branch=z9hG4bKalice", b"branch=z9hG4bKother-alice")
 
 
-def test_merged_invite_is_482(ladder: Ladder) -> None:
-    call(ladder)
-    ladder.deliver(merged(ladder), ladder.caller.flow)
+def is_merged(ladder: Ladder, data: bytes) -> None:
+    """The copy gets 482 and is counted."""
+    ladder.deliver(data, ladder.caller.flow)
     ladder.caller.get(482)
     ladder.callee.gets_nothing()
+    assert ladder.engine.statistics()["requests_merged"] == 1
+
+
+def test_merged_invite_is_482_without_a_record_of_its_own(ladder: Ladder) -> None:
+    """It is the same attempt, as of a forking proxy in front: one record (RFC 3261 8.2.2.2)."""
+    call(ladder)
+    is_merged(ladder, merged(ladder))
     answer(ladder)
-    bye(ladder.caller, ladder.callee)
-    assert sorted(record.sip_status or 0 for record, _ in ladder.records.values()) == [200, 482]
-    ladder.settle()
+    hang_up(ladder)
+    assert ladder.record.sip_status == 200
 
 
 def test_merged_invite_during_the_call_is_482(ladder: Ladder) -> None:
     connect(ladder)
-    ladder.deliver(merged(ladder), ladder.caller.flow)
+    is_merged(ladder, merged(ladder))
+    hang_up(ladder, "callee")
+    assert ladder.record.sip_status == 200
+
+
+def test_merged_invite_to_another_number_has_a_record(ladder: Ladder) -> None:
+    """A proxy that forks to two 700 numbers: who tried the second one is on record."""
+    call(ladder)
+    ladder.deliver(merged(ladder).replace(b"INVITE sip:" + X.encode(), b"INVITE sip:" + Y.encode()), ladder.caller.flow)
     ladder.caller.get(482)
     ladder.callee.gets_nothing()
-    hang_up(ladder, "callee")
+    answer(ladder)
+    bye(ladder.caller, ladder.callee)
+    records = [(record.number_dialled, record.sip_status) for record, _ in ladder.records.values()]
+    assert sorted(records) == [(X, 200), (Y, 482)]
+    ladder.settle()
 
 
 @pytest.mark.parametrize("after_a_restart", [False, True])
