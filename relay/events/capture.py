@@ -30,6 +30,7 @@ from relay.model.settings import Listener
 from relay.net.capture import ENDED, LINK, MARK, RECEIVED, SENT, Ended, Item, Linked, Ring, read_items
 from relay.net.hosts import is_literal
 from relay.sip.uri import uri_host
+from relay.store.capture_shares import within_shares
 from relay.store.captures import Captures
 
 POLL_S: Final = 0.05
@@ -213,11 +214,14 @@ class Keeper:
             if self._calls.get(call.call_id) is not call:  # given up meanwhile
                 continue
             if call.count and self._wants(call):
-                self.decided.append(self._calls.captured(call))
+                business = (call.ended and call.ended.business) or ""
+                captured = self._calls.captured(call)
+                self.decided.append(captured._replace(business=business, is_armed=self._is_armed(call)))
             self._calls.remove(call)
-        if (excess := len(self.decided) - MOST_UNSAVED) > 0:
-            del self.decided[:excess]
-            self._failed += excess
+        if len(self.decided) > MOST_UNSAVED:
+            kept = within_shares(self.decided, MOST_UNSAVED)
+            self._failed += len(self.decided) - len(kept)
+            self.decided = kept
 
     def _wants(self, call: PendingCall) -> bool:
         """Whether the call, which is over, is to be kept."""
@@ -228,6 +232,9 @@ class Keeper:
                 return True
             case "failed" if not (_is_registered(call) if call.ended is None else _is_well(call.ended)):
                 return True
+        return self._is_armed(call)
+
+    def _is_armed(self, call: PendingCall) -> bool:
         return any(_names(arm, call) for arm in self._arms if arm.until_ms > time.time() * 1000)
 
     # -- the store

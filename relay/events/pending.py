@@ -1,6 +1,7 @@
 """Captures of calls under way, in bounded memory: messages are joined to calls by their SIP Call-ID.
 
 A message stays a raw item of the ring until its call is stored, shown or compressed, since most calls are dropped.
+Without room the peer that takes most of it loses its oldest call.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from relay.model.capture import CapturedCall, CapturedDialog, CapturedMessage, M
 from relay.net.capture import Ended, Item
 
 MOST_FRESH_BYTES: Final = 48_000_000  # of messages as they came: then the oldest call's are compressed
-MOST_PACKED_BYTES: Final = 32_000_000  # compressed: then the oldest call's are given up
+MOST_PACKED_BYTES: Final = 32_000_000  # compressed: then those of the oldest call of a peer are given up
 MOST_CALL_BYTES: Final = 1_000_000  # of one call: a peer may send requests in a dialog without end
 MOST_MARKS: Final = 1_000  # of one call
 MOST_CALLS: Final = 50_000
@@ -68,13 +69,17 @@ class PendingCall:
         "marks",
         "messages",
         "packed",
+        "peer",
         "size",
         "total",
     )
 
-    def __init__(self, call_id: str, now: float, lost: int) -> None:
-        """`lost`: minus the count of messages dropped so far, of any call, so that `captured` adds only later ones."""
+    def __init__(self, call_id: str, peer: str, now: float, lost: int) -> None:
+        """`peer`: the one that began it. `lost`: minus the count of messages dropped so far, of any call, so that
+        `captured` adds only later ones.
+        """
         self.call_id = call_id
+        self.peer = peer
         self.dialogs: dict[bytes, CapturedDialog] = {}
         self.messages: list[Item] = []
         self.packed: list[bytes] = []  # the messages before these
@@ -106,6 +111,33 @@ class PendingCall:
         return sum(map(len, self.packed))
 
 
+class _Shares:
+    """Calls by their peers, the oldest first, and the room that each peer takes."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, OrderedDict[str, PendingCall]] = {}
+        self._sizes: dict[str, int] = {}
+
+    def add(self, call: PendingCall, size: int) -> None:
+        self._calls.setdefault(call.peer, OrderedDict()).setdefault(call.call_id, call)
+        self._sizes[call.peer] = self._sizes.get(call.peer, 0) + size
+
+    def remove(self, call: PendingCall, size: int) -> bool:
+        """Whether it was there."""
+        calls = self._calls.get(call.peer)
+        if calls is None or calls.pop(call.call_id, None) is None:
+            return False
+        self._sizes[call.peer] -= size
+        if not calls:
+            del self._calls[call.peer], self._sizes[call.peer]
+        return True
+
+    def next_to_go(self) -> PendingCall:
+        """The oldest call of the peer with most."""
+        peer = max(self._sizes, key=self._sizes.__getitem__)
+        return next(iter(self._calls[peer].values()))
+
+
 Dialog = tuple[PendingCall, CapturedDialog, str]  # and the host of its peer
 _Unclaimed = tuple[float, Item]  # monotonic seconds
 
@@ -124,9 +156,10 @@ class PendingCalls:
         self._read = read
         self._most_fresh = most_fresh
         self._most_packed = most_packed
-        self._calls: OrderedDict[str, PendingCall] = OrderedDict()
+        self._calls: dict[str, PendingCall] = {}
+        self._counted = _Shares()  # the same calls
         self._fresh: OrderedDict[str, PendingCall] = OrderedDict()  # those with messages as they came, oldest first
-        self._packed: OrderedDict[str, PendingCall] = OrderedDict()
+        self._packed = _Shares()
         self._dialogs: dict[bytes, list[Dialog]] = {}  # by SIP Call-ID
         self._waiting: OrderedDict[bytes, list[_Unclaimed]] = OrderedDict()  # messages of unknown dialogs
         self._waiting_bytes = 0
@@ -149,9 +182,10 @@ class PendingCalls:
         """Open a dialog of a call. Returns the messages that waited for it, to be joined."""
         call = self._calls.get(call_id)
         if call is None:
-            call = self._calls[call_id] = PendingCall(call_id, now, -self.dropped)
+            call = self._calls[call_id] = PendingCall(call_id, dialog.peer, now, -self.dropped)
+            self._counted.add(call, 1)
             if len(self._calls) > MOST_CALLS:
-                self.give_up(next(iter(self._calls.values())))
+                self.give_up(self._counted.next_to_go())
         if key not in call.dialogs:
             call.dialogs[key] = dialog
             self._dialogs.setdefault(key, []).append((call, dialog, host))
@@ -210,12 +244,14 @@ class PendingCalls:
             self._pack_oldest()
 
     def _pack_oldest(self) -> None:
-        call_id, call = self._fresh.popitem(last=False)
+        _, call = self._fresh.popitem(last=False)
         self.fresh_bytes -= call.size
-        self.packed_bytes += call.pack(self._read)
-        self._packed.setdefault(call_id, call)
+        size = call.pack(self._read)
+        self.packed_bytes += size
+        self._packed.add(call, size)
         while self.packed_bytes > self._most_packed:
-            _, oldest = self._packed.popitem(last=False)
+            oldest = self._packed.next_to_go()
+            self._packed.remove(oldest, oldest.packed_size)
             self.packed_bytes -= oldest.packed_size
             lost = oldest.count - len(oldest.messages)
             oldest.packed, oldest.count = [], len(oldest.messages)
@@ -236,6 +272,7 @@ class PendingCalls:
     def remove(self, call: PendingCall) -> None:
         """The call is over, or given up."""
         del self._calls[call.call_id]
+        self._counted.remove(call, 1)
         self._free(call)
         for key in call.dialogs:
             left = [each for each in self._dialogs[key] if each[0] is not call]
@@ -247,7 +284,7 @@ class PendingCalls:
     def _free(self, call: PendingCall) -> None:
         if self._fresh.pop(call.call_id, None) is not None:
             self.fresh_bytes -= call.size
-        if self._packed.pop(call.call_id, None) is not None:
+        if self._packed.remove(call, call.packed_size):
             self.packed_bytes -= call.packed_size
 
     def give_up(self, call: PendingCall) -> None:

@@ -22,7 +22,7 @@ class CaptureRules(NamedTuple):
     """Which calls are kept, and for how long. `failed`: all but those that were answered and ended by a party."""
 
     keep: Keep = "failed"  # "failed" and "armed" keep what is armed, too
-    max_bytes: int = 512_000_000  # of all captures: the oldest go first
+    max_bytes: int = 512_000_000  # of all captures; `relay.store.capture_shares` says which go first
     keep_ms: int = 7 * 86_400_000
 
 
@@ -97,6 +97,14 @@ class CapturedCall(NamedTuple):
     messages: tuple[CapturedMessage, ...]  # in order of time
     marks: tuple[Mark, ...] = ()  # in order of time
     lost: int = 0  # messages that were not captured, since the queue was full
+    business: str = ""  # "": of none
+    is_armed: bool = False  # kept since somebody asked for it
+
+    @property
+    def peer(self) -> str:
+        """The peer that began it; "" if none is known."""
+        sides = sorted(self.dialogs, key=lambda dialog: dialog.side != "caller")
+        return sides[0].peer if sides else ""
 
 
 def registrations_of(peer: str) -> str:

@@ -2,7 +2,8 @@
 
 With a store in a file they are in a file of their own beside it (`relay.store.sqlite.captures`); on a server, in the
 table `capture`, a partition a day (`relay.store.postgres.captures`). In clear are the call id and the time of the first
-message; all else is compressed and sealed to the call id. A call may have several rows, each a part of its messages.
+message, and as a keyed hash whose share of the room it takes; all else is compressed and sealed to the call id. A call
+may have several rows, each a part of its messages.
 
 Captures are no evidence: the ledger does not prove them, and a file that is damaged or missing holds none. It is made
 anew with the next call to save.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import threading
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +25,7 @@ import msgspec
 
 from relay.errors import Report, StoreError
 from relay.model.capture import CapturedCall, decode, encode
+from relay.store.capture_shares import cuts, read_share, share_of, stored_share
 from relay.store.connection import DATABASE_ERRORS, Connection, Place, PostgresServer
 from relay.store.database import store_errors
 from relay.store.postgres.captures import CapturePartitions
@@ -36,13 +39,15 @@ MOST_LOADED: Final = 4_000_000  # bytes of messages that it joins: a peer may re
 _LEVEL: Final = 1  # of zlib: 8 kB of SIP in 60 us; level 6 saves 5% more and takes twice as long
 _PAGE: Final = 200  # rows
 
-_PUT: Final = "INSERT INTO capture (call_id, at, sealed) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+_PUT: Final = "INSERT INTO capture (call_id, at, sealed, share) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _LOAD: Final = "SELECT sealed FROM capture WHERE call_id = ? ORDER BY at DESC LIMIT ?"
 _COUNT: Final = "SELECT count(*) FROM capture"
 _OLDEST: Final = "SELECT min(at) FROM capture"
 _COUNT_OLD: Final = "SELECT count(*) FROM capture WHERE at < ?"
 _DELETE_OLD: Final = "DELETE FROM capture WHERE at < ?"
-_SIZES: Final = "SELECT at, length(sealed) FROM capture ORDER BY at LIMIT ?"
+_SHARES: Final = "SELECT share, sum({}) FROM capture GROUP BY share"
+_OLDEST_OF_SHARE: Final = "SELECT at, length(sealed) FROM capture WHERE share = ? ORDER BY at LIMIT ?"
+_DELETE_OF_SHARE: Final = "DELETE FROM capture WHERE share = ? AND at <= ?"
 _PAGE_AFTER: Final = "SELECT call_id, at, sealed FROM capture WHERE (call_id, at) > (?, ?) ORDER BY call_id, at LIMIT ?"
 _KEYS: Final = "SELECT substr(sealed, 1, 1), count(*) FROM capture GROUP BY substr(sealed, 1, 1)"
 _RESEAL: Final = "UPDATE capture SET sealed = ? WHERE call_id = ? AND at = ?"
@@ -52,6 +57,7 @@ class CaptureTable(Protocol):
     """What differs between a file and a server."""
 
     begin: str  # the statement that begins a write transaction
+    size: str  # the expression for the bytes of a row that are sealed
 
     def is_there(self) -> bool: ...
     def connect(self) -> Connection:
@@ -107,7 +113,7 @@ class Captures:
             return
 
         def put(connection: Connection) -> None:
-            self._table.make_room(connection, (at for _, at, _ in rows))
+            self._table.make_room(connection, (at for _, at, *_ in rows))
             connection.executemany(_PUT, rows)
 
         self._write(put)
@@ -125,7 +131,10 @@ class Captures:
         return joined(parts) if parts else None
 
     def trim(self, max_bytes: int, before_ms: int) -> int:
-        """Delete what began before `before_ms`, then the oldest above `max_bytes`. Return the number of rows."""
+        """Delete what began before `before_ms`, then what is above `max_bytes`: of the largest shares the oldest.
+
+        Return the number of rows.
+        """
         if not self._is_there():
             return 0
         return self._write(lambda connection: self._trimmed(connection, max_bytes, before_ms * 1000))
@@ -181,9 +190,9 @@ class Captures:
 
     # -- rows
 
-    def _row(self, call: CapturedCall) -> tuple[str, int, bytes]:
+    def _row(self, call: CapturedCall) -> tuple[str, int, bytes, bytes]:
         sealed = self._sealer.seal(zlib.compress(encode(call), _LEVEL), _context(call.call_id))
-        return call.call_id, call.messages[0].at_us, sealed
+        return call.call_id, call.messages[0].at_us, sealed, stored_share(self._sealer, share_of(call))
 
     def _opened(self, call_id: str, sealed: bytes) -> CapturedCall:
         try:
@@ -207,13 +216,15 @@ class Captures:
 
     def _trimmed(self, connection: Connection, max_bytes: int, before_us: int) -> int:
         deleted = connection.execute(_DELETE_OLD, (before_us,)).rowcount
-        while (above := self._table.used(connection) - max_bytes) > 0:
-            rows = connection.execute(_SIZES, (_PAGE,)).fetchall()
+        while (used := self._table.used(connection)) > max_bytes:
+            rows = connection.execute(_SHARES.format(self._table.size)).fetchall()
             if not rows:
                 break
-            sums = accumulate(size for _, size in rows)
-            until_us = next((at for (at, _), freed in zip(rows, sums, strict=True) if freed >= above), rows[-1][0])
-            deleted += connection.execute(_DELETE_OLD, (until_us + 1,)).rowcount
+            stored = {read_share(share): share for share, _ in rows}
+            sizes = {read_share(share): int(size) for share, size in rows}
+            above = -(-sum(sizes.values()) * (used - max_bytes) // used)  # rows take more room than what is sealed
+            for share, size in cuts(sizes, above).items():
+                deleted += _cut(connection, stored[share], size)
         (oldest_us,) = connection.execute(_OLDEST).fetchone()
         self._table.give_back(connection, max_bytes, before_us if oldest_us is None else oldest_us)
         return deleted
@@ -296,6 +307,17 @@ def _page_after(connection: Connection, place: tuple[str, int]) -> list[Any]:
     return connection.execute(_PAGE_AFTER, (*place, _PAGE)).fetchall()
 
 
+def _cut(connection: Connection, share: bytes, size: int) -> int:
+    """Delete at least `size` bytes of a share, the oldest first. Return the number of rows."""
+    deleted = 0
+    while size > 0 and (rows := connection.execute(_OLDEST_OF_SHARE, (share, _PAGE)).fetchall()):
+        sums = list(accumulate(each for _, each in rows))
+        last = min(bisect_left(sums, size), len(rows) - 1)
+        deleted += connection.execute(_DELETE_OF_SHARE, (share, rows[last][0])).rowcount
+        size -= sums[last]
+    return deleted
+
+
 def _newest(connection: Connection, call_id: str) -> list[bytes]:
     """The rows of a call, the newest first, of somewhat more than MOST_LOADED bytes."""
     found: list[bytes] = []
@@ -321,4 +343,6 @@ def joined(parts: Sequence[CapturedCall]) -> CapturedCall:
         tuple(sorted(chain.from_iterable(part.messages for part in parts), key=attrgetter("at_us"))),
         tuple(sorted(chain.from_iterable(part.marks for part in parts), key=attrgetter("at_us"))),
         sum(part.lost for part in parts),
+        max(part.business for part in parts),
+        any(part.is_armed for part in parts),
     )

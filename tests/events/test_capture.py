@@ -352,6 +352,31 @@ async def test_what_is_armed_is_kept(arm: Arm, keep: Keep) -> None:
     assert bench.settle() == []
 
 
+async def test_a_kept_call_says_whose_room_it_takes() -> None:
+    bench = Bench("failed")
+    for is_armed in (False, True):
+        bench.call()
+        bench.end(record(outcome="busy", business="acme"))
+        (kept,) = bench.settle()
+        assert (kept.peer, kept.business, kept.is_armed) == ("callers", "acme", is_armed)
+        bench.arms.append(ARMED[3])
+        await read_arms(bench)
+
+
+async def test_calls_that_wait_for_the_store_push_out_none_of_another_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "MOST_UNSAVED", 3)
+    bench = Bench("failed")
+    bench.call("first")
+    bench.end(record("first", outcome="busy"))
+    for number in range(9):
+        call_id = f"c{number}"
+        bench.capture.link(call_id, call_id, "caller", "flood", CALLER)
+        bench.received(message("INVITE sip:x SIP/2.0", call_id), CALLER)
+        bench.end(record(call_id, outcome="busy"))
+    assert [call.call_id for call in bench.settle()] == ["first", "c7", "c8"]
+    assert bench.keeper.statistics()["captures_failed"] == 7
+
+
 async def read_arms(bench: Bench) -> None:
     stop = asyncio.Event()
     stop.set()

@@ -30,8 +30,8 @@ def read(item: Item) -> CapturedMessage:
     return CapturedMessage(1, False, "udp", "127.0.0.1:5060", "127.0.0.2:5060", item[3])
 
 
-def opened(calls: PendingCalls, call_id: str) -> PendingCall:
-    calls.link(call_id, call_id.encode(), CapturedDialog(call_id, "caller", "carrier"), "127.0.0.2", 0.0)
+def opened(calls: PendingCalls, call_id: str, peer: str = "carrier") -> PendingCall:
+    calls.link(call_id, call_id.encode(), CapturedDialog(call_id, "caller", peer), "127.0.0.2", 0.0)
     call = calls.get(call_id)
     assert call is not None
     return call
@@ -71,6 +71,21 @@ def test_above_that_the_oldest_are_given_up_and_counted() -> None:
     assert [each.data for each in calls.captured(late).messages] == [b"BYE"]
 
 
+def test_a_flood_of_one_peer_takes_no_messages_from_the_calls_of_another() -> None:
+    calls = PendingCalls(read, most_fresh=3_000, most_packed=3_000)
+    noise = random.Random(700)
+    first = opened(calls, "first", "pbx")
+    calls.keep(first, message(noise.randbytes(1_000)))
+    for number in range(50):
+        calls.keep(opened(calls, f"c{number}"), message(noise.randbytes(1_000)))
+        assert calls.fresh_bytes + calls.packed_bytes <= 6_000
+    assert (len(calls.captured(first).messages), calls.captured(first).lost) == (1, 0)
+    assert calls.given_up > 40
+    for call in list(calls):
+        calls.remove(call)
+    assert (calls.fresh_bytes, calls.packed_bytes) == (0, 0)
+
+
 def test_one_call_cannot_take_the_memory_of_all() -> None:
     calls = PendingCalls(read)
     call = opened(calls, "endless")
@@ -91,10 +106,12 @@ def test_messages_of_unknown_dialogs_take_bounded_memory() -> None:
 
 def test_calls_whose_end_is_never_told_are_given_up_in_the_end() -> None:
     calls = PendingCalls(read)
+    opened(calls, "long", "pbx")
     for number in range(MOST_CALLS + 10):
         opened(calls, str(number))
     assert len(calls) == MOST_CALLS
     assert calls.get("0") is None
+    assert calls.get("long") is not None
 
 
 def test_a_removed_call_leaves_the_dialog_to_another_of_the_same_call_id() -> None:

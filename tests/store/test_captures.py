@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from relay.errors import StoreError
-from relay.model.capture import registrations_of
+from relay.model.capture import CapturedCall, registrations_of
 from relay.store.captures import MOST_LOADED, Captures
 from relay.store.connection import Connection, PostgresServer
 from relay.store.database import connect
@@ -95,6 +95,36 @@ def test_the_oldest_calls_go_first_above_the_limit(captures: Captures) -> None:
     left = kept(captures, 60)
     assert left == list(range(60 - len(left), 60))
     assert 200_000 < captures.sizes().size <= 300_000
+
+
+def of_peer(call: CapturedCall, peer: str, business: str = "", *, is_armed: bool = False) -> CapturedCall:
+    dialogs = tuple(dialog._replace(peer=peer) for dialog in call.dialogs)
+    return call._replace(dialogs=dialogs, business=business, is_armed=is_armed)
+
+
+def test_a_flood_of_one_peers_failed_calls_pushes_out_no_call_of_another(captures: Captures) -> None:
+    """3,200 failed calls of one peer pushed out the ladder that an operator had armed."""
+    captures.save([of_peer(captured(0, NOW_MS, noise=5_000), "pbx", is_armed=True)])
+    captures.save([of_peer(captured(1, NOW_MS, noise=5_000), "pbx")])
+    captures.save([of_peer(captured(2, NOW_MS, noise=5_000), "flood", "small")])
+    for first in range(3, 303, 50):
+        flood = [captured(number, NOW_MS + number, noise=5_000) for number in range(first, first + 50)]
+        captures.save([of_peer(call, "flood", "big") for call in flood])
+        captures.trim(300_000, 0)
+    left = kept(captures, 303)
+    assert left == [0, 1, 2, *range(303 - len(left) + 3, 303)]
+    assert 200_000 < captures.sizes().size <= 300_000
+
+
+def test_what_was_asked_for_goes_last(captures: Captures) -> None:
+    armed = [of_peer(captured(number, NOW_MS + number, noise=5_000), "pbx", is_armed=True) for number in range(20)]
+    failed = [of_peer(captured(number, NOW_MS + number, noise=5_000), "carrier") for number in range(20, 40)]
+    captures.save([*armed, *failed])
+    captures.trim(300_000, 0)
+    assert kept(captures, 40)[:20] == list(range(20))
+    captures.trim(120_000, 0)
+    left = kept(captures, 40)
+    assert left == list(range(20 - len(left), 20))
 
 
 def test_calls_go_by_age(captures: Captures) -> None:

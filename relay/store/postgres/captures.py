@@ -27,6 +27,7 @@ class CapturePartitions:
     """As `relay.store.captures.CaptureTable`."""
 
     begin = "BEGIN READ WRITE"
+    size = "length(sealed)"
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
