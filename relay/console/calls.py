@@ -9,11 +9,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from relay.console.ask import Json, Problem
+from relay.console.causes import answer_of, cause_of
 from relay.console.explain import NEEDS, explain_call, words
 from relay.console.outcomes import OUTCOMES
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, as_file, search_party, show_list
 from relay.model.numbers import format_number
+from relay.sip.message import PHRASES
 from relay.translation import N_
 
 _COLUMNS: Final = (
@@ -126,6 +128,8 @@ async def _show_call(page: Page) -> Response:
             raise
         absent = problem.detail
     values = {"call": call, "ladder": ladder, "absent": absent, "told": told, "revealed": bool(page.reveal)}
+    answer = answer_of(call)
+    values |= {"cause": cause_of(call), "answer": answer, "phrase": PHRASES.get(answer or 0, "")}
     return page.render("call.html", story=story_of(page, call), **values, **words())
 
 
