@@ -16,18 +16,18 @@ import os
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeGuard
 
 from relay.call.recovery import KeptAttempt
 from relay.defence.limits import SharedLimits
 from relay.errors import Report, StoreError
 from relay.model.actions import CallEvent, Commit
 from relay.policy.rules import LastCaller
-from relay.store.connection import Place, WriteOutage, local_path
+from relay.store.connection import Place, PostgresServer, WriteOutage, local_path
 from relay.store.files import open_lock, takes
 from relay.store.journal.overflow import Overflow
 from relay.store.journal.queue import MIN_GAP_S, Item, JournalQueue, Waiting
-from relay.store.journal.rows import Closed, LiveCall, laid_over, read_ended_since, read_live
+from relay.store.journal.rows import Closed, LiveCall, laid_over, not_ours, read_live
 from relay.store.sealing.sealer import Sealer
 
 FIRST_RETRY_S: Final = 0.05
@@ -49,6 +49,7 @@ class BatchWriter(Protocol):
 
     effect: str  # of an outage, for the operator
     faults: tuple[type[Exception], ...]  # errors of `write` that may pass
+    is_taken_over: bool  # another node has our calls: nothing is to be acknowledged any more
 
     @property
     def seq(self) -> int:
@@ -84,8 +85,7 @@ class Journal:
         sealer: Sealer,
         writer: BatchWriter,
         report: Report,
-        *,
-        overflow: Overflow | None = None,
+        overflow: Overflow,
     ) -> None:
         self.queue = JournalQueue(MIN_GAP_S)  # items to write; filled by the callers
         self.writer = writer
@@ -97,6 +97,7 @@ class Journal:
         self._lock: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._overflow = overflow
+        self._only_ended = isinstance(place, PostgresServer)  # what the overflow log keeps
         self._overflow_fault: str | None = None  # the last one, as reported in this outage
         self._overflowing = asyncio.Lock()
         self._overflowed = 0  # number of items, at the front of the queue, that are in the overflow log
@@ -133,13 +134,15 @@ class Journal:
             await asyncio.wait(self._tasks)
         await self.queue.all_told()
         await self._release()
-        if left := sum(isinstance(item, Commit) for item, _ in islice(self.queue.waiting, self._overflowed, None)):
+        if left := sum(
+            isinstance(item, Commit) and (place >= self._overflowed or not self._is_kept(item))
+            for place, (item, _) in enumerate(self.queue.waiting)
+        ):
             raise StoreError(f"{left} call records could not be written to {self._place}")
 
     async def _release(self) -> None:
         await self.writer.close()
-        if self._overflow is not None:
-            self._overflow.close()
+        self._overflow.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -162,10 +165,9 @@ class Journal:
             self._begun_at = clock()
             await self._write([item for item, _ in batch])
             self._begun_at = None
-            told = min(self._overflowed, len(batch))
-            self._overflowed -= told
+            self._overflowed -= min(self._overflowed, len(batch))
             self._taken += len(batch)
-            self.queue.took(batch, told)
+            self.queue.took(batch)
             async with self._overflowing:  # once no write to the overflow log is under way
                 await self._clear_overflow()
 
@@ -204,8 +206,6 @@ class Journal:
 
     async def _inherit(self) -> None:
         """Queue the commits in the overflow log of an earlier process. They also stay there for now."""
-        if self._overflow is None:
-            return
         try:
             await asyncio.to_thread(self._overflow.open)
             overflowed = await asyncio.to_thread(self._overflow.read)
@@ -216,9 +216,10 @@ class Journal:
         if not overflowed.is_whole:
             self._report("journal.overflow_damaged", {"store": str(self._place), "readable": len(overflowed.commits)})
         if overflowed.commits:
-            known = await asyncio.to_thread(read_ended_since, self._place, overflowed.since_seq)
+            call_ids = [commit.record.call_id for commit in overflowed.commits]
+            others = await asyncio.to_thread(not_ours, self._place, call_ids, overflowed.since_seq)
             for commit in overflowed.commits:
-                if commit.record.call_id not in known:
+                if commit.record.call_id not in others:
                     self.queue.put(commit, None)
         self._overflowed = len(self.queue.waiting)
         if self._overflowed:
@@ -236,7 +237,7 @@ class Journal:
 
     async def _overflow_waiting(self) -> None:
         """Write what is queued to the overflow log, in order, as far as there is room, and acknowledge it."""
-        if self._overflow is None:
+        if self.writer.is_taken_over:
             return
         async with self._overflowing:
             try:
@@ -244,22 +245,36 @@ class Journal:
                     await asyncio.to_thread(self._overflow.reopen)
                 first = self._taken + self._overflowed
                 waiting = list(islice(self.queue.waiting, self._overflowed, None))
-                commits = [item for item, _ in waiting if isinstance(item, Commit)]
+                commits = [item for item, _ in waiting if self._is_kept(item)]
                 prepared = self._overflow.prepare(self.writer.seq, commits)
                 await asyncio.to_thread(self._overflow.write, prepared)
             except OSError as error:
                 self._cannot_overflow(error)
                 return
             self._overflow_fault = None
-            kept = _up_to(waiting, prepared.commits)
-            for item, done in kept[max(self._taken - first, 0) :]:  # the others have meanwhile reached the store
-                self.queue.acknowledge(item, done)
-            self._overflowed = max(first + len(kept) - self._taken, self._overflowed)
+            kept = self._up_to(waiting, prepared.commits)
+            for place in range(max(first - self._taken, 0), first + kept - self._taken):  # those not in the store yet
+                if self._is_kept(waiting[place + self._taken - first][0]):
+                    self.queue.acknowledge_at(place)
+            self._overflowed = max(first + kept - self._taken, self._overflowed)
             await self._clear_overflow()
+
+    def _is_kept(self, item: Item) -> TypeGuard[Commit]:
+        """Whether the overflow log keeps the item, and so makes it durable."""
+        return isinstance(item, Commit) and (item.record.ended_at is not None or not self._only_ended)
+
+    def _up_to(self, waiting: list[Waiting], commits: int) -> int:
+        """The number of items up to and including that many commits that are kept, and those before the next one."""
+        for index, (item, _) in enumerate(waiting):
+            if self._is_kept(item):
+                if not commits:
+                    return index
+                commits -= 1
+        return len(waiting)
 
     async def _clear_overflow(self) -> None:
         """Clear the overflow log, if the store has all its entries."""
-        if self._overflow is None or self._overflowed or self._overflow.is_empty:
+        if self._overflowed or self._overflow.is_empty:
             return
         try:
             await asyncio.to_thread(self._overflow.clear)
@@ -272,16 +287,6 @@ class Journal:
             self._overflow_fault = reason
             effect = "while the store accepts no records, calls wait unanswered; it is tried again"
             self._report("journal.cannot_overflow", {"store": str(self._place), "reason": reason, "effect": effect})
-
-
-def _up_to(waiting: list[Waiting], commits: int) -> list[Waiting]:
-    """The first items, up to and including `commits` commits, and the other items before the next one."""
-    for index, (item, _) in enumerate(waiting):
-        if isinstance(item, Commit):
-            if not commits:
-                return waiting[:index]
-            commits -= 1
-    return waiting
 
 
 def take_lock(path: Path) -> int:

@@ -127,12 +127,12 @@ class JournalQueue:
         self._taken_at = asyncio.get_running_loop().time()
         return list(islice(self.waiting, MAX_BATCH))
 
-    def took(self, batch: list[Waiting], told: int = 0) -> None:
-        """Remove a durable batch from the queue. Its first `told` items were acknowledged before."""
-        for place, (item, done) in enumerate(batch):
-            self.waiting.popleft()
-            if place >= told:
-                self.acknowledge(item, done)
+    def took(self, batch: list[Waiting]) -> None:
+        """Remove a durable batch from the queue."""
+        waiting = self.waiting
+        for _ in batch:
+            item, done = waiting.popleft()
+            self.acknowledge(item, done)
         if not self.waiting:
             self._wake.clear()
             self._idle.set()
@@ -141,6 +141,12 @@ class JournalQueue:
         """Acknowledge a durable item."""
         if done is not None and isinstance(item, Commit) and item.token:
             self._acknowledgements.put(done, item.token)
+
+    def acknowledge_at(self, place: int) -> None:
+        """Acknowledge the item at that place of the queue, which is durable, but not in the store yet."""
+        item, done = self.waiting[place]
+        self.acknowledge(item, done)
+        self.waiting[place] = (item, None)
 
     async def all_told(self) -> None:
         """Return when all acknowledgements so far are delivered."""

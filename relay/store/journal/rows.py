@@ -125,11 +125,21 @@ def read_live(place: Place, sealer: Sealer, report: Report) -> list[LiveCall]:
     return without_ended(place, sealer, calls, report)
 
 
-def read_ended_since(place: Place, seq: int) -> set[str]:
-    """The ids of calls whose records follow `seq` in the chain. Raises StoreError."""
+def not_ours(place: Place, call_ids: list[str], seq: int) -> set[str]:
+    """Of calls that the overflow log has, those that need no record of it any more. Raises StoreError.
+
+    They have one that follows `seq` in the chain, or another node has taken them over and ends them: when it has, it
+    deletes its row. So rows are read before records.
+    """
+    found: set[str] = set()
     with reading(place) as connection:
-        rows = connection.execute("SELECT call_id FROM call_record WHERE chain_seq > ?", (seq,))
-        return {call_id for (call_id,) in rows.fetchall()}
+        if isinstance(place, PostgresServer):
+            for table in ("live_call", "attempt"):
+                rows = selected(connection, f"SELECT call_id, node FROM {table} WHERE call_id IN ({{keys}})", call_ids)
+                found.update(call_id for call_id, node in rows if node != place.node)
+        ended = connection.execute("SELECT call_id FROM call_record WHERE chain_seq > ?", (seq,))
+        found.update(call_id for (call_id,) in ended.fetchall())
+    return found
 
 
 def open_all(sealer: Sealer, rows: Iterable[tuple[Any, ...]], report: Report) -> list[LiveCall]:

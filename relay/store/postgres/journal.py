@@ -22,13 +22,17 @@ from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, broken_head, checke
 from relay.store.connection import PostgresServer
 from relay.store.database import reading
 from relay.store.journal.journal import Batch, Journal
+from relay.store.journal.overflow import Overflow
 from relay.store.journal.rows import caller_row, event_row, live_row
 from relay.store.postgres.attempts import SharedAttempts
 from relay.store.postgres.nodes import NOT_IDLE_FOR_EVER, SERVER_FAULTS, Node, Take
 from relay.store.record_rows import COLUMNS, Row, row_of
 from relay.store.sealing.sealer import Sealer
 
-EFFECT: Final = "new calls are refused, calls under way wait for their records; writing is retried"
+EFFECT: Final = (
+    "new calls are refused; records of calls that end go to the overflow log after one second, while it has room; calls"
+    " that are answered wait for the store; writing is retried"
+)
 PATIENCE_S: Final = 5.0  # to connect, and for each statement
 SETTINGS: Final = {
     **NOT_IDLE_FOR_EVER,
@@ -91,10 +95,11 @@ def postgres_journal(
 ) -> Journal:
     """The journal of a node, beside the journals of other nodes.
 
-    While the server is down nothing is acknowledged: a node that took over our calls could not see records that exist
-    on this machine only.
+    While the server is down the overflow log keeps the records of calls that end. It keeps no answer: a node that took
+    over the call could not see it, and would end the call as one that rings.
     """
-    return Journal(server, sealer, PostgresWriter(server, sealer, report, attempts), report)
+    overflow = Overflow(server.local.with_name(server.local.name + ".overflow"), sealer)
+    return Journal(server, sealer, PostgresWriter(server, sealer, report, attempts), report, overflow)
 
 
 class PostgresWriter:
@@ -106,7 +111,8 @@ class PostgresWriter:
         """`attempts`: written from `watch` until `close`."""
         self.effect = EFFECT
         self.faults: tuple[type[Exception], ...] = (*SERVER_FAULTS, StoreError)
-        self.seq = 0  # unused: there is no overflow log
+        self.is_taken_over = False
+        self.seq = 0  # the chain may be longer: of the nodes' records we know those before our last one
         self._server = server
         self._sealer = sealer
         self._report = report
@@ -129,6 +135,8 @@ class PostgresWriter:
         if is_in_doubt:
             await self._connect()
         await self._transact(batch, is_in_doubt=is_in_doubt)
+        if self._link is not None:
+            self.seq = self._link.seq
         self._batch, self._link = self._batch + 1, None
 
     async def failed(self, error: Exception) -> None:
@@ -190,6 +198,7 @@ class PostgresWriter:
                 await connection.execute(_ADD_EVENTS, *_columns(events))
 
     def _taken_over(self) -> TakenOver:
+        self.is_taken_over = True
         return TakenOver(f"another node has taken over the calls of {self._node.name}")
 
     async def _locked_head(self, connection: asyncpg.Connection) -> Head:
@@ -228,7 +237,7 @@ class PostgresWriter:
     def _check_head(self) -> None:
         """Raises StoreError if the head of the chain was altered."""
         with reading(self._server) as connection:
-            read_head(connection, self._sealer, RECORDS)
+            self.seq = max(self.seq, read_head(connection, self._sealer, RECORDS).seq)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -65,7 +65,7 @@ def sqlite_journal(path: Path, sealer: Sealer, report: Report) -> Journal:
     """The journal of a store in a file, with an overflow log beside it."""
     overflow = Overflow(path.with_name(path.name + ".overflow"), sealer)
     writer = SqliteWriter(path, sealer, report)
-    return Journal(path, sealer, writer, report, overflow=overflow)
+    return Journal(path, sealer, writer, report, overflow)
 
 
 class _Rows(NamedTuple):
@@ -85,6 +85,7 @@ class SqliteWriter:
     def __init__(self, path: Path, sealer: Sealer, report: Report) -> None:
         self.effect: str = EFFECT
         self.faults: tuple[type[Exception], ...] = (sqlite3.Error, StoreError, OSError)
+        self.is_taken_over = False  # a file has one node
         self._path = path
         self._sealer = sealer
         self._turning = Turning(sealer, report)

@@ -15,6 +15,7 @@ from relay.model.actions import CallEvent, Commit
 from relay.policy.rules import LastCaller
 from relay.store.database import connect, connect_reader
 from relay.store.journal.journal import Batch, Journal
+from relay.store.journal.overflow import Overflow
 from relay.store.journal.queue import MAX_BATCH
 from relay.store.journal.rows import LiveCall, event_rows, open_caller, open_event
 from relay.store.record_index import CURSOR, SET_CURSOR, add_index
@@ -343,7 +344,8 @@ class Failing:
 async def test_failed_batch_comes_again_unchanged_before_any_other(disk: Disk) -> None:
     reported: Reported = []
     writer = Failing(2)
-    journal = Journal(disk.path, disk.sealer, writer, lambda event, fields: reported.append((event, fields)))
+    overflow = Overflow(disk.path.with_name("relay.db.overflow"), disk.sealer)
+    journal = Journal(disk.path, disk.sealer, writer, lambda event, fields: reported.append((event, fields)), overflow)
     await journal.open()
     done = Waiter()
     ended, live = ended_record("c1"), live_record("c2")

@@ -31,9 +31,12 @@ async def test_batches_are_bounded_and_repeated_until_taken() -> None:
 async def test_items_acknowledged_before_are_not_acknowledged_again() -> None:
     done = Waiter()
     queue = filled(5, done)
-    queue.took(await queue.batch(), told=3)
-    await done.until(lambda: bool(done.tokens))
-    assert done.tokens == [4, 5]
+    batch = await queue.batch()
+    for place in (0, 2):
+        queue.acknowledge_at(place)
+    await done.until(lambda: done.tokens == [1, 3])
+    queue.took(batch)
+    await done.until(lambda: done.tokens == [1, 3, 2, 4, 5])
 
 
 async def test_batch_waits_for_the_gap_and_for_an_item() -> None:
