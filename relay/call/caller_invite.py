@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from relay.call.reliable import write_progress
 from relay.call.state_codec import head_of
+from relay.errors import ParseError
 from relay.privacy import masking
 from relay.privacy.masking import Body, Verdict
 from relay.privacy.messages import Reply, contact_line
 from relay.privacy.sdp import SdpWriter, session_id
 from relay.sip.dialog import Dialog
+from relay.sip.headers import parse_number
 from relay.sip.message import Flow, Request, Response
 from relay.sip.uri import is_sips
 
@@ -36,6 +39,17 @@ class CallerInvite:
         self.head = head_of(request)
         self.is_trying = False  # 100 was sent
         self.rseq = 0  # the highest RSeq of our responses
+
+    @property
+    def expires_s(self) -> float:
+        """Seconds for which the invitation is valid (RFC 3261 13.2.1); infinity without a readable Expires."""
+        value = self.request.get("expires")
+        if value is None:
+            return math.inf
+        try:
+            return parse_number(value, "expires", 2**32 - 1)
+        except ParseError:
+            return math.inf
 
     def open_dialog(self) -> Dialog:
         """A new early dialog towards the caller."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from relay.sip.timers import Timer
 
 TRYING_S: Final = 0.1  # latest time of the caller's 100, when no INVITE has gone out by then (RFC 3261 17.2.1: 0.2 s)
+INVITE_EXPIRED: Final = "invite_expired"  # end_reason once the time in the INVITE's Expires is over
 LOST_AT_RESTART: Final = "lost_at_restart"  # end_reason of an attempt that a crash cut short
 
 
@@ -51,6 +52,7 @@ class InviteSession(SessionBase):
         "_attempt",
         "_counts",
         "_dialogs",
+        "_expires_at",
         "_had_early_media",
         "_invite",
         "_language",
@@ -94,6 +96,7 @@ class InviteSession(SessionBase):
         self._sound = ""  # of a hook's refusal; "": that of the outcome
         # b"": no announcement. Read now: rtpengine's SDP will replace it in the request.
         self._offer = self._neutral_offer() if self._settings.announcements.refused else b""
+        self._expires_at = math.inf  # of the invitation
         self._ring_ends_at = math.inf
         self._timer: Timer | None = None
         self._wake_at = 0.0  # when the timer fires
@@ -154,6 +157,7 @@ class InviteSession(SessionBase):
     def begin(self, now: float) -> None:
         """Start the timer of the 100."""
         call = self.call
+        self._expires_at = now + self._invite.expires_s
         self._ua.outbox.link(call.call_id, call.caller_leg_call_id, "caller", call.caller_peer.name, call.caller_flow)
         self._wake_at = now + TRYING_S
         self._timer = self._ua.timers.set(self._wake_at, self._wake)
@@ -183,7 +187,10 @@ class InviteSession(SessionBase):
         self.route = answer
         self.call.routed(answer, now)
         self._targets = targets
-        self._ring_ends_at = now + (answer.ring_timeout_s or self._settings.ring_timeout_s)
+        self._ring_ends_at = min(now + (answer.ring_timeout_s or self._settings.ring_timeout_s), self._expires_at)
+        if now >= self._ring_ends_at:  # it expired during the look-up
+            self._not_answered(now)
+            return
         media = self.call.media
         if media is None:
             self._begin(now)
@@ -407,13 +414,20 @@ class InviteSession(SessionBase):
         self._finish(masking.CANCELLED, "caller", "cancel", "", now)
 
     def _not_answered(self, now: float) -> None:
+        """The time to ring is over, or that of the invitation."""
         attempt, verdict, reason = self._attempt, masking.NO_ANSWER, "ring_timeout"
         if attempt is not None and attempt.is_silent:
             verdict, reason = masking.NO_PROGRESS, "no_response"
             if now >= attempt.started_at + self._settings.no_progress_s:  # a later target may have had less time
                 unreachable(self._ua.outbox, attempt.target, now)
         self._abandon_attempt(now, TIMED_OUT)
-        self._close(verdict, "relay", reason, now)
+        # RFC 3261 13.3.1: "If the invitation expires before the UAS has generated a final response, a 487 (Request
+        # Terminated) response SHOULD be generated."
+        if now >= self._expires_at:
+            self._decide(states.REFUSE)
+            self._finish(verdict._replace(status=487), "relay", INVITE_EXPIRED, "", now)
+        else:
+            self._close(verdict, "relay", reason, now)
 
     def stop(self, verdict: Verdict, reason: str, now: float) -> None:
         if self._announcement is not None:

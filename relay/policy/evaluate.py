@@ -399,8 +399,17 @@ OUTCOMES: Final = tuple(sorted({*OFFERED, *REFUSALS, *_verdicts(text_message)}))
 
 # All `end_reason`s of call records but those that quote the called side: "sip_" and its status.
 _ENDS: Final = (
-    *("ack_timeout", "bye", "cancel", "hung_up", "leak_check", "lost_at_restart", "max_duration", "media_failed"),
-    *("media_timeout", "no_peer", "no_response", "not_restorable", "peer_gone", "recording_failed", "ring_timeout"),
+    *("ack_timeout", "bye", "cancel", "hung_up", "invite_expired", "leak_check", "lost_at_restart", "max_duration"),
+    *(
+        "media_failed",
+        "media_timeout",
+        "no_peer",
+        "no_response",
+        "not_restorable",
+        "peer_gone",
+        "recording_failed",
+        "ring_timeout",
+    ),
     *("session_expired", "shutdown"),
 )
 END_REASONS: Final = tuple(sorted({*_ENDS, *_reasons(rules), *_reasons(admission)}))

@@ -41,6 +41,66 @@ def test_ring_timeout_of_the_route_applies() -> None:
     ladder.settle()
 
 
+def test_invite_expires_as_the_caller_asks(ladder: Ladder) -> None:
+    """RFC 3261 13.3.1: 487 once the time of its Expires is over without a final response."""
+    ring(ladder, headers="Expires: 20\r\n")
+    ladder.run(19.9)
+    ladder.callee.gets_nothing()
+    ladder.run(0.2)
+    assert ladder.callee.is_cancelled().get("reason") == "SIP;cause=408"
+    assert not ladder.caller.get_response(487).has("reason")
+    ladder.caller.acks_refusal()
+    record = ladder.record
+    assert (record.outcome, record.ended_by, record.end_reason) == ("no_answer", "relay", "invite_expired")
+    assert (record.sip_status, record.q850_cause) == (487, 19)
+    ladder.settle()
+
+
+def test_invite_expires_while_its_target_is_silent(ladder: Ladder) -> None:
+    ladder.caller.calls(X, headers="Expires: 5\r\n")
+    ladder.run(5.1)
+    ladder.caller.is_refused(487)
+    assert (ladder.record.outcome, ladder.record.end_reason) == ("unreachable", "invite_expired")
+    ladder.settle()
+
+
+def test_invite_expires_while_it_is_looked_up(ladder: Ladder) -> None:
+    ladder.hold_look_ups = True
+    ladder.caller.calls(X, headers="Expires: 1\r\n")
+    ladder.run(2)
+    ladder.caller.get(100)
+    ladder.release()
+    ladder.callee.gets_nothing()
+    ladder.caller.is_refused(487)
+    assert (ladder.record.binding_id, ladder.record.peer_out) == ("b1", None)
+    ladder.settle()
+
+
+def test_invite_that_expires_at_once_rings_nobody(ladder: Ladder) -> None:
+    ladder.caller.calls(X, headers="Expires: 0\r\n")
+    ladder.callee.gets_nothing()
+    ladder.caller.is_refused(487)
+    ladder.settle()
+
+
+@pytest.mark.parametrize("expires", ["91", "4294967295", "soon"])
+def test_ring_timeout_applies_to_an_invite_that_expires_later(ladder: Ladder, expires: str) -> None:
+    """A malformed Expires is ignored (RFC 3261 8.2.2)."""
+    ring(ladder, headers=f"Expires: {expires}\r\n")
+    ladder.run(90.1)
+    ladder.callee.is_cancelled()
+    ladder.caller.is_refused(480)
+    assert ladder.record.end_reason == "ring_timeout"
+    ladder.settle()
+
+
+def test_answered_invite_does_not_expire(ladder: Ladder) -> None:
+    connect(ladder, headers="Expires: 20\r\n")
+    ladder.run(30)
+    ladder.callee.gets_nothing()
+    hang_up(ladder)
+
+
 def test_target_that_is_silent_until_the_ring_timeout_is_unreachable() -> None:
     ladder = with_route(ring_timeout_s=20.0)
     ladder.caller.calls(X)
