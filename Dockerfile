@@ -43,7 +43,10 @@ RUN --mount=type=bind,from=package,target=/package \
     && apt-get update \
     && apt-get install -y --no-install-recommends /package/relay700_*.deb \
     && rm -rf /var/lib/apt/lists/* /var/cache/ldconfig/* && find /var/log -type f -delete
-USER relay700
+LABEL org.opencontainers.image.title="relay700" \
+    org.opencontainers.image.description="A SIP engine that masks phone numbers behind China's 700 numbers" \
+    org.opencontainers.image.licenses="Apache-2.0"
+USER 10700:10700
 WORKDIR /var/lib/relay700
 VOLUME /var/lib/relay700
 STOPSIGNAL SIGTERM

@@ -1,15 +1,17 @@
 """The configuration: one TOML file to plain values; all faults are reported at once, each with its key path.
 
-It reads the given file, and the secrets, certificates and sounds it names: no environment variable, no store. Settings
-are classes of the part that uses them; no part reads TOML, or asks for a setting while it runs.
+It reads the given file, the secrets, certificates and sounds it names, and what the environment gives of a node
+(`relay.config.environment`); no store. Settings are classes of the part that uses them; no part reads TOML, or asks for
+a setting while it runs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -29,6 +31,7 @@ from relay.config.engine import (
     rtpengine_warnings,
     sound_files,
 )
+from relay.config.environment import given_by, noted, variable_at_fault, with_given
 from relay.config.parties import peer_warnings
 from relay.config.peers import PasswordFile, dns_servers, password_files, peer_certificates
 from relay.config.probe import probe_settings
@@ -68,6 +71,8 @@ from relay.store.recordings import Recordings
 
 DEFAULT_PATH = Path("config/relay.toml")
 _OF_PEER = re.compile(r"peer\[([0-9]+)\][^\s:]*(?=:)")
+
+_NOTHING: Mapping[str, str] = {}
 
 # Used where there is no file
 _BUILT_IN = """
@@ -141,21 +146,26 @@ def default_path() -> Path | None:
 
 def load_config(path: Path | None = None) -> Config:
     """Load `path`, else config/relay.toml if it exists, else built-in values. Raises ConfigError with all faults."""
-    path = path or default_path()
+    path, given = path or default_path(), given_by(os.environ)
     if path is None:
-        return parse_config(_BUILT_IN, "built-in values")
-    return parse_config(read_file(path), str(path))
+        return parse_config(_BUILT_IN, "built-in values", given)
+    return parse_config(read_file(path), str(path), given)
 
 
-def parse_config(text: str, name: str) -> Config:
-    """Return the configuration in a TOML text; `name` is its source in errors. Raises ConfigError."""
+def parse_config(text: str, name: str, given: Mapping[str, str] = _NOTHING) -> Config:
+    """Return the configuration in a TOML text; `name` is its source in errors. Raises ConfigError.
+
+    `given`: the settings of the environment, by variable.
+    """
     problems: list[str] = []
-    tables = read_tables(parse_toml(text, name), problems)
+    tables = read_tables(with_given(parse_toml(text, name), given), problems)
     config = _config(tables, problems)
     if problems:
         peers = [None if table is None else table.name for table in tables.peer]
-        raise ConfigError([f"{name}: {with_peer(problem, peers)}" for problem in problems])
-    return replace(config, name=name, text=text)
+        raise ConfigError(
+            [variable_at_fault(problem, given) or f"{name}: {with_peer(problem, peers)}" for problem in problems]
+        )
+    return replace(config, name=name, text=noted(text, given))
 
 
 def with_peer(problem: str, names: Sequence[str | None]) -> str:
@@ -224,8 +234,9 @@ def _store(table: StoreTable, problems: list[str]) -> StoreConfig:
     if table.url.startswith("sqlite:"):
         return StoreConfig(Path(table.url.removeprefix("sqlite:")), key_file)
     if not table.node:
-        problems.append("store.node: missing; each relay on a PostgreSQL store needs a unique name")
-    local = key_file.with_name(f"{key_file.stem}.{table.node}")
+        problems.append("store.node: missing; each relay needs a unique name, here or in RELAY700_STORE_NODE")
+    folder = key_file.parent if table.folder is None else Path(table.folder)
+    local = folder / f"{key_file.stem}.{table.node}"
     return StoreConfig(PostgresServer(table.url, table.node, local), key_file)
 
 

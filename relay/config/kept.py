@@ -11,6 +11,7 @@ import tomllib
 from contextlib import closing
 
 from relay.config import Config, parse_config, urls_with_passwords
+from relay.config.environment import noted_in
 from relay.errors import ConfigError
 from relay.reports.explain import Configured
 from relay.service.fields import format_moment
@@ -76,7 +77,7 @@ def configured_at(connection: Connection, sealer: Sealer, now: Config, at_ms: in
     if kept is None:
         return configured(now, "the configuration is that of now: none was kept at that time")
     try:
-        then = parse_config(kept.text, "the configuration of that time")
+        then = parse_config(kept.text, "the configuration of that time", noted_in(kept.text))
     except ConfigError as error:
         note = f"the configuration is that of now; this version cannot read the former one: {error.problems[0]}"
         return configured(now, note)

@@ -85,6 +85,7 @@ class StoreTable(Struct, frozen=True):
     ] = "sqlite:var/relay.db"
     node: Annotated[str, write("letters a to z, digits and dashes, 32 at most", pattern="^[a-z0-9-]{0,32}$")] = ""
     key_file: Annotated[str, write('a path, such as "var/relay.key"', min_length=1)] = "var/relay.key"
+    folder: Annotated[str, write('a folder, such as "var"', min_length=1)] | None = None
 
 
 class NumbersTable(Struct, frozen=True):

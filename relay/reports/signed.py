@@ -7,7 +7,6 @@ import hmac
 import os
 import re
 import secrets
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,7 +19,7 @@ from msgspec import Struct
 
 from relay.errors import StoreError
 from relay.store.chain import Head
-from relay.store.files import make_once
+from relay.store.files import check_key_mode, make_once
 from relay.store.recordings import Recording, has_cipher
 
 MANIFEST: Final = "manifest.json"
@@ -100,13 +99,12 @@ def load_batch_key(path: Path) -> BatchKey:
         if not path.exists():
             make_once(path, f"{secrets.token_hex(16)}\n")
         with path.open(encoding="ascii") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            found = os.fstat(file.fileno())
             text = file.read(64)
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "not a text file"
         raise StoreError(f"the key file {path} cannot be read or made: {reason}") from None
-    if mode & 0o077:
-        raise StoreError(f"the key file {path} is open to other users (mode {mode:04o}): chmod 600 {path}")
+    check_key_mode(path, found)
     if not _KEY.fullmatch(text):
         raise StoreError(f"the key file {path} is damaged, not 32 hexadecimal digits: put the right one back")
     key = bytes.fromhex(text)

@@ -78,6 +78,8 @@ def open_store(place: Place, key_file: Path) -> Sealer:
     Raises StoreError, also if other users have access to the files.
     """
     schema = schema_of(place)
+    if not isinstance(place, Path):
+        _make_folder(place.local)
     check_permissions(place, key_file)
     is_new = not is_there(place)
     if isinstance(place, Path) and is_new and (served := place.with_name(place.name + ".lock")).exists():
@@ -195,6 +197,14 @@ def store_errors(place: Place) -> Iterator[None]:
         hint = _WHAT_TO_DO.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "").format(place=place)
         fault = f"the store {place} failed: {error}"
         raise StoreError(f"{fault}: {hint}" if hint else fault) from error
+
+
+def _make_folder(local: Path) -> None:
+    """Create the folder of a node's own files."""
+    try:
+        local.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"the folder {local.parent} cannot be made: {error.strerror}") from None
 
 
 def _make_file(path: Path) -> None:

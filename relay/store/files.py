@@ -62,10 +62,28 @@ def _file_faults(path: Path, key_file: Path) -> Iterator[str]:
         mode = stat.S_IMODE(found.st_mode)
         if stat.S_ISLNK(found.st_mode):
             yield f"{file} is a symlink: put the file itself there, or delete the link with rm {name}"
-        elif found.st_uid not in owners:
+        elif found.st_uid not in (owners | {0} if is_key else owners):
             yield f"{file} belongs to another user: chown {_user()} {name}"
-        elif mode & 0o077 and not is_key:  # read_key_file checks the mode of the key
+        elif mode & 0o077 and not is_key:  # check_key_mode is for the key
             yield f"{file} is open to other users (mode {mode:04o}): chmod go= {name}"
+
+
+def check_key_mode(path: Path, found: os.stat_result) -> None:
+    """Raise StoreError if a file with a key can be read by others than its user.
+
+    Root may let one of our groups read its file: so containers get their secrets (Kubernetes: `fsGroup`, mode 0440).
+    A command of root takes the group of the folder for ours.
+    """
+    mode = stat.S_IMODE(found.st_mode)
+    if not mode & 0o077:
+        return
+    if found.st_uid == 0 and not mode & 0o037:
+        groups = {os.getegid(), *os.getgroups()} | ({path.parent.stat().st_gid} if os.geteuid() == 0 else set())
+        if found.st_gid in groups:
+            return
+        ours = os.getegid()
+        raise StoreError(f"the key file {path} is open to a group that this user is not in: chgrp {ours} {path}")
+    raise StoreError(f"the key file {path} is open to other users (mode {mode:04o}): chmod 600 {path}")
 
 
 def _owners(path: Path) -> set[int]:

@@ -52,7 +52,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     assert load_config(tmp_path / "x.toml").settings.ring_timeout_s == 7
 
 
-def test_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_gives_no_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RELAY_SIP_T1_MS", "RELAY700_SIP_T1_MS", "SIP_T1_MS"):
         monkeypatch.setenv(name, "77")
     assert config("").settings.timings.t1 == 0.5

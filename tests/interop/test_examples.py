@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -12,7 +13,9 @@ from xml.etree import ElementTree
 
 import dockerfile  # type: ignore[import-untyped]
 import pytest
+import yaml  # type: ignore[import-untyped]
 
+from relay.api.app import openapi_document
 from relay.config import load_config
 from relay.events.recordings import FOLDERS
 from tests.interop.conftest import StartRelay
@@ -342,8 +345,44 @@ def the_last(name: str, instructions: list[dockerfile.Command]) -> dockerfile.Co
 
 def test_dockerfile_has_known_instructions_and_is_not_run_by_root(instructions: list[dockerfile.Command]) -> None:
     assert {instruction.cmd for instruction in instructions} <= INSTRUCTIONS
-    assert the_last("USER", instructions).value == ("relay700",)
+    assert the_last("USER", instructions).value == ("10700:10700",)  # Kubernetes does not know the user behind a name
     assert the_last("VOLUME", instructions).value == the_last("WORKDIR", instructions).value
+
+
+def test_dockerfile_labels_say_what_the_project_says(instructions: list[dockerfile.Command]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    words = iter(the_last("LABEL", instructions).value)
+    labels = {name: value.strip('"') for name, value in zip(words, words, strict=True)}
+    assert labels == {
+        "org.opencontainers.image.title": project["name"],
+        "org.opencontainers.image.description": project["description"],
+        "org.opencontainers.image.licenses": project["license"],
+    }
+
+
+@pytest.mark.parametrize("manual", ["docs/OPERATIONS.md", "docs/zh/OPERATIONS.md"])
+def test_parts_for_kubernetes_fit_image_and_api(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, instructions: list[dockerfile.Command], manual: str
+) -> None:
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / manual).read_text(), re.M | re.S)
+    spec = yaml.safe_load(block)["spec"]
+    (container,) = spec["containers"]
+    values = {each["name"]: each.get("value", "relay700-0") for each in container["env"]} | {"POD_IP": "192.0.2.7"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value.replace("$(POD_IP)", values["POD_IP"]))
+    store = '[store]\nurl = "postgresql:///relay"\nkey_file = "/run/relay700/relay.key"\nfolder = "var"\n'
+    (tmp_path / "relay.toml").write_text(f'{store}[api]\ncertificate = "/run/relay700/c"\nkey = "/run/relay700/k"\n')
+    config = load_config(tmp_path / "relay.toml")
+    assert (config.store.local, config.settings.listeners[0].host) == (Path("var/relay.relay700-0"), "192.0.2.7")
+    for probe in (container["livenessProbe"], container["readinessProbe"]):
+        assert probe["httpGet"]["port"] == config.api.port
+        assert probe["httpGet"]["path"] in json.loads(openapi_document())["paths"]
+    assert the_last("USER", instructions).value == (f"{spec['securityContext']['fsGroup']}:10700",)
+    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+    assert {the_last("WORKDIR", instructions).value[0], "/run/relay700", "/etc/relay700"} == set(mounts)
+    assert spec["terminationGracePeriodSeconds"] > config.drain_s
+    (secret,) = [volume["secret"] for volume in spec["volumes"]]
+    assert secret["defaultMode"] == 0o440
 
 
 def test_dockerfile_says_how_its_user_may_read_relay_toml() -> None:

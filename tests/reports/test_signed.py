@@ -14,7 +14,7 @@ def test_the_key_is_made_once_with_mode_0600(office: Office) -> None:
     first = load_batch_key(office.key_file)
     assert (load_batch_key(office.key_file), len(first.key)) == (first, 16)
     assert first.key.hex() not in first.id
-    office.key_file.chmod(0o640)
+    office.key_file.chmod(0o644)
     with pytest.raises(StoreError, match="is open to other users"):
         load_batch_key(office.key_file)
     office.key_file.chmod(0o600)

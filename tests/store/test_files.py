@@ -256,6 +256,18 @@ def test_symlink_to_the_key_is_accepted(disk: Disk) -> None:
 
 
 @as_root
+def test_a_key_of_root_is_accepted_for_the_folder_owner(disk: Disk) -> None:
+    """A container has it so: the folder is its user's, the secret root's."""
+    os.chown(disk.path.parent, SOMEBODY, SOMEBODY)
+    for file in disk.path.parent.glob("relay.db*"):
+        os.chown(file, SOMEBODY, SOMEBODY)
+    for secret in (disk.key_file.parent, disk.key_file):
+        os.chown(secret, 0, SOMEBODY)
+    disk.key_file.chmod(0o440)
+    assert opens(disk)
+
+
+@as_root
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_file_of_another_user_is_refused(disk: Disk, suffix: str) -> None:
     file = disk.path.with_name(disk.path.name + suffix)

@@ -16,7 +16,6 @@ import hashlib
 import os
 import re
 import secrets
-import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -28,7 +27,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from relay.errors import StoreError
-from relay.store.files import make_once, sync_folder, written_beside
+from relay.store.files import check_key_mode, make_once, sync_folder, written_beside
 
 _HASH_ID: Final = b"\x01"  # the id of the look-up hash key
 BLOBS_PER_SALT = 1 << 20
@@ -260,7 +259,7 @@ class KeyFile(NamedTuple):
 
 
 def read_key_file(path: Path) -> KeyFile:
-    """Read a key file. Raises StoreError if it is missing, malformed, or open to other users."""
+    """Read a key file. Raises StoreError if it is missing, malformed, or open to other users (`check_key_mode`)."""
     try:
         with path.open(encoding="ascii") as file:
             found = os.fstat(file.fileno())
@@ -269,8 +268,7 @@ def read_key_file(path: Path) -> KeyFile:
         raise StoreError(f"the key file {path} is missing: put it back, the store cannot be read without it") from None
     except (OSError, ValueError) as error:
         raise StoreError(f"the key file {path} cannot be read: {_reason(error)}") from None
-    if (mode := stat.S_IMODE(found.st_mode)) & 0o077:
-        raise StoreError(f"the key file {path} is open to other users (mode {mode:04o}): chmod 600 {path}")
+    check_key_mode(path, found)
     return _parsed(path, text, _stamp(found))
 
 

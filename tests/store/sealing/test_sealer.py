@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -262,13 +264,73 @@ def test_key_files_differ(tmp_path: Path) -> None:
     assert load_key(tmp_path / "1").lookup_hash("1") != load_key(tmp_path / "2").lookup_hash("1")
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620])
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o620, 0o660, 0o650])
 def test_key_file_open_to_others_is_refused_with_the_fix(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "relay.key"
     make_key(path)
     path.chmod(mode)
     with pytest.raises(StoreError, match=f"chmod 600 {path}"):
         load_key(path)
+
+
+US, GROUP, OTHERS = 10_700, 10_701, 10_702
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """As a user that is in GROUP."""
+    groups = os.getgroups()
+    os.setgroups([GROUP])
+    os.setegid(US)
+    os.seteuid(US)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "fault"),
+    [
+        (0, GROUP, 0o440, ""),  # a Secret of Kubernetes
+        (0, GROUP, 0o640, ""),
+        (0, US, 0o440, ""),
+        (US, US, 0o600, ""),
+        (0, OTHERS, 0o440, "cannot be read"),
+        (0, GROUP, 0o444, "open to other users"),
+        (0, GROUP, 0o460, "open to other users"),
+        (0, OTHERS, 0o444, "open to other users"),
+        (US, US, 0o640, "chmod 600"),
+        (US, OTHERS, 0o640, "chmod 600"),
+    ],
+)
+def test_root_may_let_a_group_of_ours_read_the_key(
+    tmp_path: Path, owner: int, group: int, mode: int, fault: str
+) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    path = tmp_path / "relay.key"
+    make_key(path)
+    os.chown(path, owner, group)
+    path.chmod(mode)
+    refused = pytest.raises(StoreError, match=fault) if fault else nullcontext()
+    with refused, another_user():
+        load_key(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_a_command_of_root_takes_the_group_of_the_keys_folder_for_ours(tmp_path: Path) -> None:
+    path = tmp_path / "relay.key"
+    make_key(path)
+    os.chown(path, 0, GROUP)
+    path.chmod(0o640)
+    with pytest.raises(StoreError, match="open to a group"):
+        load_key(path)
+    os.chown(tmp_path, 0, GROUP)
+    load_key(path)
 
 
 @pytest.mark.parametrize(
