@@ -6,7 +6,6 @@ import asyncio
 import platform
 import time
 from collections.abc import Awaitable, Callable
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from relay.call import engine as engine_module
@@ -25,6 +24,7 @@ from relay.policy.figures import Counts
 from relay.policy.rules import Rules
 from relay.reports.disclosure import record_form
 from relay.reports.explain import EXPLANATIONS_PER_S, explanation_form, only_of, peer_named
+from relay.version import VERSION
 
 if TYPE_CHECKING:
     from relay.call_hooks import CallHooks
@@ -62,7 +62,7 @@ class Answers:
         self._hang_ups = Rates()
         self._live_cache: dict[str, CallRecord] = {}
         self._live_until = 0.0
-        self._build = {"build_info": {f"{version('relay700')} {platform.python_version()} {_is_compiled()}": 1}}
+        self._build = {"build_info": {f"{VERSION} {platform.python_version()} {_is_compiled()}": 1}}
 
     def by_name(self) -> Handlers:
         """The handlers by command name."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any, Final, Literal, get_args
 
 from fastapi.openapi.utils import get_openapi
@@ -39,6 +38,7 @@ from relay.store.numbers import Lock, PrefixState
 from relay.store.numbers import State as NumberState
 from relay.store.recordings import Channels
 from relay.store.unit_of_work import Scope
+from relay.version import VERSION
 
 _REF: Final = "#/components/{}"
 _DESCRIPTION: Final = """\
@@ -85,9 +85,7 @@ def describe(routes: Sequence[BaseRoute]) -> bytes:
 
 def _document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     tags = [{"name": name, "description": text} for name, text in TAGS.items()]
-    document = get_openapi(
-        title="relay700", version=version("relay700"), routes=routes, description=_DESCRIPTION, tags=tags
-    )
+    document = get_openapi(title="relay700", version=VERSION, routes=routes, description=_DESCRIPTION, tags=tags)
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):

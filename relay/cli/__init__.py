@@ -27,6 +27,7 @@ from click.shell_completion import get_completion_class
 
 from relay.errors import ConfigError, RelayError
 from relay.translation import language_of_locale, translation
+from relay.version import VERSION
 
 # Imported on first use: `relay700 bind` needs no event loop, `relay700 serve` no capture reader.
 _COMMANDS = {
@@ -200,7 +201,7 @@ def _report_bug() -> None:
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="relay700", message="%(prog)s %(version)s")
+@click.version_option(VERSION, message="%(prog)s %(version)s")
 def main() -> None:
     """Number protection with China's 700 numbers: SIP relay, bindings and call records."""
 

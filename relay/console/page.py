@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
-from importlib.metadata import version
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
@@ -25,6 +24,7 @@ from relay.service.fields import format_moment
 from relay.store.connection import Connection
 from relay.store.keys import ApiKey
 from relay.translation import N_, Language, translation
+from relay.version import VERSION
 
 T = TypeVar("T")
 
@@ -280,9 +280,6 @@ class _Passed(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._answer(scope, receive, send)
-
-
-VERSION: Final = version("relay700")
 
 
 @cache

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from importlib.metadata import version
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import Refused, RelayError
 from relay.log import Outage
 from relay.net.spans import Span, Spans
+from relay.version import VERSION
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -45,7 +45,7 @@ class SpanExporter:
         self._outage = Outage("otlp", log)
         self._loop = asyncio.get_running_loop()
         self._provider = _provider(endpoint, self._ids, self._sent)
-        self._tracer = self._provider.get_tracer("relay700", version("relay700"))
+        self._tracer = self._provider.get_tracer("relay700", VERSION)
 
     async def run(self) -> None:
         try:
@@ -133,7 +133,7 @@ def _provider(endpoint: str, ids: Any, report: Callable[[bool], object]) -> Trac
             return result
 
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it reports each failed batch twice
-    resource = Resource.create({SERVICE_NAME: "relay700", SERVICE_VERSION: version("relay700")})
+    resource = Resource.create({SERVICE_NAME: "relay700", SERVICE_VERSION: VERSION})
     provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False, id_generator=ids)
     session = requests.Session()
     session.trust_env = False  # no proxy from the environment, as for all our requests

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import resources
-from importlib.metadata import version
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from relay.reports.ladder import Ladder, ladder_object, story_of
+from relay.version import VERSION
 
 
 def ladder_html(ladder: Ladder) -> str:
     """The file, to attach to a ticket."""
     css = resources.files("relay.reports").joinpath("templates/ladder.css").read_text("utf-8")
-    return _template().render(
-        it=ladder_object(ladder), story=story_of(ladder), css=Markup(css), version=version("relay700")
-    )
+    return _template().render(it=ladder_object(ladder), story=story_of(ladder), css=Markup(css), version=VERSION)
 
 
 @cache
