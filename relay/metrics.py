@@ -53,7 +53,7 @@ _GAUGES = {
     "recordings_waiting": "recordings of ended calls still unsealed in rtpengine's folder",
     "ledger_faults": "faults found in the store's rows since the start, or since `relay700 verify --accept`",
     "pools_short": "number pools whose usage has reached the warning level (`relay700 pools usage`)",
-    "complaints_high": "business users whose complaints have reached `[policy] complaint_rate`",
+    "complaints_high": "approved business users whose complaints have reached `[policy] complaint_rate`",
     "filings_expiring": "approved filings of A numbers that end within 30 days (`relay700 filings list --expiring`)",
     "captures_pending": "calls whose SIP messages are held until it is known whether they are kept",
     "captures_pending_bytes": "memory that these messages take",

@@ -15,7 +15,7 @@ from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.fields import CHINA
-from relay.store.businesses import complaints_between, put_complaints
+from relay.store.businesses import approved_businesses, complaints_between, put_complaints
 from relay.store.call_counts import answered_calls
 from relay.store.connection import Connection
 from relay.store.unit_of_work import UnitOfWork
@@ -90,10 +90,13 @@ def complaint_rates(connection: Connection, business: str | None, now_ms: int, l
 
 
 def high_complaints(connection: Connection, now_ms: int, limit_ppm: int) -> dict[str, ComplaintRate]:
-    """The first high rate of each business user that has one."""
+    """The first high rate of each approved business user that has one: the calls of others are refused already."""
     found: dict[str, ComplaintRate] = {}
-    for rate in complaint_rates(connection, None, now_ms, limit_ppm) if limit_ppm else ():
-        if rate.is_high:
+    if not limit_ppm:
+        return found
+    served = approved_businesses(connection)
+    for rate in complaint_rates(connection, None, now_ms, limit_ppm):
+        if rate.is_high and rate.business in served:
             found.setdefault(rate.business, rate)
     return found
 

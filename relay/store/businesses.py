@@ -271,6 +271,7 @@ SEALED_TERMS = SealedRows(
 
 # -- Complaints
 
+_APPROVED = "SELECT id FROM business WHERE state = 'approved'"
 _PUT = """
 INSERT INTO complaint (day, business, prefix, count, by) VALUES (?1, ?2, ?3, ?4, ?5)
 ON CONFLICT (day, business, prefix) DO UPDATE SET count = ?4, by = ?5
@@ -287,6 +288,11 @@ WHERE day >= :first AND day <= :last AND (:business IS NULL OR business = :busin
 def put_complaints(unit: UnitOfWork, day: date, business: str, prefix: str, count: int) -> None:
     """Set the count, replacing an earlier one."""
     unit.connection.execute(_PUT, (day.isoformat(), business, prefix, count, unit.actor.name))
+
+
+def approved_businesses(connection: Connection) -> frozenset[str]:
+    """The ids of the business users whose calls are served, for warnings: the proofs of their rows are not checked."""
+    return frozenset(business for (business,) in connection.execute(_APPROVED).fetchall())
 
 
 def complaints_of(connection: Connection, day: date, business: str | None) -> dict[tuple[str, str], int]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from relay.events.webhooks import make as make_webhook
+from relay.service.businesses import set_state
 from relay.service.complaints import ComplaintRate, complaint_rates, high_complaints, set_complaints
 from relay.store.businesses import find_business
 from relay.store.call_counts import count_calls
@@ -87,6 +88,17 @@ def test_a_high_rate_is_told_once_and_suspends_nobody(acme: Backend) -> None:
     assert high_complaints(acme.connection, acme.now_ms, 0) == {}
     business = find_business(acme.connection, acme.sealer, "acme")
     assert business is not None and business.state == "approved"
+
+
+def test_the_warning_ends_with_the_suspension_and_comes_back_with_the_service(acme: Backend) -> None:
+    calls(acme, 4_000)
+    complain(acme, 3)
+    told = []
+    for step in ("suspend", "resume", "revoke"):
+        acme.run(lambda unit, step=step: set_state(unit, "acme", step, "complaints"))  # type: ignore[misc]
+        told.append(list(high_complaints(acme.connection, acme.now_ms, 500)))
+    assert told == [[], ["acme"], []]
+    assert rates(acme, None)[0].is_high, "the report still has what was"
 
 
 def test_a_prefix_alone_can_be_high(acme: Backend) -> None:
