@@ -93,9 +93,10 @@ def may_forward_as(settings: Settings, peer: Peer, caller: str) -> bool:
     return not is_ours(settings, caller) and may_call_as(peer.numbers, caller)
 
 
-def forwarded(dialled: str, caller: str) -> Route:
-    """The route of a forwarded call (`other_numbers = "forward"`): no binding, nothing hidden."""
-    return Route("", "", "", None, callee=dialled, shown=caller)
+def forwarded(dialled: str, shown: str) -> Route:
+    """The route of a forwarded call (`other_numbers = "forward"`): no binding. `shown`: the caller's number, "" if the
+    caller asks for privacy."""
+    return Route("", "", "", None, callee=dialled, shown=shown)
 
 
 def unusable(error: ProtocolError | ParseError) -> Refusal:

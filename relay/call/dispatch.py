@@ -162,7 +162,8 @@ class OutOfDialog:
             session.refuse(admission.CALLER_NOT_OF_PEER, now)
         else:
             session.call.reservation.comes_from(peer.name)
-            session.routed(admission.forwarded(dialled, session.call.caller_number), now)
+            shown = "" if masking.asks_for_privacy(request) else session.call.caller_number
+            session.routed(admission.forwarded(dialled, shown), now)
 
     def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> tuple[InviteSession, CallerInvite]:
         ua = self._ua

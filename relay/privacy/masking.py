@@ -358,6 +358,17 @@ def reliable_rseq(response: Response) -> int | None:
     return response.rseq if requires(response, "100rel") else None
 
 
+def asks_for_privacy(request: Request) -> bool:
+    """Whether the caller does not want to be shown to the called side (RFC 3323 4.2, RFC 3325 9.3)."""
+    if not request.has("privacy"):
+        return False
+    values = {value.strip().lower() for line in request.get_all("privacy") for value in re.split("[;,]", line)}
+    return not values.isdisjoint(_ANONYMOUS)
+
+
+_ANONYMOUS: Final = frozenset({"header", "id", "user"})
+
+
 def mask_reason(message: Message) -> str:
     """Reason lines (RFC 3326) reduced to protocol and cause; other protocols and values without a cause are dropped.
 

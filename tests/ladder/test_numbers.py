@@ -127,6 +127,32 @@ def test_call_without_a_callers_number_is_forwarded_as_anonymous(caller: str) ->
     assert bye(ladder.caller, ladder.callee).from_.uri_text == "sip:anonymous@anonymous.invalid"
 
 
+@pytest.mark.parametrize("identity", ["from", "pai"])
+@pytest.mark.parametrize(
+    ("privacy", "shown"),
+    [
+        ("id", "sip:anonymous@anonymous.invalid"),
+        ("Id;critical", "sip:anonymous@anonymous.invalid"),
+        ("header; user", "sip:anonymous@anonymous.invalid"),
+        ("none", f"sip:{A}@127.0.0.10"),
+        ("session", f"sip:{A}@127.0.0.10"),
+    ],
+)
+def test_forwarded_caller_who_asks_for_privacy_is_anonymous(identity: str, privacy: str, shown: str) -> None:
+    """RFC 3323 4.2, RFC 3325 7."""
+    ladder = with_peers(other_numbers="forward", pbx={"identity": identity}, carrier={"send_pai": True})
+    ladder.numbers_pass = True  # the callee's own, in the messages to the caller who dialled it
+    ladder.caller.calls("13900000002", headers=f"P-Asserted-Identity: <tel:+{A}>\r\nPrivacy: {privacy}\r\n")
+    invite = ladder.callee.get_request("INVITE")
+    assert invite.from_.uri_text == shown
+    assert invite.has("p-asserted-identity") == (A in shown)
+    answer(ladder)
+    hang_up(ladder)
+    assert ladder.record.caller == A
+    to_callee = [data for data, flow in ladder.checks.sent if flow.host == CALLEE_HOST]
+    assert any(A[2:].encode() in data for data in to_callee) == (A in shown)
+
+
 @pytest.mark.parametrize("short", [X[:14], X[:13], X[:11], X[:5], "700"])
 @pytest.mark.parametrize("country", ["", "+86"])
 def test_first_digits_of_a_700_number_are_too_few(ladder: Ladder, country: str, short: str) -> None:
