@@ -108,6 +108,13 @@ def freeswitch(name: str) -> ElementTree.Element:
     return ElementTree.parse(CONFIG / "freeswitch" / name).getroot()
 
 
+def test_freeswitch_is_told_of_the_user_who_needs_no_password() -> None:
+    """Its own configuration trusts 192.0.2.0/24, where the example's relay and phones are."""
+    for example in ("sip_profiles/relay700.xml", A_PHONE):
+        head = (CONFIG / "freeswitch" / example).read_text().partition("-->")[0]
+        assert "brian.xml" in head and "192.0.2.0/24" in head and "delete" in head.lower()
+
+
 def test_a_phone_behind_freeswitch_calls_as_itself_alone() -> None:
     """It has logged in, and neither its own word nor its directory entry says who calls."""
     (context,) = [each for each in freeswitch(DIALPLAN).iterfind("context") if each.attrib["name"] == "from-phones"]
