@@ -17,13 +17,13 @@ from relay.cli.options import Opened, duration, json_option, opened
 from relay.cli.output import json_line, shower, shower_of_text
 from relay.compat.comparison import Comparison, Difference, Tolerance, duration_s_of, outcome_of
 from relay.compat.providers import PROVIDERS, Provider, ProviderBinding, ProviderCall, read_bindings, read_calls, shown
-from relay.config import load_config
+from relay.config import SERVER_URL_HELP, load_config
 from relay.errors import Refused
 from relay.model.call import CallRecord
 from relay.reports.disclosure import printable
 from relay.service.fields import format_moment
 from relay.service.imports import Outcome, import_once
-from relay.store.connection import PostgresServer
+from relay.store.connection import PostgresServer, is_server_url
 from relay.store.records import read_received
 
 LONGEST_NUMBER = 15  # digits, E.164 and 700 numbers alike
@@ -255,6 +255,8 @@ def migrate(config_path: Path | None, source: str, target: str) -> None:
         raise click.BadParameter('write it as "sqlite:PATH"', param_hint="SOURCE")
     if not target.startswith("postgresql://"):
         raise click.BadParameter('write it as "postgresql://USER@HOST/DATABASE"', param_hint="TARGET")
+    if not is_server_url(target):
+        raise click.BadParameter(SERVER_URL_HELP, param_hint="TARGET")
     key_file = load_config(config_path).store.key_file
     server = PostgresServer(target, "", key_file.with_name("migrate"))
     moved = move(Path(source.removeprefix("sqlite:")), server, key_file)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
@@ -66,7 +66,7 @@ from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
 from relay.service.placement import BindRules
 from relay.service.retention import Retention
-from relay.store.connection import Place, PostgresServer, local_path, without_password
+from relay.store.connection import Place, PostgresServer, is_server_url, local_path, without_password
 from relay.store.recordings import Recordings
 
 DEFAULT_PATH = Path("config/relay.toml")
@@ -229,10 +229,18 @@ def _config(tables: Tables, problems: list[str]) -> Config:
     )
 
 
+SERVER_URL_HELP: Final = (
+    'write "postgresql://USER:PASSWORD@HOST:PORT/DATABASE", and in the password %2F for "/", %40 for "@", %23 for "#", '
+    '%25 for "%" and %3F for "?"'
+)
+
+
 def _store(table: StoreTable, problems: list[str]) -> StoreConfig:
     key_file = Path(table.key_file)
     if table.url.startswith("sqlite:"):
         return StoreConfig(Path(table.url.removeprefix("sqlite:")), key_file)
+    if not is_server_url(table.url):
+        problems.append(f"store.url: not as PostgreSQL reads it; {SERVER_URL_HELP}")
     if not table.node:
         problems.append("store.node: missing; each relay needs a unique name, here or in RELAY700_STORE_NODE")
     folder = key_file.parent if table.folder is None else Path(table.folder)
@@ -362,9 +370,13 @@ def _unknown(key: str, what: str, known: dict[str, FieldInfo]) -> str:
     return f"{key}: {what}; {hint}"
 
 
+MOST_DIGITS_TOLD: Final = 4  # of a wrong value: more may be a real number
+
+
 def _wrong(path: str, message: str, field: FieldInfo) -> str:
     message, _, place = message.partition(" - at `$")
-    if "regex" in message:
+    digits = sum(character.isdigit() for character in message)
+    if "regex" in message or ("enum" in message and digits > MOST_DIGITS_TOLD):
         message = "not as expected"
     path += place.rstrip("`")
     return f"{path}: {_lower_first(message)}; write {_description(field.type)}"

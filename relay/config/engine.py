@@ -160,7 +160,7 @@ def _routes(
         if table is None:
             continue
         if table.prefix in routes:
-            problems.append(f'route[{index}].prefix: "{table.prefix}" has two routes; name all its peers in one')
+            problems.append(f"route[{index}].prefix: an earlier route has it too; name all its peers in one")
         routes[table.prefix] = PeerRoute(table.prefix, table.peers)
         if all_known:
             problems.extend(_unknown_peers(f"route[{index}]", table, names))

@@ -22,7 +22,7 @@ from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
 
-_COMMENTED = re.compile(r"(://[^/@\s\"':]*:)[^/@\s\"']*(?=@)|([?&](?:ssl)?password=)[^&\s\"']*")
+_COMMENTED = re.compile(r"(://[^/@\s\"':]*:)[^\s\"']*(?=@)|([?&](?:ssl)?password=)[^&\s\"']*")
 
 
 def keep_configuration(config: Config, sealer: Sealer) -> None:

@@ -78,7 +78,7 @@ def _extensions(ranges: Sequence[str], problems: list[str]) -> Iterator[tuple[st
         path = f"numbers.extensions[{index}]"
         found = _EXTENSIONS.fullmatch(text)
         if found is None or len(found[1]) != len(found[2]) or found[1] > found[2]:
-            problems.append(f'{path}: {text!r} is not a range of 3 to 8 digits; write one such as "1000-1999"')
+            problems.append(f'{path}: not a range of 3 to 8 digits; write one such as "1000-1999"')
         elif service := services_between(found[1], found[2]):
             problems.append(
                 f"{path}: {text} holds emergency, service or operator numbers ({len(found[1])} digits that begin with "
@@ -148,7 +148,7 @@ def _listed(path: str, entries: Sequence[str], problems: list[str]) -> CallerNum
             else:
                 numbers.append(normalise_party(entry))
         except ParseError as error:
-            problems.append(f"{path}[{index}]: {entry!r}: {error.reason}")
+            problems.append(f"{path}[{index}]: {error.reason}")
     return CallerNumbers(frozenset(numbers), tuple(prefixes), tuple(extension_prefixes), tuple(ranges))
 
 

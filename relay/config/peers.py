@@ -143,7 +143,7 @@ def _check_logins(tables: Sequence[PeerTable | None], problems: list[str]) -> No
             path = f"peer[{index}].login.username"
             first = names.setdefault(table.login.username, path)
             if first != path:
-                problems.append(f"{path}: {table.login.username} is taken by {first}; each peer needs its own")
+                problems.append(f"{path}: taken by {first}; each peer needs its own")
 
 
 def _codecs(path: str, table: PeerTable, problems: list[str]) -> frozenset[str] | None:

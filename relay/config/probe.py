@@ -82,7 +82,7 @@ def _callees(
             problems.append(f"{path}: no peer is named so; write one of {', '.join(sorted(names))}")
         number = _number(path, text, parties, problems)
         if number in (caller, *callees.values()):
-            problems.append(f"{path}: {text} has another part in the probe; each needs its own number")
+            problems.append(f"{path}: this number has another part in the probe; each needs its own")
         if number in prefixes:
             problems.append(f"{path}: there is a [[route]] of this very number; leave it out")
         callees[peer] = number

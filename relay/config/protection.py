@@ -224,9 +224,12 @@ def hooks_config(table: HooksTable | None) -> HooksConfig | None:
 
 
 def _check_url(path: str, text: str, example: str, shows: str, problems: list[str]) -> None:
-    url = urlsplit(text)
+    try:
+        url = urlsplit(text)
+    except ValueError:  # brackets without an IPv6 address
+        url = urlsplit("")
     if url.scheme not in ("https", "http") or not url.hostname:
-        problems.append(f'{path}: {text!r} is not a URL; write one such as "{example}"')
+        problems.append(f'{path}: not a URL; write one such as "{example}"')  # it may have a password
     elif url.scheme == "http" and not is_loopback(url.hostname):
         problems.append(f"{path}: http shows {shows} to the network; write https, or a loopback address")
 
@@ -240,7 +243,7 @@ def hep_rules(table: HepTable | None, backend: bool, problems: list[str]) -> Hep
         return None
     found = _COLLECTOR.fullmatch(table.server)
     if found is None or not 1 <= int(found[4]) <= 65535:
-        problems.append(f'hep.server: {table.server!r} is not a collector; write "udp|tcp|tls:host:port"')
+        problems.append('hep.server: not a collector; write "udp|tcp|tls:host:port"')
         return None
     transport, host, port = found[1], found[2] or found[3], int(found[4])
     if table.numbers == "clear" and transport != "tls" and not is_loopback(host):

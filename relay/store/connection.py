@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+from urllib.parse import unquote
 
 from relay.errors import Report
 
@@ -25,9 +26,30 @@ class PostgresServer(NamedTuple):
     def __str__(self) -> str:
         return without_password(self.url)
 
+    def without_secrets(self, text: str) -> str:
+        """The text, such as an error of a driver, without the passwords of the URL."""
+        for found in _PASSWORD.finditer(self.url):
+            written = found[0][len(found[1] or found[2]) :]
+            for secret in (written, unquote(written)):
+                text = text.replace(secret, "***") if secret else text
+        return text
+
 
 Place = Path | PostgresServer
-_PASSWORD: Final = re.compile(r"(://[^/@:]*:)[^/]*(?=@)|([?&](?:ssl)?password=)[^&]*")
+# Up to the last "@": a password may have one that is not encoded.
+_PASSWORD: Final = re.compile(r"(://[^/@:]*:).*(?=@)|([?&](?:ssl)?password=)[^&]*", re.DOTALL)
+_PLAIN: Final = r"(?:[^\s:/?#\[\]@%]|%[0-9A-Fa-f]{2})"
+_HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|(?:[^\s:/?#\[\]@%,]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
+_PARAMETER: Final = r"[a-z_]+=(?:[^\s&=#%]|%[0-9A-Fa-f]{2})*"
+_SERVER_URL: Final = re.compile(
+    rf"postgresql://(?:{_PLAIN}*(?::(?:{_PLAIN}|:)*)?@)?{_HOST}(?:,{_HOST})*(?:/{_PLAIN}*)?"
+    rf"(?:\?{_PARAMETER}(?:&{_PARAMETER})*)?"
+)
+
+
+def is_server_url(url: str) -> bool:
+    """Whether all drivers read the URL alike. Of any other they take a part of the password for host or port."""
+    return _SERVER_URL.fullmatch(url) is not None
 
 
 def without_password(url: str) -> str:

@@ -195,7 +195,8 @@ def store_errors(place: Place) -> Iterator[None]:
         yield
     except DATABASE_ERRORS as error:
         hint = _WHAT_TO_DO.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "").format(place=place)
-        fault = f"the store {place} failed: {error}"
+        reason = place.without_secrets(str(error)) if isinstance(place, PostgresServer) else str(error)
+        fault = f"the store {place} failed: {reason}"
         raise StoreError(f"{fault}: {hint}" if hint else fault) from error
 
 

@@ -68,6 +68,20 @@ def test_check_warns_of_a_password_that_all_users_can_read(tmp_path: Path, text:
     assert (f"warning: it holds a password, and all users can read it: chmod o= {tmp_path}" in result.stderr) is warns
 
 
+@pytest.mark.parametrize("command", ["check", "serve", "verify", "bindings list", "numbers load 70010000001"])
+def test_no_command_shows_a_password_that_is_not_encoded(tmp_path: Path, command: str) -> None:
+    (tmp_path / "relay.toml").write_text(
+        '[store]\nurl = "postgresql://relay:s3cret/wi@th@127.0.0.1:1/relay"\nnode = "n"\n'
+        f'key_file = "{tmp_path}/relay.key"\n'
+    )
+    result = CliRunner().invoke(main, [*command.split(), "-c", str(tmp_path / "relay.toml")])
+    assert result.exit_code == 1
+    assert (
+        'store.url: not as PostgreSQL reads it; write "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"' in result.output
+    )
+    assert "s3cret" not in result.output and "wi@th" not in result.output
+
+
 def test_check_names_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (

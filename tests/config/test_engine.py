@@ -134,7 +134,9 @@ def test_a_route_to_an_unknown_peer_is_refused() -> None:
 
 
 def test_two_routes_of_one_prefix_are_refused() -> None:
-    assert '"86" has two routes' in problem(PEER + 2 * '[[route]]\nprefix = "86"\npeers = ["carrier"]\n')
+    assert "route[1].prefix: an earlier route has it too" in problem(
+        PEER + 2 * '[[route]]\nprefix = "86"\npeers = ["carrier"]\n'
+    )
 
 
 def test_a_prefix_must_be_digits() -> None:

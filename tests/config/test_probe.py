@@ -37,7 +37,7 @@ def test_without_the_table_there_is_no_peer() -> None:
     [
         (PEER + PROBE.replace("carrier", "carier"), "probe.callees.carier: no peer is named so; write one of carrier"),
         (PEER + PROBE.replace("13900000072", "1390"), "probe.callees.carrier: "),
-        (PEER + PROBE.replace("13900000072", "13800000071"), "13800000071 has another part in the probe"),
+        (PEER + PROBE.replace("13900000072", "13800000071"), "this number has another part in the probe"),
         (PEER + PROBE + 'every = "2s"', "probe.every: 2s is out of range; write 10s to 30m, such as 5m"),
         (PEER + PROBE + 'caller_at = "127.0.0.71"', "probe.caller_at: '127.0.0.71' is no such address"),
         (PEER + PROBE + 'caller_at = "127.0.0.2:5070"', "probe.caller_at: a peer sends from there, too"),

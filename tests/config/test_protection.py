@@ -101,7 +101,7 @@ def test_the_hook_needs_https_unless_on_loopback() -> None:
     )
     assert config(hook.format("http://127.0.0.1:99/v")).verify is not None
     assert problem(hook.format("http://platform.example/v")).startswith("verify.url: http shows real numbers")
-    assert "is not a URL" in problem(hook.format("platform.example"))
+    assert "not a URL" in problem(hook.format("platform.example"))
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_the_hook_needs_https_unless_on_loopback() -> None:
         ("[fraud]\nstrangers = {warn = 20, lock = 10}", "fraud.strangers: lock is below warn"),
         ("[fraud]\nstrangers = {wrn = 20}", "fraud.strangers: object contains unknown field wrn"),
         ('[verify]\nurl = "https://x.example"', "verify.secret_file: missing"),
-        ('[hep]\nserver = "homer:9060"', "hep.server: 'homer:9060' is not a collector"),
-        ('[hep]\nserver = "udp:homer:0"', "hep.server: 'udp:homer:0' is not a collector"),
+        ('[hep]\nserver = "homer:9060"', "hep.server: not a collector"),
+        ('[hep]\nserver = "udp:homer:0"', "hep.server: not a collector"),
         ('[hep]\nnumbers = "clear"', "hep.server: missing"),
         ('[webhooks]\ngive_up = "soon"', "webhooks.give_up: not a duration"),
         ('[capture]\nkeep = "some"', "capture.keep: invalid enum value 'some'; write"),
@@ -189,7 +189,7 @@ def test_all_faults_are_reported_at_once() -> None:
         *(
             (
                 f'extensions = ["1000-1999", "{text}"]',
-                f"numbers.extensions[1]: '{text}' is not a range of 3 to 8 digits",
+                "numbers.extensions[1]: not a range of 3 to 8 digits",
             )
             for text in ("1000", "10-19", "1000-199", "1999-1000", "100000000-199999999", "+100-+199", "１００-１９９")
         ),
@@ -233,7 +233,7 @@ def test_only_mobile_numbers_are_parties_by_default() -> None:
 def test_the_collector_of_spans() -> None:
     assert config("").otlp is None
     assert config('[otlp]\nendpoint = "http://127.0.0.1:4318"').otlp == "http://127.0.0.1:4318"
-    assert "is not a URL" in problem('[otlp]\nendpoint = "127.0.0.1:4318"')
+    assert "not a URL" in problem('[otlp]\nendpoint = "127.0.0.1:4318"')
     assert "otlp.endpoint: http shows who does what" in problem('[otlp]\nendpoint = "http://collector.example:4318"')
     assert "set api.enabled = true" in problem('[api]\nenabled = false\n[otlp]\nendpoint = "http://127.0.0.1:4318"')
 

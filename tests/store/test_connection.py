@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
-from relay.store.connection import MOST_ALTERED, LookupOutage, PostgresServer, WriteOutage
+from relay.store.connection import MOST_ALTERED, LookupOutage, PostgresServer, WriteOutage, is_server_url
 from tests.store.conftest import Reported
 
 STORE = Path("/relay.db")
@@ -21,9 +21,41 @@ STORE = Path("/relay.db")
         "postgresql://relay@[::1]:5432,h:5433/relay",
     ],
 )
-@pytest.mark.parametrize("password", ["s3cret", "it's", 'a"b', "a b", "a?b#c:d", "a@b"])
+@pytest.mark.parametrize("password", ["s3cret", "it's", 'a"b', "a b", "a?b#c:d", "a@b", "a/b", "a/b@c"])
 def test_passwords_of_urls_are_left_out(url: str, password: str) -> None:
     assert str(PostgresServer(url.replace("s3cret", password), "a", STORE)) == url.replace("s3cret", "***")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("postgresql:///relay", "postgresql://r@h/d", "postgresql://h:5432", "postgresql://[::1]:5432,h:5433/relay"),
+        *("postgresql://r:p%2Fq%40!$&'()*+,;=:x~@h/d", "postgresql://%2Frun%2Fpostgresql/d", "postgresql://r:密码@h/d"),
+        "postgresql://relay@/d?host=/run/postgresql&target_session_attrs=read-write&options=-c%20jit%3Doff",
+    ],
+)
+def test_a_url_that_the_drivers_read_as_it_is_meant_is_good(url: str) -> None:
+    assert is_server_url(url)
+
+
+@pytest.mark.parametrize("password", ["a/b", "a@b", "a#b", "a?b", "a%b", "a b", "a[b", "a%2xb", "s3cret/with@sl:ash"])
+def test_a_password_with_a_character_that_ends_it_is_not_given_to_a_driver(password: str) -> None:
+    """A driver takes what follows for a host or port, and prints it."""
+    assert not is_server_url(f"postgresql://relay:{password}@h/d")
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://relay:s3cret", "postgresql://h/d?password=a&b", "postgresql://h/d?a=b=c"]
+)
+def test_a_url_without_its_end_is_not_given_to_a_driver(url: str) -> None:
+    assert not is_server_url(url)
+
+
+def test_the_known_password_is_hidden_wherever_it_stands() -> None:
+    server = PostgresServer("postgresql://relay:p%2Fs3cret@h/d?sslpassword=k3y", "a", STORE)
+    text = "cannot read p/s3cret, p%2Fs3cret or k3y at h"
+    assert server.without_secrets(text) == "cannot read ***, *** or *** at h"
+    assert PostgresServer("postgresql://relay@h/d", "a", STORE).without_secrets(text) == text
 
 
 def test_each_reason_is_reported_once_and_the_end_of_an_outage() -> None:
