@@ -207,7 +207,7 @@ class Backend:
         self._taker = Taker(*common, config.recordings)
         self._trimmer = Trimmer(self.captures, config.capture, config.retention, self.reader, self.writer, log)
         self._resealer = Resealer(self.path, self.sealer, log)
-        self._ledger_watch = LedgerWatch(self.path, self.sealer, log)
+        self._ledger_watch = LedgerWatch(self.path, self.sealer, log, self._follower.uses)
         self._prober = Prober(config.probe, config.numbers, self.writer, self.control.ask, log)
 
     def apply_config(self, config: Config) -> None:

@@ -48,8 +48,12 @@ class PostgresLookUps:
         return STORE_FAILED
 
     def look(self) -> None:
-        """Check for the end of an outage, and delete expired counts every `SWEEP_EACH`; call it once a second."""
+        """Check for the end of an outage, and for refused rows; call it once a second.
+
+        Every `SWEEP_EACH` expired counts are deleted.
+        """
         self._reader.look()
+        self._asking.begin(self._reader.learn_refused())
         self._looks += 1
         if self._looks % SWEEP_EACH == 0:
             self._asking.begin(self._reader.sweep())

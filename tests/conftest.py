@@ -26,6 +26,7 @@ COMPILED = [TESTS / name for name in "call canary defence ladder model net peers
 # Packages and modules whose tests run on SQLite and on PostgreSQL (tests/support/places.py).
 ON_BOTH = (
     "tests.service.",
+    "tests.events.test_put_back",
     *(
         f"tests.store.test_{name}"
         for name in (

@@ -41,10 +41,9 @@ from relay.store.allocation import rest_all
 from relay.store.audit import AuditQuery, AuditVerdict, Logged, all_entries, count_entries, newest_entries, verify_audit
 from relay.store.captures import Captures
 from relay.store.chain import Anchor, AnchorFile, growth_faults, parse_anchor, present_anchor, read_anchor
-from relay.store.connection import one_moment
 from relay.store.ledger import sign_all
-from relay.store.ledger_check import ledger_faults
-from relay.store.records import Verdict, verify_records
+from relay.store.records import Verdict
+from relay.store.rights_check import check_rights
 from relay.store.unit_of_work import UnitOfWork, operator_cli
 from relay.store.writer import now_ms
 
@@ -257,7 +256,8 @@ def _published(file: Path) -> str:
 
 def _check(store: Opened, since: Anchor | None) -> _Found:
     reader, sealer = store.reader, store.sealer
-    records = verify_records(reader, sealer)
+    rights = check_rights(reader, sealer, now_ms)
+    records = rights.records
     audit = verify_audit(reader, sealer)
     kept_in = store.config.recordings.kept_in
     recordings = verify_recordings(reader, sealer, kept_in, records.recorded, now_ms())
@@ -267,8 +267,7 @@ def _check(store: Opened, since: Anchor | None) -> _Found:
     with closing(Captures(store.config.store.path, sealer)) as captures:
         captured, broken = captures.verify()
     problems += _some(broken)
-    with one_moment(reader):
-        problems += _some([str(fault) for fault in ledger_faults(reader, sealer)])
+    problems += _some(rights.named())
     return _Found(records, audit, recordings, captured, problems + list(_not_grown(store, since)))
 
 
@@ -306,18 +305,22 @@ def _accept(store: Opened, reason: str, since: Anchor | None, rest: bool | None)
                 f"without a good {file.path} it is not known whether the store lacks bindings: give --rest if it is an"
                 " older copy, so that no free number is given out before its cool-down, or --no-rest if it lacks none"
             )
-    with one_moment(store.reader):
-        faults += _some([str(fault) for fault in ledger_faults(store.reader, store.sealer)])
+    rights = check_rights(store.reader, store.sealer, now_ms)
+    faults += _some(rights.named())
 
     def do(unit: UnitOfWork) -> int:
         rested = rest_all(unit, store.rules.cool_down_ms) if rest else 0
         sign_all(unit.connection, unit.sealer, beyond=0 if known is None else known.revision)
-        details: dict[str, object] = {"faults": faults, "rested": rested}
+        ended = [[fault.table, fault.row_key] for fault in rights.ended]  # the history of these begins anew
+        details: dict[str, object] = {"faults": faults, "rested": rested, "rights": ended}
         unit.audit("ledger.accept", "store", reason=fields.reason(reason), details=details)
         return rested
 
     rested = store.run(do)
     file.write(present_anchor(store.reader, store.sealer))
+    for fault in rights.ended[:MOST_NAMED]:
+        named = f"{fault.table} {fault.row_key}"
+        say(f"{named} is in force again, as it was accepted: end it once more if that is not meant", err=True)
     return rested if faults or lost or rest or known is None else None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ from relay.store.bindings import note_used
 from relay.store.call_counts import count_calls
 from relay.store.connection import Connection, Place
 from relay.store.database import Reader, one_moment
+from relay.store.history import UsesOfRights
 from relay.store.journal.rows import EventRow, event_rows, open_event
 from relay.store.numbers import set_locks
 from relay.store.record_index import (
@@ -55,6 +56,7 @@ PAUSE_S = 0.1  # between two looks
 BUSY_PAUSE_S = 0.5  # after a look that found more than FEW of them: a transaction costs as much as 50
 FEW = 10
 RETRY_S = 1.0  # pause after an error of the store
+MOST_USES = 100_000  # of rights that wait for the watch, which looks every five seconds; `verify` sees the others
 BEHIND_S = 900.0  # further behind, caps miss calls: they count the last 15 minutes in memory and the rest in the index
 EVENTS = "call_event"  # its row of `cursor`
 
@@ -122,6 +124,7 @@ class Follower:
         self._stretch: _Stretch | None = None  # read and seen by the watch, not written yet
         self._was_full = False  # whether the last stretch was, so that there may be more
         self._index = CallIndex(writer, clock_s)
+        self.uses: UsesOfRights = deque(maxlen=MOST_USES)  # of calls and messages put through, for the ledger's watch
         self._clock_s = clock_s
         self._started_s = time.time() - clock_s()
         self._finishing = asyncio.Event()
@@ -251,6 +254,7 @@ class Follower:
             stretch.faults.append(str(error))
             return
         stretch.records.append(stored)
+        self._note_use(stored.record)
         stretch.index += index_rows(self._sealer, stored)
         stretch.findings += self._watch.see(stored.record, stored.caller_hash)
 
@@ -275,8 +279,13 @@ class Follower:
         for row in connection.execute(_LATELY, (since_ms, until)):
             with contextlib.suppress(StoreError):
                 stored = open_row(self._sealer, row)
+                self._note_use(stored.record)
                 self._watch.see(stored.record, stored.caller_hash)
         self._watched = True
+
+    def _note_use(self, record: CallRecord) -> None:
+        if record.routed_at is not None and record.binding_id is not None:
+            self.uses.append((record.call_id, record.binding_id, record.business, record.received_at))
 
     # -- reports to the operator
 

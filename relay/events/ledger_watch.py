@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from typing import Final, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
@@ -19,17 +21,21 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import StoreError
 from relay.store.audit import read_checkpoint
 from relay.store.chain import AUDIT, Anchor, AnchorFile, Head, growth_faults, read_anchor, read_head
-from relay.store.connection import DATABASE_ERRORS, Connection, Place, local_path
-from relay.store.database import one_moment, reading
-from relay.store.ledger import read_ledger_head
-from relay.store.ledger_check import ledger_faults, quick_faults
+from relay.store.connection import DATABASE_ERRORS, Connection, Place, local_path, transaction
+from relay.store.database import connect, one_moment, reading, store_errors
+from relay.store.history import CALL_GRACE_MS, Use, UsesOfRights
+from relay.store.history_log import LogReader
+from relay.store.ledger import CHANGED, MOST_NAMED, learn_refused, note_fault, read_ledger_head, refuse
+from relay.store.ledger_check import OUTSIDE, Fault, ledger_faults, quick_faults
+from relay.store.ledger_tables import TABLES
 from relay.store.sealing.sealer import Sealer
-from relay.store.unit_of_work import RELAY, SELECT, AuditRow, follow_entry
-from relay.store.writer import Writer
+from relay.store.unit_of_work import RELAY, SELECT, AuditRow, follow_entry, open_entry
+from relay.store.writer import Writer, now_ms
 
 LOOK_S: Final = 5.0
 CHECK_S: Final = 50.0  # before the first check of all rows, and at least between two
 SHARE: Final = 200  # pause before a check, in lengths of the last one
+RIGHTS_SHARE: Final = 50  # pause before rights are compared with their history, in lengths of the last time
 PAUSE_S: Final = 0.002  # after every 200 rows
 MOST_TOLD: Final = 1_000  # faults that are logged and counted
 _NOTED: Final = f"{SELECT} WHERE seq > ? ORDER BY seq LIMIT 10000"
@@ -51,8 +57,11 @@ class LedgerWatch:
         place: Place,
         sealer: Sealer,
         log: FilteringBoundLogger,
+        uses: UsesOfRights | None = None,
         clock_s: Callable[[], float] = time.monotonic,
+        clock_ms: Callable[[], int] = now_ms,
     ) -> None:
+        """`uses`: where the follower notes calls that were put through."""
         self._place = place
         self._sealer = sealer
         self._log = log
@@ -63,6 +72,10 @@ class LedgerWatch:
         self._anchor: Anchor | None = None  # the last good one
         self._anchor_failed = False  # it could not be written, which was logged
         self._check_at_s = clock_s() + CHECK_S
+        self._clock_ms = clock_ms
+        self._audit = LogReader(sealer)
+        self._uses: UsesOfRights = deque() if uses is None else uses
+        self._rights_at_s = 0.0
 
     def statistics(self) -> dict[str, int]:
         return {"ledger_faults": len(self._told)}
@@ -106,11 +119,72 @@ class LedgerWatch:
             with one_moment(connection):
                 faults = [*self._noted(connection), *self._quick(connection)]
                 anchor = None if faults else read_anchor(connection, self._sealer)
+                rights = self._rights(connection)
             if self._clock_s() >= self._check_at_s:
-                faults += self._all(connection)
+                rights += self._all(connection)
         if faults:
             faults += self._distrust()
-        return _Look(faults, anchor)
+        faults += self._refuse(rights)
+        faults += [str(fault) for fault in rights]
+        if self._audit.is_complete:
+            faults += self._late_calls()
+        return _Look(faults + self._audit.take_faults(), anchor)
+
+    def _rights(self, connection: Connection) -> list[Fault]:
+        """The rows that grant what has ended. In a large store it rests between two readings."""
+        since_s = self._clock_s()
+        if not self._read_log(connection) or since_s < self._rights_at_s:
+            return []
+        found = [*self._audit.history.contradictions(connection, everywhere=False)]
+        self._rights_at_s = self._clock_s() + RIGHTS_SHARE * (self._clock_s() - since_s)
+        return found
+
+    def _read_log(self, connection: Connection, *, all_: bool = False) -> bool:
+        """Read what is new, and some of the older entries or all. Returns whether the log could be read."""
+        try:
+            self._audit.read_new(connection)
+            self._audit.read_older(connection, all_=all_)
+        except StoreError as error:
+            self._audit.faults.append(str(error))
+            return False
+        return True
+
+    def _late_calls(self) -> list[str]:
+        """Calls after the end of what they used. Those of the last seconds wait for the next look."""
+        now_ms = self._clock_ms()
+        noted = [Use(*self._uses.popleft()) for _ in range(len(self._uses))]
+        self._uses.extend(use for use in noted if use.received_at >= now_ms - CALL_GRACE_MS)
+        return list(self._audit.history.late_calls(noted, now_ms))
+
+    def _refuse(self, faults: list[Fault]) -> list[str]:
+        """Refuse these rows until an operator has accepted them. Returns what prevented it.
+
+        Where rows of a table were put back and none is named, no row of the table from before is believed.
+        """
+        refused, named = self._sealer.refused, {fault.table for fault in faults if fault.row_key}
+        new: dict[tuple[str, str], Fault] = {}
+        for fault in faults:
+            is_known = {fault.row_key, ""} & refused.get(fault.table, {}).keys()
+            if (
+                fault.table in TABLES
+                and not is_known
+                and (fault.row_key or (fault.is_unnamed and fault.table not in named))
+            ):
+                new.setdefault((fault.table, fault.row_key), fault)
+        if not new:
+            return []
+        try:
+            # Also where someone has changed the schema, so that relay700 writes nothing else: nothing is proven here.
+            with store_errors(self._place), closing(connect(self._place)) as connection:
+                with transaction(connection):
+                    for fault in [*new.values()][:MOST_NAMED]:
+                        what = f"{fault.table} {fault.row_key}".strip()
+                        note_fault(connection, self._sealer, what, self._clock_ms(), fault.what)
+                    refuse(connection, self._sealer, new)
+                learn_refused(connection, self._sealer)
+        except StoreError as error:
+            return [] if isinstance(error.__cause__, DATABASE_ERRORS) else [str(error)]
+        return []
 
     def _adopt_accepted(self) -> None:
         """Compare the store with the anchor in the file at first, and when there is a later one: of `verify --accept`.
@@ -141,16 +215,23 @@ class LedgerWatch:
             if self._read_to is None:
                 self._read_to = head.seq
             for row in connection.execute(_NOTED, (self._read_to,)).fetchall():
-                self._read_to, _, _, action, what, *_ = row
+                self._read_to, _, _, action, *_ = row
                 if action == "ledger.fault":
-                    found.append(f"{what}: was changed outside relay700")
+                    found.append(self._fault_of(row))
                 elif action == "ledger.accept":
                     self._follow(connection, row)
                     found.clear()
                     self._told.clear()
+                    self._audit.history.close()
+                    self._audit = LogReader(self._sealer)  # of a store that was put back, the log is another one
         except StoreError as error:
             found.append(str(error))
         return found
+
+    def _fault_of(self, row: AuditRow) -> str:
+        """Raises StoreError if the entry was altered."""
+        entry = open_entry(self._sealer, row)
+        return f"{entry.object_}: {OUTSIDE if entry.reason == CHANGED else entry.reason}"
 
     def _follow(self, connection: Connection, row: AuditRow) -> None:
         """Raises StoreError if relay700 did not write the entry."""
@@ -165,10 +246,13 @@ class LedgerWatch:
             found += growth_faults(connection, self._anchor, f"when {self._file.path} was written")
         return found
 
-    def _all(self, connection: Connection) -> list[str]:
+    def _all(self, connection: Connection) -> list[Fault]:
         since_s = self._clock_s()
         with one_moment(connection):
-            faults = [str(fault) for fault in ledger_faults(connection, self._sealer, pause=_pause)]
+            faults = [*ledger_faults(connection, self._sealer, pause=_pause)]
+            # The history may name the rows of which the ledger names none.
+            if self._read_log(connection, all_=any(fault.is_unnamed for fault in faults)):
+                faults = [*self._audit.history.contradictions(connection, everywhere=True), *faults]
         now_s = self._clock_s()
         self._check_at_s = now_s + max(CHECK_S, SHARE * (now_s - since_s))
         return faults

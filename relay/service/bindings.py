@@ -245,7 +245,7 @@ def change_live(unit: UnitOfWork, old: Binding, asked: BindingChange, rules: Bin
     if (old.a, old.b, old.group_id) != (new.a, new.b, new.group_id):
         _reroute(unit, old, new, rules)
     update(unit, new)
-    details: dict[str, object] = {"changed": _differing(old, new)}
+    details: dict[str, object] = {"changed": _differing(old, new), "version": new.version}
     if old.industrial_id != new.industrial_id:
         details["industrial_id"] = new.industrial_id
     unit.audit("binding.change", old.binding_id, business=old.business, details=details)

@@ -163,11 +163,12 @@ def set_state(unit: UnitOfWork, business_id: str, step: Step, reason: str) -> Bu
     wanted = business._replace(state=to_state)
     changed = _put(unit, wanted._replace(qualification=business.version + 1) if step == "approve" else wanted)
     add_state_change(unit, business, changed, reason)
+    details: dict[str, object] = {"version": changed.version}
     if to_state == "revoked":  # it loses access to the platform's records
-        revoke_all(unit, business_id)
+        details["keys"] = revoke_all(unit, business_id)
         disable_all(unit, business_id)
         remove_hook(unit, business_id)
-    unit.audit(f"business.{step}", business_id, business=business_id, reason=reason)
+    unit.audit(f"business.{step}", business_id, business=business_id, reason=reason, details=details)
     return changed
 
 
@@ -208,7 +209,8 @@ def change(
     changed = _put(unit, wanted._replace(state="applied") if requalified else wanted)
     if any(getattr(business, name) != getattr(changed, name) for name in Terms._fields):
         add_state_change(unit, business, changed, reason)
-    unit.audit("business.change", business_id, business=business_id, reason=reason, details=_details(asked))
+    details = _details(asked) | {"state": changed.state, "version": changed.version}
+    unit.audit("business.change", business_id, business=business_id, reason=reason, details=details)
     return changed
 
 

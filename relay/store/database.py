@@ -30,7 +30,7 @@ from relay.store.connection import (
 from relay.store.connection import one_moment as one_moment
 from relay.store.connection import transaction as transaction
 from relay.store.files import check_permissions, open_beside
-from relay.store.ledger import ledger_transaction
+from relay.store.ledger import learn_refused, ledger_transaction
 from relay.store.ledger_check import note_script, open_ledger, require_left
 from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
 from relay.store.sealing.keys import check_keys, enter_keys, key_in_use, sealing_keys
@@ -111,6 +111,7 @@ def open_store(place: Place, key_file: Path) -> Sealer:
             with ledger_transaction(connection, sealer, now_ms):
                 enter_keys(connection, sealer)
             check_keys(connection, sealer, key_file)
+        learn_refused(connection, sealer)
     return sealer
 
 

@@ -99,11 +99,13 @@ def set_revoked(unit: UnitOfWork, key_id: str) -> None:
     unit.connection.execute("UPDATE api_key SET revoked_at = ? WHERE id = ?", (unit.now_ms, key_id))
 
 
-def revoke_all(unit: UnitOfWork, business: str) -> None:
-    """Revoke all keys of a business."""
-    unit.connection.execute(
-        "UPDATE api_key SET revoked_at = ? WHERE business = ? AND revoked_at IS NULL", (unit.now_ms, business)
-    )
+def revoke_all(unit: UnitOfWork, business: str) -> list[str]:
+    """Revoke all keys of a business. Return their ids."""
+    rows = unit.connection.execute(
+        "UPDATE api_key SET revoked_at = ? WHERE business = ? AND revoked_at IS NULL RETURNING id",
+        (unit.now_ms, business),
+    ).fetchall()
+    return sorted(key_id for (key_id,) in rows)
 
 
 def count_good(unit: UnitOfWork, business: str) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from itertools import chain
 from typing import Final, NamedTuple
@@ -34,12 +34,15 @@ from relay.store.unit_of_work import Entry, add_entry
 
 MODULUS: Final = 1 << 256
 SCHEMA: Final = "schema"  # stands among the tables for the objects on a server
+CHANGED: Final = "changed outside relay700"  # the reason of most entries `ledger.fault`
 MOST_NAMED: Final = 100  # faults per transaction that get their own entry in the audit log
+MOST_REFUSED: Final = 1_000  # rows of a table in the head of the ledger; if there are more, the whole table is refused
+_WHOLE: Final = frozenset(["", "*"])  # as row keys: all rows of the table
 _CHUNK: Final = 128  # rows per statement
 
 _ALL_TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch"
 _DELETE: Final = "DELETE FROM ledger WHERE table_name = ? AND row_key = ?"
-_HEAD: Final = "SELECT revision, sealed FROM ledger_head"
+HEAD: Final = "SELECT revision, sealed FROM ledger_head"
 _PUT_HEAD: Final = """
 INSERT INTO ledger_head (id, revision, sealed) VALUES (1, ?1, ?2)
 ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, sealed = excluded.sealed
@@ -47,9 +50,19 @@ ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, sealed = excluded.s
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Values).decode
-_decode_head: Final = msgspec.msgpack.Decoder(
-    tuple[dict[str, tuple[int, bytes]], tuple[int, bytes], tuple[int, bytes], int]
-).decode
+
+
+class _Plain(msgspec.Struct, array_like=True, frozen=True, omit_defaults=True):
+    """The head before it is sealed. The last field is left out while it is empty, as the previous version reads it."""
+
+    sums: dict[str, tuple[int, bytes]]
+    records: Head
+    audit: Head
+    scripts: int
+    refused: dict[str, dict[str, int]] = {}
+
+
+_decode_head: Final = msgspec.msgpack.Decoder(_Plain).decode
 
 
 class Sum(NamedTuple):
@@ -67,6 +80,7 @@ class LedgerHead(NamedTuple):
     records: Head
     audit: Head
     scripts: int  # number of scripts that the store had seen
+    refused: dict[str, dict[str, int]]  # as `Sealer.refused`
 
     @property
     def vouched(self) -> Vouched:
@@ -138,10 +152,31 @@ def distrust_touched(connection: Connection, sealer: Sealer, now_ms: int) -> Non
 def distrust(connection: Connection, sealer: Sealer, rows: Sequence[tuple[str, str]], now_ms: int) -> None:
     """Make these rows grant nothing from now on, and name them in the audit log."""
     for table, row_key in rows[:MOST_NAMED]:
-        _note(connection, sealer, f"{table} {row_key}", now_ms)
+        note_fault(connection, sealer, f"{table} {row_key}", now_ms)
     if len(rows) > MOST_NAMED:
-        _note(connection, sealer, f"{len(rows) - MOST_NAMED} more rows", now_ms)
-    _put(connection, [(table, row_key, DISTRUSTED) for table, row_key in {*rows, *_owners(rows)}])
+        note_fault(connection, sealer, f"{len(rows) - MOST_NAMED} more rows", now_ms)
+    refuse(connection, sealer, {*rows, *_owners(rows)})
+
+
+def refuse(connection: Connection, sealer: Sealer, rows: Iterable[tuple[str, str]]) -> None:
+    """Refuse rows until `sign_all`, in the caller's transaction; with the key "" or "*" all of a table.
+
+    Their proofs are emptied, which others see at once. The head of the ledger keeps the revision up to which no proof
+    of theirs counts, so that an old proof that is put back grants nothing.
+    """
+    rows = list(dict.fromkeys(rows))
+    _put(connection, [(table, row_key, DISTRUSTED) for table, row_key in rows if row_key])
+    with suppress(StoreError):  # the head was altered: nothing that needs it is granted
+        head = read_ledger_head(connection, sealer)
+        revision = head.revision + 1
+        refused = {table: dict(known) for table, known in head.refused.items()}
+        for table, row_key in rows:
+            if table in TABLES:
+                refused.setdefault(table, {})["" if row_key in _WHOLE else row_key] = revision
+        for table, known in refused.items():
+            if len(known) > MOST_REFUSED:
+                refused[table] = {"": max(known.values())}
+        write_ledger_head(connection, sealer, revision, head.sums, head.scripts, refused)
 
 
 def _owners(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -152,8 +187,8 @@ def _owners(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
             yield owner, id_
 
 
-def _note(connection: Connection, sealer: Sealer, what: str, now_ms: int) -> None:
-    add_entry(connection, sealer, Entry(now_ms, "relay", "ledger.fault", what, None, "changed outside relay700", {}))
+def note_fault(connection: Connection, sealer: Sealer, what: str, now_ms: int, reason: str = CHANGED) -> None:
+    add_entry(connection, sealer, Entry(now_ms, "relay", "ledger.fault", what, None, reason, {}))
 
 
 def settle(connection: Connection, sealer: Sealer) -> None:
@@ -174,7 +209,7 @@ def settle(connection: Connection, sealer: Sealer) -> None:
         else:  # a link of a chain, which must never change
             _put(connection, [(table, row_key, DISTRUSTED) for row_key, _ in rows])
     connection.execute(f"DELETE FROM ledger_touch WHERE {own}")
-    write_ledger_head(connection, sealer, settling.revision, sums, head.scripts)
+    write_ledger_head(connection, sealer, settling.revision, sums, head.scripts, head.refused)
 
 
 class _Settling(NamedTuple):
@@ -278,37 +313,49 @@ def _padded(keys: Sequence[str]) -> list[str]:
 
 def read_ledger_head(connection: Connection, sealer: Sealer) -> LedgerHead:
     """Raises StoreError if the head was altered or removed."""
-    row = connection.execute(_HEAD).fetchone()
+    row = connection.execute(HEAD).fetchone()
     if row is None:
         raise StoreError("the head of the ledger was removed")
-    revision, sealed = row
+    return open_ledger_head(sealer, *row)
+
+
+def open_ledger_head(sealer: Sealer, revision: int, sealed: bytes) -> LedgerHead:
+    """The head in its row. The sealer knows from now on which rows are refused. Raises StoreError if it was altered."""
     try:
-        sums, records, audit, scripts = _decode_head(sealer.open_(sealed, _context(revision)))
+        plain = _decode_head(sealer.open_(sealed, _context(revision)))
     except (StoreError, msgspec.DecodeError) as error:
         raise StoreError(f"the head of the ledger was altered: {error}") from None
+    sealer.refuse(plain.refused, revision)
     return LedgerHead(
         revision,
-        {table: Sum(rows, int.from_bytes(total)) for table, (rows, total) in sums.items()},
-        Head(*records),
-        Head(*audit),
-        scripts,
+        {table: Sum(rows, int.from_bytes(total)) for table, (rows, total) in plain.sums.items()},
+        plain.records,
+        plain.audit,
+        plain.scripts,
+        plain.refused,
     )
 
 
 def write_ledger_head(
-    connection: Connection, sealer: Sealer, revision: int, sums: dict[str, Sum], scripts: int
+    connection: Connection,
+    sealer: Sealer,
+    revision: int,
+    sums: dict[str, Sum],
+    scripts: int,
+    refused: dict[str, dict[str, int]],
 ) -> None:
     """Write the head, with the heads of both chains. `scripts`: as in the head before, but from `note_schema`."""
     plain = {table: (sum_.rows, sum_.total.to_bytes(32)) for table, sum_ in sums.items()}
-    chains = (tuple(stored_head(connection, RECORDS)), tuple(read_head(connection, sealer, AUDIT)))
-    connection.execute(_PUT_HEAD, (revision, sealer.seal(_encode((plain, *chains, scripts)), _context(revision))))
+    records, audit = stored_head(connection, RECORDS), read_head(connection, sealer, AUDIT)
+    sealed = sealer.seal(_encode(_Plain(plain, records, audit, scripts, refused)), _context(revision))
+    connection.execute(_PUT_HEAD, (revision, sealed))
 
 
 def note_schema(connection: Connection, sealer: Sealer) -> None:
     """Vouch for the schema as it is, within the transaction of the script that has just changed it."""
     head = read_ledger_head(connection, sealer)
     seen = schema_by(connection).seen(connection)
-    write_ledger_head(connection, sealer, head.revision + 1, head.sums | _schema_sum(connection), seen)
+    write_ledger_head(connection, sealer, head.revision + 1, head.sums | _schema_sum(connection), seen, head.refused)
 
 
 def _schema_sum(connection: Connection) -> dict[str, Sum]:
@@ -320,11 +367,17 @@ def _context(revision: int) -> bytes:
     return f"ledger {revision}".encode()
 
 
+def learn_refused(connection: Connection, sealer: Sealer) -> None:
+    """Have the sealer know which rows are refused. Where the head was altered, what needs it reports that."""
+    with suppress(StoreError):
+        read_ledger_head(connection, sealer)
+
+
 # -- signing a new store, or one that an operator vouches for
 
 
 def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None:
-    """Prove every covered row as it is, within the caller's transaction.
+    """Prove every covered row as it is, within the caller's transaction. No row is refused any more.
 
     The new revision is above `beyond` and above the stored one.
     """
@@ -348,4 +401,4 @@ def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None
             _put(connection, proven)
         sums[table.name] = Sum(count, total % MODULUS)
     sums |= _schema_sum(connection)
-    write_ledger_head(connection, sealer, revision, sums, schema_by(connection).seen(connection))
+    write_ledger_head(connection, sealer, revision, sums, schema_by(connection).seen(connection), {})

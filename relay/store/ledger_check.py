@@ -6,7 +6,7 @@ Rows restored together with their proofs, with their notes deleted, show only in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,11 +18,12 @@ from relay.store.ledger import MODULUS, NO_ROWS, LedgerHead, Sum, note_schema, r
 from relay.store.ledger_tables import CHAINS, TABLES, LedgerTable, dialect_of, triggers
 from relay.store.schema_check import different_objects, foreign_objects, is_left
 from relay.store.scripts import is_newer, schema_by
-from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven
+from relay.store.sealing.rows import DISTRUSTED, Values, element, is_written
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry
 
 OUTSIDE: Final = "was changed outside relay700"
+STAYS: Final = "was found altered, and is refused until an operator accepts it"
 _TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch ORDER BY table_name, row_key"
 _PROOFS: Final = "SELECT row_key, proof FROM ledger WHERE table_name = ?"
 _decode: Final = msgspec.json.Decoder(Values).decode
@@ -34,6 +35,7 @@ class Fault(NamedTuple):
     table: str
     row_key: str
     what: str
+    is_unnamed: bool = False  # it is of rows that are not known by name
 
     def __str__(self) -> str:
         return f"{self.table} {self.row_key}: {self.what}" if self.row_key else f"{self.table}: {self.what}"
@@ -50,7 +52,8 @@ def ledger_faults(
         return
     yield from quick_faults(connection, head)
     for name in tables:
-        yield from _table_faults(connection, sealer, TABLES[name], head.sums.get(name, NO_ROWS), pause)
+        signed = _Signed(head.sums.get(name, NO_ROWS), head.refused.get(name, {}))
+        yield from _table_faults(connection, sealer, TABLES[name], signed, pause)
     for name in CHAINS:
         yield from (Fault(name, key, OUTSIDE) for key, _ in connection.execute(_PROOFS, (name,)).fetchall())
 
@@ -66,8 +69,15 @@ def quick_faults(connection: Connection, head: LedgerHead) -> Iterator[Fault]:
             yield Fault(chain.table, str(anchor.seq), fault)
 
 
+class _Signed(NamedTuple):
+    """The entries of one table in the head of the ledger."""
+
+    sum: Sum
+    refused: Mapping[str, int]
+
+
 def _table_faults(
-    connection: Connection, sealer: Sealer, table: LedgerTable, signed: Sum, pause: Callable[[], None]
+    connection: Connection, sealer: Sealer, table: LedgerTable, signed: _Signed, pause: Callable[[], None]
 ) -> Iterator[Fault]:
     name, dialect = table.name, dialect_of(connection)
     key = dialect.row_key(table, "it.")
@@ -80,8 +90,10 @@ def _table_faults(
         found += 1
         if found % 200 == 0:
             pause()
-        if is_proven(sealer, name, row_key, _decode(values), table.called, proof):
+        if is_written(sealer, name, row_key, _decode(values), table.called, proof):
             count, total = count + 1, total + element(sealer, name, row_key, proof)
+            if row_key in signed.refused:
+                yield Fault(name, row_key, STAYS)
             continue
         bad += 1
         yield Fault(name, row_key, _what(proof))
@@ -90,9 +102,12 @@ def _table_faults(
     for row_key in _without_row(connection, table, found, bad):
         bad += 1
         yield Fault(name, row_key, "is missing")
-    if not bad and Sum(count, total % MODULUS) != signed:
-        difference = "" if count == signed.rows else f": it has {count} rows, and had {signed.rows}"
-        yield Fault(name, "", f"rows were removed, or put back as they were earlier, with their proofs{difference}")
+    if not bad and Sum(count, total % MODULUS) != signed.sum:
+        difference = "" if count == signed.sum.rows else f": it has {count} rows, and had {signed.sum.rows}"
+        what = f"rows were removed, or put back as they were earlier, with their proofs{difference}"
+        yield Fault(name, "", what, is_unnamed=True)
+    if "" in signed.refused:
+        yield Fault(name, "", STAYS)
 
 
 def _pages_faults(connection: Connection, table: str) -> Iterator[Fault]:

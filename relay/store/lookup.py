@@ -19,7 +19,7 @@ from relay.policy.rules import MEMORY_S, Rules
 from relay.store.journal.rows import open_caller
 from relay.store.ledger_tables import TABLES, Dialect
 from relay.store.record_index import number_key, pair_key
-from relay.store.sealing.rows import is_proven_for_call, not_proven, open_fields
+from relay.store.sealing.rows import is_proven_for_call, is_refused, not_proven, open_fields
 from relay.store.sealing.sealer import Sealer
 
 # Each part is a search by key. The route of the last caller shows whether he is still a member.
@@ -205,11 +205,19 @@ class Opener:
         )
 
     def _check(self, values: tuple[Any, ...]) -> None:
+        if self._sealer.refused:
+            self._check_refused(values)
         for place, (table, _) in enumerate(self._proven):
             key, proof, columns = values[3 * place : 3 * place + 3]
             if key is not None and not is_proven_for_call(
                 self._sealer, table, key, columns, bytes.fromhex(proof or "")
             ):
+                raise StoreError(not_proven(table, key))
+
+    def _check_refused(self, values: tuple[Any, ...]) -> None:
+        for place, (table, _) in enumerate(self._proven):
+            key, proof = values[3 * place : 3 * place + 2]
+            if key is not None and is_refused(self._sealer, table, key, bytes.fromhex(proof or "")):
                 raise StoreError(not_proven(table, key))
 
     def _last_caller(

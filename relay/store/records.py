@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import hmac
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from relay.errors import StoreError
@@ -58,13 +58,15 @@ class Verdict(NamedTuple):
     recorded: tuple[CallRecord, ...] = ()  # the intact records of calls that have a recording
 
 
-def verify_records(connection: Connection, sealer: Sealer) -> Verdict:
-    """Verify every record, in the state of the store when the reading began."""
+def verify_records(
+    connection: Connection, sealer: Sealer, see: Callable[[CallRecord], None] = lambda record: None
+) -> Verdict:
+    """Verify every record, in the state of the store when the reading began. `see` gets the intact ones."""
     with one_moment(connection):
-        return _verify(connection, sealer)
+        return _verify(connection, sealer, see)
 
 
-def _verify(connection: Connection, sealer: Sealer) -> Verdict:
+def _verify(connection: Connection, sealer: Sealer, see: Callable[[CallRecord], None]) -> Verdict:
     purged = head = EMPTY
     live: set[str] = set()
     recorded: list[CallRecord] = []
@@ -84,6 +86,7 @@ def _verify(connection: Connection, sealer: Sealer) -> Verdict:
             if fault := anchor_fault(connection, AUDIT, anchor_of(stored.encoded), f"when {found} was written"):
                 raise StoreError(fault)
             head = link
+            see(record)
             if record.recording is not None:
                 recorded.append(record)
         if (last := read_head(connection, sealer, RECORDS)) != head:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from relay.errors import StoreError
-from relay.store.connection import Connection, one_moment
+from relay.store.connection import Connection, one_moment, transaction
 from relay.store.ledger import require
 from relay.store.ledger_check import Fault, ledger_faults
-from relay.store.ledger_tables import Column, LedgerTable, dialect_of
+from relay.store.ledger_tables import TABLES, Column, LedgerTable, dialect_of
 from tests.support.acting import Acting
 
 # Columns whose values the schema checks.
@@ -149,6 +149,37 @@ def put_back(connection: Connection, row: Row, values: list[Any], proofs: list[t
     marks = ", ".join(f"{column.name} = ?" for column in row.table.columns)
     connection.execute(f"UPDATE {row.table.name} SET {marks} WHERE {row.where}", [*values, *row.at])
     connection.executemany("UPDATE ledger SET proof = ?3 WHERE table_name = ?1 AND row_key = ?2", proofs)
+
+
+class Copies:
+    """Rows of some tables and their proofs, as they were at one time."""
+
+    def __init__(self, connection: Connection, *tables: str) -> None:
+        self._tables = [TABLES[table] for table in tables]
+        self._rows = [
+            connection.execute(f"SELECT {', '.join(_columns_of(table))} FROM {table.name}").fetchall()
+            for table in self._tables
+        ]
+        self._proofs = proofs(connection)
+
+    def put_back(self, connection: Connection) -> None:
+        """As by someone who knows how the ledger works: in one transaction, without a note."""
+        with transaction(connection):
+            for table, rows in zip(self._tables, self._rows, strict=True):
+                names = _columns_of(table)
+                changed = names[len(table.key) :]
+                where = " AND ".join(f"{column.name} = ?" for column in table.key)
+                update = f"UPDATE {table.name} SET {', '.join(f'{name} = ?' for name in changed)} WHERE {where}"
+                at = len(table.key)
+                connection.executemany(update, [(*row[at:], *row[:at]) for row in rows])
+            names_ = {table.name for table in self._tables}
+            kept = [proof for proof in self._proofs if proof[0] in names_]
+            connection.executemany("UPDATE ledger SET proof = ?3 WHERE table_name = ?1 AND row_key = ?2", kept)
+            connection.execute("DELETE FROM ledger_touch")
+
+
+def _columns_of(table: LedgerTable) -> list[str]:
+    return [column.name for column in (*table.key, *table.columns)]
 
 
 HEAD_CHANGES = [

@@ -21,6 +21,7 @@ from relay.policy.evaluate import Counted, LookupResult
 from relay.policy.figures import Counts
 from relay.policy.rules import FREQUENCY_CALLER, FREQUENCY_NUMBER, MEMORY_S, STORE_FAILED, Cap, Rules
 from relay.store.connection import LookupOutage, PostgresServer
+from relay.store.ledger import HEAD, open_ledger_head
 from relay.store.ledger_tables import POSTGRES
 from relay.store.lookup import Opener, Syntax, decides, decoded, fallback, statement
 from relay.store.postgres.nodes import SERVER_FAULTS
@@ -166,6 +167,14 @@ class PostgresRouteReader:
     async def sweep(self) -> None:
         """Delete expired counts in one part of the table. Call it every few seconds."""
         await self._write(SWEEP, *next(self._parts))
+
+    async def learn_refused(self) -> None:
+        """Rows found altered by another node grant nothing here either. Call it once a second."""
+        assert self._pool is not None  # open() made it
+        with suppress(StoreError, *SERVER_FAULTS):  # the next look-up reports it
+            row = await self._pool.fetchrow(HEAD, timeout=PATIENCE_S)
+            if row is not None:
+                open_ledger_head(self._sealer, *row)
 
     async def _write(self, statement: str, *values: object) -> None:
         with suppress(*SERVER_FAULTS):

@@ -112,6 +112,17 @@ def _short(values: Values) -> Values:
 
 
 def is_proven(sealer: Sealer, table: str, row_key: str, values: Values, called: int, proof: bytes | None) -> bool:
+    """Whether relay700 wrote these values to this row, and it is not refused. `called`: as in `make_proof`."""
+    return is_written(sealer, table, row_key, values, called, proof) and not is_refused(sealer, table, row_key, proof)
+
+
+def is_refused(sealer: Sealer, table: str, row_key: str, proof: bytes | None) -> bool:
+    """Whether the row was found altered, and no operator has accepted it since (`relay.store.ledger`)."""
+    rows = sealer.refused.get(table)
+    return rows is not None and _revision(proof or b"") <= max(rows.get(row_key, -1), rows.get("", -1))
+
+
+def is_written(sealer: Sealer, table: str, row_key: str, values: Values, called: int, proof: bytes | None) -> bool:
     """Whether relay700 wrote these values to this row, now or at an earlier time. `called`: as in `make_proof`."""
     if not proof:
         return False

@@ -82,6 +82,15 @@ class Sealer:
         # Of digest nonces, for all processes of the store: a phone that comes back is known after a restart.
         self.nonce_key = hashlib.blake2b(b"relay700 nonce", key=self.hash_keys[1], digest_size=32).digest()
         self._use(list(self._masters.values())[-1])
+        # The rows refused until an operator has accepted them, as the head of the ledger last had them: by table and
+        # key ("" is the whole table) the revision up to which no proof counts.
+        self.refused: dict[str, dict[str, int]] = {}
+        self._refused_at = 0
+
+    def refuse(self, rows: dict[str, dict[str, int]], revision: int) -> None:
+        """Take over the refused rows of the ledger's head with this revision, unless a later one was seen."""
+        if revision >= self._refused_at:
+            self.refused, self._refused_at = rows, revision
 
     def _use(self, master: _Master) -> None:
         self._in_use = master

@@ -6,6 +6,7 @@ If the caller has no route in force, it runs once more, for the route for any ca
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +17,7 @@ from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.connection import DATABASE_ERRORS, Connection, LookupOutage
 from relay.store.database import connect_reader, reading
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
+from relay.store.ledger import learn_refused
 from relay.store.ledger_tables import SQLITE
 from relay.store.lookup import Opener, Row, Syntax, decides, decoded, fallback, statement
 from relay.store.record_rows import SELECT, open_row
@@ -84,7 +86,8 @@ class RouteReader:
         return found
 
     def look(self) -> None:
-        """Check, once a second, that the store's files are in place. While one is displaced, calls are refused.
+        """Check, once a second, that the store's files are in place, and which rows are refused. While a file is
+        displaced, calls are refused.
 
         A deleted log is closed, and the next one opened once the journal has moved the content of the old one into the
         store, and closed it.
@@ -98,11 +101,18 @@ class RouteReader:
             self._calm_looks += 1
             if self._good and self._calm_looks >= CALM_LOOKS:
                 self._outage.is_over()
+            self._learn_refused()
             return
         self._looks += 1
         self._failed(str(self._displaced))
         if self._displaced.is_log and self._looks >= LOOKS:
             self.close()
+
+    def _learn_refused(self) -> None:
+        """Rows found altered by another process grant nothing here either, whatever proof is put back."""
+        if self._connection is not None:
+            with suppress(*DATABASE_ERRORS):  # the next look-up reports it
+                learn_refused(self._connection, self._sealer)
 
     def _failed(self, reason: str) -> None:
         self._good, self._calm_looks = False, 0

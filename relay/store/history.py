@@ -1,0 +1,312 @@
+"""The history of rights: which keys, bindings and business users have ended, as the audit log has it.
+
+The audit log is a chain, so an end that it has cannot be taken back; a row can, together with its old proof. So the
+rows are compared with the history (`contradictions`), and uses of keys, bindings and business users with the times of
+their ends. An entry `ledger.accept` settles what it names, and the uses before it.
+
+Entries may be taken in any order (`relay.store.history_log`). The ends of bindings are in a temporary file of
+this process, since there may be millions; the rest is in memory. It knows no real numbers, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import bisect
+import sqlite3
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final, NamedTuple
+
+from relay.store.audit import Logged
+from relay.store.connection import Connection, each_row, selected
+from relay.store.ledger_check import Fault
+from relay.store.ledger_tables import TABLES, dialect_of
+
+# A request may take 30 s to arrive after its key was checked (`relay.api.server`), and then wait for its turn to write.
+KEY_GRACE_MS: Final = 60_000
+# The clocks of two nodes may differ, and a call is received before its route is looked up.
+CALL_GRACE_MS: Final = 10_000
+_MOST_USES: Final = 1_000  # that are told apart
+
+_APPROVED: Final = "approved"
+_STATES: Final = {
+    "business.apply": "applied",
+    "business.approve": _APPROVED,
+    "business.resume": _APPROVED,
+    "business.suspend": "suspended",
+    "business.revoke": "revoked",
+}
+OWN: Final = frozenset(
+    [
+        *_STATES,
+        *("business.change", "key.make", "key.revoke", "key.rotate", "binding.end", "binding.change", "ledger.accept"),
+    ]
+)
+
+
+class Use(NamedTuple):
+    """A call or text message that was put through."""
+
+    call_id: str
+    binding_id: str
+    business: str | None
+    received_at: int  # Unix milliseconds
+
+
+UsesOfRights = deque[tuple[str, str, str | None, int]]  # the fields of `Use`, which are cheaper as a plain tuple
+
+
+class _End(NamedTuple):
+    seq: int
+    at: int
+
+
+class _State(NamedTuple):
+    seq: int
+    at: int
+    state: str | None  # None: as before
+    version: int
+
+
+@dataclass(slots=True)
+class _Key:
+    revoked: _End | None = None
+    expires: _End | None = None
+    used: tuple[int, int, str] | None = None  # the last entry by it: seq, at, action
+
+
+@dataclass(slots=True)
+class History:
+    """What the audit log says of ends, and of uses of keys after them."""
+
+    accepted: _End = field(default_factory=lambda: _End(0, 0))  # the last `ledger.accept`
+    faults: list[str] = field(default_factory=list)  # uses of keys found since they were last taken
+    _keys: dict[str, _Key] = field(default_factory=dict)
+    _businesses: dict[str, list[_State]] = field(default_factory=dict)
+    _settled: dict[tuple[str, str], int] = field(default_factory=dict)  # rows accepted as they are, by whose entry
+    _bindings: sqlite3.Connection = field(default_factory=lambda: _temporary())
+
+    def close(self) -> None:
+        self._bindings.close()
+
+    # -- the entries
+
+    def take(self, logged: Logged) -> None:
+        """Note an entry, in any order; it must be verified."""
+        seq, entry = logged
+        if entry.action == "ledger.accept":
+            self._settle(seq, entry.at, entry.details)
+        elif entry.action in _STATES or entry.action == "business.change":
+            self._take_business(logged)
+        elif entry.action == "key.revoke":
+            self._end_key(entry.object_, _End(seq, entry.at))
+        elif entry.action == "key.rotate":
+            self._limit_key(entry.object_, _End(seq, entry.at + 1000 * _number(entry.details.get("overlap_s"))))
+        elif entry.action == "key.make" and entry.details.get("expires_at") is not None:
+            self._limit_key(entry.object_, _End(seq, _number(entry.details["expires_at"])))
+        elif entry.action == "binding.end":
+            self._note_binding(entry.object_, seq, entry.at, 0)
+        elif entry.action == "binding.change":
+            self._note_binding(entry.object_, seq, None, _number(entry.details.get("version")))
+        if entry.actor.startswith("key:"):
+            self._use_key(entry.actor[4:], (seq, entry.at, entry.action))
+
+    def _take_business(self, logged: Logged) -> None:
+        seq, entry = logged
+        if self._is_settled("business", entry.object_, seq):
+            return
+        state = _STATES.get(entry.action) or entry.details.get("state")
+        version = _number(entry.details.get("version"))
+        states = self._businesses.setdefault(entry.object_, [])
+        bisect.insort(states, _State(seq, entry.at, None if state is None else str(state), version))
+        keys = entry.details.get("keys") if entry.action == "business.revoke" else None
+        for key_id in keys if isinstance(keys, list) else ():
+            self._end_key(str(key_id), _End(seq, entry.at))
+
+    def _end_key(self, key_id: str, end: _End) -> None:
+        if not self._is_settled("api_key", key_id, end.seq):
+            key = self._keys.setdefault(key_id, _Key())
+            key.revoked = end if key.revoked is None else min(key.revoked, end)
+            self._judge(key_id, key)
+
+    def _limit_key(self, key_id: str, end: _End) -> None:
+        if not self._is_settled("api_key", key_id, end.seq):
+            key = self._keys.setdefault(key_id, _Key())
+            if key.expires is None or end.at < key.expires.at:
+                key.expires = end
+            self._judge(key_id, key)
+
+    def _use_key(self, key_id: str, use: tuple[int, int, str]) -> None:
+        key = self._keys.setdefault(key_id, _Key())
+        if key.used is None or use > key.used:
+            key.used = use
+            self._judge(key_id, key)
+
+    def _judge(self, key_id: str, key: _Key) -> None:
+        """Note a fault if the last use of the key was after its end."""
+        if key.used is None or key.used[0] < self.accepted.seq:
+            return
+        seq, at, action = key.used
+        for end in (key.revoked, key.expires):
+            if end is not None and seq > end.seq and at > end.at + KEY_GRACE_MS and len(self.faults) < _MOST_USES:
+                what = f"was used after line {end.seq} of the audit log ended its right: line {seq} ({action})"
+                self.faults.append(str(Fault("api_key", key_id, what)))
+                return
+
+    def _note_binding(self, binding_id: str, seq: int, ended_at: int | None, version: int) -> None:
+        if not self._is_settled("binding", binding_id, seq):
+            self._bindings.execute(_NOTE, (binding_id, seq, ended_at, version))
+
+    def _settle(self, seq: int, at: int, details: dict[str, object]) -> None:
+        if seq < self.accepted.seq:
+            return
+        self.accepted = _End(seq, at)
+        self.faults.clear()
+        rights = details.get("rights")
+        for right in rights if isinstance(rights, list) else ():
+            table, row_key = right
+            self._settled[table, row_key] = seq
+            if table == "api_key":
+                self._keys.pop(row_key, None)
+            elif table == "business":
+                self._businesses.pop(row_key, None)
+            elif table == "binding":
+                self._bindings.execute("DELETE FROM binding WHERE id = ?", (row_key,))
+
+    def _is_settled(self, table: str, row_key: str, seq: int) -> bool:
+        return seq < self._settled.get((table, row_key), 0)
+
+    # -- calls
+
+    def late_calls(self, uses: Sequence[Use], until_ms: int) -> Iterator[str]:
+        """The faults of calls received after the end of their binding, or while their business user had no approval.
+
+        `until_ms`: the history is complete up to then; later calls are not judged.
+        """
+        judged = [use for use in uses if use.received_at < until_ms - CALL_GRACE_MS]
+        for use, table, row_key, line in self._late(judged):
+            what = f"was used after line {line} of the audit log ended its right: call {use.call_id}"
+            yield str(Fault(table, row_key, what))
+
+    def late(self, uses: Sequence[Use]) -> list[Use]:
+        """Those of `uses` that `late_calls` would name, as far as is known so far."""
+        return [use for use, *_ in self._late(uses)]
+
+    def _late(self, uses: Sequence[Use]) -> Iterator[tuple[Use, str, str, int]]:
+        """Late calls, each with the row that it used, and the line of the audit log that ended the right."""
+        ends = self._ends_of({use.binding_id for use in uses})
+        for use in uses:
+            if use.received_at <= self.accepted.at:
+                continue
+            end = ends.get(use.binding_id)
+            if end is not None and use.received_at > end.at + CALL_GRACE_MS:
+                yield use, "binding", use.binding_id, end.seq
+            elif use.business is not None and (state := self._barring(use.business, use.received_at)) is not None:
+                yield use, "business", use.business, state.seq
+
+    def _barring(self, business: str, at_ms: int) -> _State | None:
+        """The state that barred calls at this time, and for the grace before and after it."""
+        found: _State | None = None
+        for state in self._businesses.get(business, ()):
+            if state.state is None:
+                continue
+            if state.at < at_ms - CALL_GRACE_MS:
+                found = state
+            elif state.at <= at_ms + CALL_GRACE_MS and state.state == _APPROVED:
+                return None
+        return None if found is None or found.state == _APPROVED else found
+
+    def _ends_of(self, ids: Iterable[str]) -> dict[str, _End]:
+        rows = selected(self._bindings, _ENDED, sorted(ids))
+        return {binding_id: _End(seq, at) for binding_id, seq, at in rows}
+
+    # -- rows
+
+    def contradictions(self, connection: Connection, *, everywhere: bool) -> Iterator[Fault]:
+        """The rows that grant what has ended. Call it in the snapshot in which the last entries were read.
+
+        `everywhere`: also bindings without a route in force, which grant no call.
+        """
+        yield from self._contradicting_keys(connection)
+        yield from self._contradicting_businesses(connection)
+        yield from self._contradicting_bindings(connection, everywhere=everywhere)
+
+    def _contradicting_keys(self, connection: Connection) -> Iterator[Fault]:
+        for key_id, expires_at in connection.execute(_GOOD_KEYS).fetchall():
+            key = self._keys.get(key_id)
+            if key is None:
+                continue
+            if key.revoked is not None:
+                yield _put_back("api_key", key_id, key.revoked.seq)
+            elif key.expires is not None and (expires_at is None or expires_at > key.expires.at):
+                yield _put_back("api_key", key_id, key.expires.seq)
+
+    def _contradicting_businesses(self, connection: Connection) -> Iterator[Fault]:
+        for business, state, version in connection.execute(_BUSINESSES).fetchall():
+            known = self._businesses.get(business, [])
+            last = next((one for one in reversed(known) if one.state is not None), None)
+            newest = max(known, key=lambda one: one.version, default=None)
+            if last is not None and state == _APPROVED != last.state:
+                yield _put_back("business", business, last.seq)
+            elif newest is not None and version < newest.version:
+                yield _put_back("business", business, newest.seq)
+
+    def _contradicting_bindings(self, connection: Connection, *, everywhere: bool) -> Iterator[Fault]:
+        rows = each_row(connection, _LIVE_BINDINGS if everywhere else _ROUTED_BINDINGS)
+        while some := list(islice(rows, _AT_ONCE)):
+            ids = [binding_id for binding_id, *_ in some]
+            known = {binding_id: rest for binding_id, *rest in selected(self._bindings, _KNOWN, ids)}
+            for binding_id, version, is_live in some:
+                seq, ended_at, changed_to = known.get(binding_id, (0, None, 0))
+                if is_live and (ended_at is not None or version < changed_to):
+                    yield _put_back("binding", binding_id, seq)
+                if ended_at is not None:
+                    for (route,) in connection.execute(_routes(connection), (binding_id,)).fetchall():
+                        yield _put_back("route", route, seq)
+
+
+def _put_back(table: str, row_key: str, line: int) -> Fault:
+    return Fault(table, row_key, f"was put back as it was before line {line} of the audit log")
+
+
+_AT_ONCE: Final = 500  # bindings
+_GOOD_KEYS: Final = "SELECT id, expires_at FROM api_key WHERE revoked_at IS NULL"
+_BUSINESSES: Final = "SELECT id, state, version FROM business"
+_LIVE_BINDINGS: Final = "SELECT id, version, 1 FROM binding WHERE ended_at IS NULL"
+_ROUTED_BINDINGS: Final = """
+SELECT id, version, CASE WHEN ended_at IS NULL THEN 1 ELSE 0 END FROM binding
+WHERE id IN (SELECT binding_id FROM route WHERE free_at IS NULL)
+"""
+
+
+def _routes(connection: Connection) -> str:
+    key = dialect_of(connection).row_key(TABLES["route"])
+    return f"SELECT {key} FROM route WHERE binding_id = ? AND free_at IS NULL"
+
+
+# -- Bindings that ended or changed, in a temporary file
+
+_NOTE: Final = """
+INSERT INTO binding (id, seq, ended_at, version) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (id) DO UPDATE SET
+    seq = CASE WHEN ended_at IS NULL AND (?3 IS NOT NULL OR ?4 > version) THEN ?2 ELSE seq END,
+    ended_at = coalesce(ended_at, ?3), version = max(version, ?4)
+"""
+_KNOWN: Final = "SELECT id, seq, ended_at, version FROM binding WHERE id IN ({keys})"
+_ENDED: Final = "SELECT id, seq, ended_at FROM binding WHERE id IN ({keys}) AND ended_at IS NOT NULL"
+
+
+def _temporary() -> sqlite3.Connection:
+    """A private file without a name, which SQLite keeps in memory while it is small."""
+    connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = OFF")
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute(
+        "CREATE TABLE binding (id TEXT PRIMARY KEY, seq INTEGER, ended_at INTEGER, version INTEGER) WITHOUT ROWID"
+    )
+    return connection
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0

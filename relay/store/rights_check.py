@@ -1,0 +1,81 @@
+"""Checks a whole store: its records, its rows against the ledger, rows and uses of rights against their history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import NamedTuple
+
+from relay.errors import StoreError
+from relay.model.call import CallRecord
+from relay.store.connection import Connection, one_moment
+from relay.store.history import Use
+from relay.store.history_log import CHUNK, LogReader
+from relay.store.ledger_check import Fault, ledger_faults
+from relay.store.records import Verdict, verify_records
+from relay.store.sealing.sealer import Sealer
+
+
+class Rights(NamedTuple):
+    """The result of `check_rights`."""
+
+    records: Verdict
+    uses: list[str]  # faults: uses of rights after their ends
+    ended: list[Fault]  # rows that grant what the audit log has ended
+    rows: list[Fault]  # others of the ledger
+
+    def named(self) -> list[str]:
+        """All faults, in words."""
+        return [*self.uses, *map(str, self.ended), *map(str, self.rows)]
+
+
+def check_rights(connection: Connection, sealer: Sealer, clock_ms: Callable[[], int]) -> Rights:
+    """Verify every record and every row. `clock_ms`: Unix milliseconds."""
+    try:
+        check = _Check(connection, sealer)
+    except StoreError:  # the head of the audit log was altered, which the check of the log reports
+        with one_moment(connection):
+            return Rights(verify_records(connection, sealer), [], [], [*ledger_faults(connection, sealer)])
+    with closing(check.log.history):
+        records = verify_records(connection, sealer, check.see)
+        with one_moment(connection):
+            now_ms = clock_ms()
+            ended = check.rows(connection)
+            named = {(fault.table, fault.row_key) for fault in ended}
+            faults = ledger_faults(connection, sealer)
+            rows = [fault for fault in faults if (fault.table, fault.row_key) not in named]
+        return Rights(records, check.uses(now_ms), ended, rows)
+
+
+class _Check:
+    """What is read once: the log, then the records (`see`), then the rows, and at last the uses of rights."""
+
+    def __init__(self, connection: Connection, sealer: Sealer) -> None:
+        """Raises StoreError if the head of the audit log was altered."""
+        self.log = LogReader(sealer)
+        self._seen: list[Use] = []
+        self._late: list[Use] = []
+        with one_moment(connection):
+            self.log.read_new(connection)
+            self.log.read_older(connection, all_=True)
+
+    def see(self, record: CallRecord) -> None:
+        """Note a record of the chain."""
+        if record.routed_at is not None and record.binding_id is not None:
+            self._seen.append(Use(record.call_id, record.binding_id, record.business, record.received_at))
+            if len(self._seen) >= CHUNK:
+                self._sort()
+
+    def _sort(self) -> None:
+        self._late += self.log.history.late(self._seen)
+        self._seen.clear()
+
+    def rows(self, connection: Connection) -> list[Fault]:
+        """The rows that grant what has ended, in the snapshot of the caller. Raises StoreError."""
+        self.log.read_new(connection)
+        return [*self.log.history.contradictions(connection, everywhere=True)]
+
+    def uses(self, until_ms: int) -> list[str]:
+        """The uses of rights after their ends. `until_ms`: the time when `rows` was called."""
+        self._sort()
+        return [*self.log.take_faults(), *self.log.history.late_calls(self._late, until_ms)]

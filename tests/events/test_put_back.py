@@ -1,0 +1,225 @@
+"""Someone who has the database puts back a right that has ended, with its old proof: it is found, named, refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from structlog import get_logger
+from structlog.testing import capture_logs
+
+from relay.errors import StoreError
+from relay.events.ledger_watch import CHECK_S, LedgerWatch
+from relay.service.bindings import change
+from relay.service.businesses import set_state
+from relay.store.database import connect, open_store
+from relay.store.history import CALL_GRACE_MS, KEY_GRACE_MS, UsesOfRights
+from relay.store.keys import find_key
+from relay.store.unit_of_work import Actor
+from tests.service.conftest import RULES, Backend
+from tests.support.ledger_attacks import Copies
+from tests.support.look_ups import LookUps
+from tests.support.put_back import Attacked, put_back_later
+from tests.support.stored import A, X
+
+KEY = "0123456789ab"
+
+
+class Watching:
+    """A watch with clocks that the test sets, and the calls that the follower has noted."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._now_s = 0.0
+        self.uses: UsesOfRights = deque()
+        self.watch = LedgerWatch(
+            backend.path,
+            backend.sealer,
+            get_logger(),
+            self.uses,
+            clock_s=lambda: self._now_s,
+            clock_ms=lambda: backend.now_ms,
+        )
+
+    def looks(self) -> list[str]:
+        with capture_logs() as logs:
+            asyncio.run(self.watch.look())
+        return [log["fault"] for log in logs if log["event"] == "ledger.fault"]
+
+    def checks(self) -> list[str]:
+        """The faults that it finds within a minute."""
+        self._now_s += CHECK_S
+        return self.looks()
+
+
+@pytest.fixture
+def attacked(tmp_path: Path) -> Iterator[Attacked]:
+    attacked = Attacked(tmp_path)
+    with closing(attacked.backend):
+        yield attacked
+
+
+RIGHTS = pytest.mark.parametrize("name", ["key", "binding", "business"])
+
+
+@RIGHTS
+def test_right_put_back_is_named_by_the_next_look_and_refused(attacked: Attacked, name: str) -> None:
+    right = attacked.rights[name]
+    watching = Watching(attacked.backend)
+    put = put_back_later(attacked, right)
+    assert watching.checks() == []
+    put()
+    assert right.is_granted()
+    found = watching.looks()
+    assert any(fault.startswith(f"{right.row}: was put back") for fault in found)
+    assert not right.is_granted()
+
+
+@RIGHTS
+def test_right_stays_refused_when_its_old_proof_is_put_back_again(attacked: Attacked, name: str) -> None:
+    right = attacked.rights[name]
+    put = put_back_later(attacked, right)
+    put()
+    Watching(attacked.backend).checks()
+    put()
+    assert not right.is_granted()
+
+
+@RIGHTS
+def test_right_stays_refused_after_a_restart_and_on_another_node(attacked: Attacked, name: str) -> None:
+    right = attacked.rights[name]
+    put = put_back_later(attacked, right)
+    put()
+    sealer = open_store(attacked.backend.path, attacked.folder / "relay.key")
+    with closing(LookUps(attacked.backend.path, sealer)) as node:
+        assert name == "key" or not is_refused(node, attacked)
+        Watching(attacked.backend).checks()
+        put()
+        node.look()
+        assert name == "key" or is_refused(node, attacked)
+    started = open_store(attacked.backend.path, attacked.folder / "relay.key")
+    if name == "key":
+        with pytest.raises(StoreError, match="is not as relay700 wrote it"):
+            find_key(attacked.backend.reader, started, attacked.key)
+        return
+    with closing(LookUps(attacked.backend.path, started)) as restarted:
+        assert is_refused(restarted, attacked)
+
+
+@RIGHTS
+def test_right_is_refused_until_an_operator_accepts_it(attacked: Attacked, name: str) -> None:
+    right, watching = attacked.rights[name], Watching(attacked.backend)
+    watching.looks()
+    put = put_back_later(attacked, right)
+    put()
+    found = watching.checks()
+    assert found != []
+    table, row_key = right.row.split()
+    routes = [("route", fault.removeprefix("route ").partition(":")[0]) for fault in found if fault[:6] == "route "]
+    attacked.accept((table, row_key), *routes)
+    assert watching.checks() == []
+    assert right.is_granted()
+
+
+@RIGHTS
+def test_right_put_back_and_not_seen_in_time_is_named_after_a_restart(attacked: Attacked, name: str) -> None:
+    right = attacked.rights[name]
+    put_back_later(attacked, right)()
+    assert any(fault.startswith(f"{right.row}: was put back") for fault in Watching(attacked.backend).checks())
+    assert not right.is_granted()
+
+
+def test_right_that_nobody_put_back_is_no_fault(attacked: Attacked) -> None:
+    watching = Watching(attacked.backend)
+    for right in attacked.rights.values():
+        right.end()
+        assert watching.checks() == []
+    attacked.backend.run(lambda unit: set_state(unit, "acme", "resume", "settled"))
+    assert watching.checks() == []
+    assert Watching(attacked.backend).checks() == []
+
+
+def test_binding_put_back_as_it_was_before_a_change_is_named(attacked: Attacked) -> None:
+    watching = Watching(attacked.backend)
+    with closing(connect(attacked.backend.path)) as thief:
+        copies = Copies(thief, "binding")
+        attacked.backend.run(lambda unit: change(unit, attacked.binding, {"direction": "b_to_a"}, RULES))
+        assert watching.checks() == []
+        copies.put_back(thief)
+    assert any(fault.startswith(f"binding {attacked.binding}: was put back") for fault in watching.looks())
+    assert not attacked.calls()
+
+
+def test_table_whose_rows_cannot_be_named_is_refused_as_a_whole(attacked: Attacked) -> None:
+    watching = Watching(attacked.backend)
+    with closing(connect(attacked.backend.path)) as thief:
+        copies = Copies(thief, "number")
+        attacked.backend.run(
+            lambda unit: unit.connection.execute("UPDATE number SET locked = 3 WHERE number = ?", (X,))
+        )
+        copies.put_back(thief)
+        assert attacked.calls()
+        assert any(fault.startswith("number: rows were removed, or put back") for fault in watching.checks())
+        assert not attacked.calls()
+        copies.put_back(thief)
+        assert not attacked.calls()
+    attacked.accept()
+    assert watching.checks() == []
+    assert attacked.calls()
+
+
+# -- Uses of a right that is gone again
+
+
+def test_line_of_a_key_after_its_end_is_named(attacked: Attacked) -> None:
+    backend, watching = attacked.backend, Watching(attacked.backend)
+    watching.looks()
+    attacked.rights["key"].end()
+    actor = Actor(f"key:{attacked.key}", "acme", frozenset())
+    backend.now_ms += KEY_GRACE_MS
+    backend.run(lambda unit: unit.audit("binding.make", "b9"), actor)
+    assert watching.looks() == []
+    backend.now_ms += 1
+    backend.run(lambda unit: unit.audit("binding.make", "b9"), actor)
+    for found in (watching.looks(), Watching(backend).looks()):
+        assert [fault.partition(" line")[0] for fault in found] == [f"api_key {attacked.key}: was used after"]
+    attacked.accept()
+    assert Watching(backend).looks() == []
+
+
+@pytest.mark.parametrize("name", ["binding", "business"])
+def test_call_after_the_end_is_named(attacked: Attacked, name: str) -> None:
+    backend, watching = attacked.backend, Watching(attacked.backend)
+    watching.looks()
+    ended_at = backend.now_ms
+    attacked.rights[name].end()
+    for received_at in (ended_at - 1, ended_at + CALL_GRACE_MS, ended_at + CALL_GRACE_MS + 1):
+        watching.uses.append((f"c{received_at - ended_at}", attacked.binding, "acme", received_at))
+    assert watching.looks() == []  # the clocks of nodes may differ
+    backend.now_ms += 3 * CALL_GRACE_MS
+    (found,) = watching.looks()
+    assert found.startswith(f"{attacked.rights[name].row}: was used after line ")
+    assert found.endswith(f": call c{CALL_GRACE_MS + 1}")
+    assert watching.looks() == []
+
+
+def test_calls_of_a_business_user_that_was_resumed_are_no_fault(attacked: Attacked) -> None:
+    backend, watching = attacked.backend, Watching(attacked.backend)
+    attacked.rights["business"].end()
+    backend.now_ms += 10 * CALL_GRACE_MS
+    resumed_at = backend.now_ms
+    backend.run(lambda unit: set_state(unit, "acme", "resume", "settled"))
+    backend.now_ms += 10 * CALL_GRACE_MS
+    for late_ms in (-CALL_GRACE_MS - 1, -CALL_GRACE_MS, 0, 5 * CALL_GRACE_MS):
+        watching.uses.append((f"c{late_ms}", attacked.binding, "acme", resumed_at + late_ms))
+    (found,) = watching.looks()
+    assert found.endswith(f": call c{-CALL_GRACE_MS - 1}")
+
+
+def is_refused(node: LookUps, attacked: Attacked) -> bool:
+    found = node.fetch(X, A, attacked.backend.now_ms / 1000)
+    return getattr(found, "outcome", None) == "store_failed"
