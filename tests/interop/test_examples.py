@@ -80,8 +80,9 @@ def check(folder: Path, text: str) -> None:
 # --- programs that read their example as it stands
 
 
-def test_kamailio_reads_its_example() -> None:
-    command = ["kamailio", "-c", "-f", str(CONFIG / "kamailio" / "kamailio.cfg")]
+@pytest.mark.parametrize("defines", [[], ["-A", "BY_PREFIX"]], ids=" ".join)
+def test_kamailio_reads_its_example(defines: list[str]) -> None:
+    command = ["kamailio", "-c", "-f", str(CONFIG / "kamailio" / "kamailio.cfg"), *defines]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not re.search("ERROR|WARNING|CRITICAL", done.stderr)

@@ -19,6 +19,7 @@ from tests.support.relay_process import A, B, Neighbour, RelayProcess, Setup
 from tests.support.sip_text import SipText, user_of
 
 EDGE, SECOND_RELAY = "127.0.0.30", "127.0.0.9"
+PREFIXES = ("70010000001", "70010000002")  # of the two relays with -A BY_PREFIX
 NUMBERS = [f"70010000001{n:04}" for n in range(1, 9)]  # enough for each relay to have some
 
 
@@ -96,8 +97,8 @@ async def hang_up(by: Leg, other: Leg) -> None:
 
 
 @asynccontextmanager
-async def site(folder: Path, url: str = "") -> AsyncIterator[Site]:
-    """`url`: of the store that both relays share; else each has one of its own."""
+async def site(folder: Path, url: str = "", *, by_prefix: bool = False) -> AsyncIterator[Site]:
+    """`url`: of the store that both relays share; else each has one of its own, `by_prefix` also a prefix."""
     edge, pbx, carrier = free(EDGE), free(CALLER), free(CALLEE)
     relays = tuple(
         RelayProcess(
@@ -108,19 +109,24 @@ async def site(folder: Path, url: str = "") -> AsyncIterator[Site]:
                 [],
                 sip={"drain_s": 30, "t1_ms": 200},
                 store=_shared(folder, url, name) if url else {},
+                numbers={"prefixes": [prefix]} if by_prefix else {},
             ),
         )
-        for name, host in (("first", RELAY), ("second", SECOND_RELAY))
+        for name, host, prefix in (("first", RELAY, PREFIXES[0]), ("second", SECOND_RELAY, PREFIXES[1]))
     )
     async with AsyncExitStack() as stack:
         for relay in relays:
             relay.start()
             stack.callback(relay.stop)
-            if not url or relay is relays[0]:
+            if by_prefix:
+                relay.import_bindings([(f"{PREFIXES[relays.index(relay)]}0001", A, B)])
+            elif not url or relay is relays[0]:
                 relay.import_bindings([(number, A, B) for number in NUMBERS])
         first, second = relays
         addresses = first.setup.relay, second.setup.relay
-        kamailio = await stack.enter_async_context(Kamailio(folder / "edge", edge, addresses, carrier, pbx))
+        kamailio = await stack.enter_async_context(
+            Kamailio(folder / "edge", edge, addresses, carrier, pbx, *(["BY_PREFIX"] if by_prefix else []))
+        )
         a, b = [await stack.enter_async_context(Phone(address)) for address in (pbx, carrier)]
         yield Site(kamailio, (first, second), a, b)
         for relay in relays:
@@ -205,6 +211,28 @@ async def test_relay_that_drains_gets_no_new_call_and_keeps_its_own(tmp_path: Pa
         await hang_up(*live)
         assert drained.stop() == 0
         drained.start()
+
+
+async def test_each_prefix_has_its_relay(tmp_path: Path) -> None:
+    """As docs/SCALE.md partitions: the other relay has neither the bindings nor the calls."""
+    async with site(tmp_path, by_prefix=True) as here:
+        numbers = [f"{prefix}0001" for prefix in PREFIXES]
+        for number in numbers:
+            await hang_up(*await here.call(number))
+            await hang_up(*await here.call(number, back=True))
+        assert here.numbers_called() == [{numbers[0]}, {numbers[1]}]
+        unknown = Leg.calling(here.a, here.kamailio.local, A, "700100000030001")
+        await unknown.request("INVITE", body=SDP)
+        await here.a.expect(404, "INVITE")
+        killed = here.relays[1]
+        killed.kill()
+        await here.kamailio.expect(f"relay down: sip:{killed.setup.relay}")
+        await here.whole_calls(numbers[:1])
+        unanswered = Leg.calling(here.a, here.kamailio.local, A, numbers[1])
+        await unanswered.request("INVITE", body=SDP)
+        await here.a.expect(503, "INVITE")
+        assert {record["number_dialled"] for record in here.relays[0].calls()} == {numbers[0]}
+        killed.start()
 
 
 async def test_the_pbx_calls_in_nobody_else_s_name(tmp_path: Path) -> None:

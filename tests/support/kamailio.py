@@ -23,10 +23,18 @@ class Kamailio:
     """In front of two relays, with a carrier and a PBX as peers."""
 
     def __init__(
-        self, folder: Path, local: Address, relays: tuple[Address, Address], carrier: Address, pbx: Address
+        self,
+        folder: Path,
+        local: Address,
+        relays: tuple[Address, Address],
+        carrier: Address,
+        pbx: Address,
+        *defines: str,
     ) -> None:
+        """`defines`: of the configuration's preprocessor (`kamailio -A`)."""
         self.local = local
         self._folder = folder
+        self._defines = [option for define in defines for option in ("-A", define)]
         self._places = {
             EXAMPLE_SELF: local,
             EXAMPLE_CARRIER: carrier,
@@ -44,6 +52,7 @@ class Kamailio:
             (self._folder / name).write_text(self._placed((EXAMPLES / name).read_text()) + more)
         self._process = await asyncio.create_subprocess_exec(
             "kamailio", "-DD", "-E", "-f", str(self._folder / "kamailio.cfg"), "-Y", str(self._folder), "-m", "32",
+            *self._defines,
             stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )  # fmt: skip
