@@ -14,7 +14,7 @@ from relay.console.ask import Problem
 from relay.console.attention import Item, attention
 from relay.console.calls import CALLS
 from relay.console.charts import DAY_S, RANGES, Chart, Range, by_class, stacked
-from relay.console.outcomes import OUTCOMES, class_of
+from relay.console.outcomes import OUTCOMES, Class, class_of
 from relay.console.page import Page, PageRoute, get
 from relay.console.references import may_be_in_url
 from relay.console.tables import search_party
@@ -25,6 +25,7 @@ from relay.store.call_counts import (
     counts_of_businesses,
     owner_of_business,
     owner_of_peer,
+    owner_of_sender,
     read_counts,
     summed,
 )
@@ -48,7 +49,7 @@ class Figures(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """An outcome today, and on the same day of last week until the same hour."""
+    """An outcome today until now, and on the same day of last week until the same time."""
 
     outcome: str
     today: int
@@ -62,8 +63,10 @@ class Row(NamedTuple):
     calls: int
     answered: float | None
     refused: float | None
-    often: str  # the most frequent refusal, "" for none
+    failed: float | None
+    often: str  # the most frequent refusal or fault, "" for none
     ringing_s: float | None
+    calls_in: int = 0  # of a peer: calls from it; `calls` went to it
     complaints: float | None = None  # of a business user, percent of the answered calls of thirty days
 
 
@@ -89,12 +92,13 @@ class _Read(NamedTuple):
     today: Counts
     last_week: Counts
     peers: dict[str, Counts]
+    senders: dict[str, Counts]
     businesses: dict[str, Counts]
     complaints: dict[str, float | None]
 
 
 _NONE: Final = summed([])
-_NOTHING: Final = _Read({}, _NONE, _NONE, _NONE, _NONE, _NONE, {}, {}, {})
+_NOTHING: Final = _Read({}, _NONE, _NONE, _NONE, _NONE, _NONE, {}, {}, {}, {})
 
 
 async def overview(page: Page, *, whole: bool = True) -> Overview:
@@ -115,7 +119,7 @@ async def overview(page: Page, *, whole: bool = True) -> Overview:
         await _figures(page, total, read.before, page.now_s - begin_s),
         stacked(range_, begin_s, read.now, page.zone),
         _compared(read.today, read.last_week),
-        [(peer, _row(peer["name"], read.peers.get(peer["name"], _NONE))) for peer in peers],
+        [(peer, _peer_row(peer["name"], read)) for peer in peers],
         [
             row._replace(complaints=read.complaints.get(row.name))
             for row in sorted((_row(*each) for each in read.businesses.items()), key=lambda row: -row.calls)
@@ -148,9 +152,15 @@ def _read(connection: Connection, page: Page, range_: Range, begin_s: int, peers
         between(range_.span_s, begin_s - range_.length_s, begin_s),
         between(60, now_s - LATELY_S, end_s),
         between(3_600, hour_s - DAY_S, hour_s + 3_600),
-        between(3_600, midnight_s, hour_s),
-        between(3_600, midnight_s - 7 * DAY_S, hour_s - 7 * DAY_S),
+        between(3_600, midnight_s, hour_s + 3_600),
+        summed(
+            [
+                between(3_600, midnight_s - 7 * DAY_S, hour_s - 7 * DAY_S),
+                _share(between(3_600, hour_s - 7 * DAY_S, hour_s - 7 * DAY_S + 3_600), (now_s - hour_s) / 3_600),
+            ]
+        ),
         {peer: between(range_.span_s, begin_s, end_s, owner_of_peer(peer)) for peer in peers},
+        {peer: between(range_.span_s, begin_s, end_s, owner_of_sender(peer)) for peer in peers},
         counts_of_businesses(connection, hour_s - DAY_S) if whole and page.may("operator") else {},
         _complaints(connection, now_s) if whole and page.may("operator") else {},
     )
@@ -172,10 +182,22 @@ async def _figures(page: Page, total: Counts, before: Counts, length_s: float) -
     return Figures(live, total.total / length_s, _answered(total), _answered(before), _refused(total), ringing_s)
 
 
+def _share(counts: Counts, share: float) -> Counts:
+    """A share of counts: of an hour of last week the store has no parts."""
+    return counts._replace(outcomes={name: round(share * count) for name, count in counts.outcomes.items()})
+
+
 def _row(name: str, counts: Counts) -> Row:
-    refused = {each: count for each, count in counts.outcomes.items() if class_of(each) == "refused"}
-    often = max(refused, key=lambda each: refused[each]) if refused else ""
-    return Row(name, counts.total, _answered(counts), _refused(counts), often, counts.ringing_s(0.99))
+    bad = {each: count for each, count in counts.outcomes.items() if class_of(each) in ("refused", "bad")}
+    often = max(bad, key=lambda each: bad[each]) if bad else ""
+    failed = _part(counts, "bad")
+    return Row(name, counts.total, _answered(counts), _refused(counts), failed, often, counts.ringing_s(0.99))
+
+
+def _peer_row(name: str, read: _Read) -> Row:
+    """Rates are of the calls to a peer; of those from it if none went to it."""
+    to, received = read.peers.get(name, _NONE), read.senders.get(name, _NONE)
+    return _row(name, to if to.total else received)._replace(calls=to.total, calls_in=received.total)
 
 
 def _compared(today: Counts, before: Counts) -> list[Compared]:
@@ -189,7 +211,11 @@ def _answered(counts: Counts) -> float | None:
 
 
 def _refused(counts: Counts) -> float | None:
-    return 100 * by_class(counts)["refused"] / counts.total if counts.total else None
+    return _part(counts, "refused")
+
+
+def _part(counts: Counts, class_: Class) -> float | None:
+    return 100 * by_class(counts)[class_] / counts.total if counts.total else None
 
 
 async def _show(page: Page) -> Response:

@@ -1,4 +1,4 @@
-"""Counts of ended calls by time, for charts: of all, of each business user, of each peer called.
+"""Counts of ended calls by time, for charts: of all, of each business user, of each peer by direction.
 
 Answered calls are also counted by day, business user and prefix, for rates of complaints.
 
@@ -85,6 +85,11 @@ def owner_of_peer(peer: str) -> str:
     return f"peer {peer}"
 
 
+def owner_of_sender(peer: str) -> str:
+    """The owner of the counts of a peer that calls came from: their outcomes alone."""
+    return f"from {peer}"
+
+
 def count_calls(connection: Connection, records: Iterable[CallRecord], now_ms: int) -> None:
     """Add records, inside a unit of work, and drop what is too old of the same owners at `now_ms`, in Unix time.
 
@@ -104,7 +109,8 @@ def count_calls(connection: Connection, records: Iterable[CallRecord], now_ms: i
 
 
 _Key = tuple[str, int, int, str]  # owner, span, at, name
-_Kind = tuple[str | None, str | None, str, str | None, int, str]  # business, peer, outcome, ringing, minute, prefix
+# business, peer from, peer to, outcome, ringing, minute, prefix
+_Kind = tuple[str | None, str, str | None, str, str | None, int, str]
 
 
 def _kind(record: CallRecord) -> _Kind | None:
@@ -115,11 +121,11 @@ def _kind(record: CallRecord) -> _Kind | None:
     rang_at = record.ringing_at or record.answered_at
     rang = None if rang_at is None else _RANGES[bisect_left(_BOUNDS_MS, rang_at - record.received_at)]
     prefix = prefix_of(record.number_dialled) if business is not None and outcome == ANSWERED else ""
-    return business, record.peer_out, outcome, rang, ended_at // 60_000, prefix
+    return business, record.peer_in, record.peer_out, outcome, rang, ended_at // 60_000, prefix
 
 
 def _keys(kind: _Kind) -> Iterator[_Key]:
-    business, peer, outcome, rang, minute, prefix = kind
+    business, sender, peer, outcome, rang, minute, prefix = kind
     owners = [ALL]
     if business is not None:
         owners.append(owner_of_business(business))
@@ -131,6 +137,8 @@ def _keys(kind: _Kind) -> Iterator[_Key]:
         for owner in owners:
             for name in names:
                 yield owner, span, ended_s - ended_s % span, name
+        if sender:
+            yield owner_of_sender(sender), span, ended_s - ended_s % span, outcome
     if business is not None and outcome == ANSWERED:
         day_s = ended_s - (ended_s + _CHINA_S) % DAY_S
         yield f"{_owner_of_answered(business)}{prefix}", DAY_S, day_s, ANSWERED

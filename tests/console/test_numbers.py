@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.api.conftest import PREFIX, Api, Client
 from tests.console.conftest import Console, text_of
 
@@ -15,6 +17,22 @@ async def test_pools_and_prefixes_stand_above_the_numbers(console: Console, comp
     filtered = text_of(await browser.see("/numbers?state=bound"))
     assert "Pools" not in filtered and "Nothing matches these filters" in filtered
     assert X in await browser.see(f"/numbers?prefix={PREFIX}")
+
+
+async def test_the_bar_of_a_short_pool_has_the_colour_of_a_warning(
+    console: Console, company: Client, operator: Client
+) -> None:
+    await operator.post("/v1/pools", {"id": "short", "warn_percent": 50})
+    bars = []
+    browser = await console.of(operator)
+    await operator.post("/v1/numbers/move", {"pool_id": "short", "numbers": [f"{PREFIX}0001", f"{PREFIX}0002"]}, 200)
+    for n in range(3):
+        row = (await browser.see("/numbers")).partition(">short</a>")[2].partition("</tr>")[0]
+        bars.append(re.findall(r'<rect class="(good|calm|bad)"', row))
+        body = {"mode": "AXB", "a": "13800000001", "b": "13900000002", "pool_id": "short", "order_id": f"o{n}"}
+        if n < 2:
+            await operator.post("/v1/bindings", body | {"x": f"{PREFIX}000{n + 1}", "business_id": "acme"})
+    assert bars == [["good"], ["calm"], ["bad"]]
 
 
 async def test_a_number_that_is_asked_for_is_opened(console: Console, company: Client, operator: Client) -> None:

@@ -29,12 +29,18 @@ PEERS: Json = {
 
 
 async def count(
-    api: Api, *outcomes: str, business: str = "acme", ago_s: float = 60, kind: Kind = "call", ringing_ms: int = 800
+    api: Api,
+    *outcomes: str,
+    business: str = "acme",
+    ago_s: float = 60,
+    kind: Kind = "call",
+    ringing_ms: int = 800,
+    **more: str,
 ) -> None:
     """Calls that ended some time ago, as the follower counts them."""
     ended_ms = int((api.now() - ago_s) * 1000)
     times = {"received_at": ended_ms - 2_000, "ringing_at": ended_ms - 2_000 + ringing_ms, "ended_at": ended_ms}
-    whose = {"business": business, "kind": kind}
+    whose = {"business": business, "kind": kind, **more}
     records = [ended_record(f"{n}", **times, **whose, outcome=each) for n, each in enumerate(outcomes)]
     await api.run(lambda unit: count_calls(unit.connection, records, unit.now_ms))
 
@@ -91,6 +97,40 @@ async def test_an_operator_sees_all_calls_and_a_business_user_its_own(
     assert "rival" not in page and "carrier" not in page and "<rect" in page
 
 
+async def test_calls_from_a_peer_are_its_calls_as_well(
+    console: Console, api: Api, operator: Client, relay: dict[str, Callable[..., Json]]
+) -> None:
+    relay |= {"peers": lambda: PEERS, "live": lambda **_: {"calls": [], "total": 0}}
+    await count(api, "answered", "busy", "no_binding", "busy", peer_in="carrier", peer_out="other")
+    browser = await console.of(operator)
+    (row,) = (await browser.http.get("/console/?format=json")).json()["peers"]
+    assert (row["calls_in"], row["calls"], row["answered"]) == (4, 0, 25)
+    await count(api, "answered", peer_in="other", peer_out="carrier")
+    (row,) = (await browser.http.get("/console/?format=json")).json()["peers"]
+    assert (row["calls_in"], row["calls"], row["answered"]) == (4, 1, 100)
+
+
+async def test_faults_are_the_main_reason_of_a_business_as_refusals_are(
+    console: Console, api: Api, operator: Client, relay: dict[str, Callable[..., Json]]
+) -> None:
+    relay |= {"peers": lambda: PEERS, "live": lambda **_: {"calls": [], "total": 0}}
+    await count(api, *["answered"] * 11, *["unreachable"] * 7, "no_binding", "no_binding")
+    (row,) = (await (await console.of(operator)).http.get("/console/?format=json")).json()["businesses"]
+    assert (row["often"], row["failed"], row["refused"]) == ("unreachable", 35, 10)
+
+
+async def test_the_outcomes_of_today_are_those_until_now(console: Console, api: Api) -> None:
+    api.ahead_s = (1_800 - api.now()) % 3_600  # half an hour into an hour
+    await count(api, "answered", "busy")
+    await count(api, *["answered"] * 4, ago_s=7 * 86_400)
+    browser = await console.of(await api.company("acme"))
+    outcomes = (await browser.http.get("/console/?format=json")).json()["outcomes"]
+    assert {each["outcome"]: (each["today"], each["before"]) for each in outcomes} == {
+        "answered": (1, 2),
+        "busy": (1, 0),
+    }
+
+
 async def test_text_messages_are_not_in_the_answer_rate(console: Console, api: Api) -> None:
     await count(api, *["answered"] * 5)
     await count(api, *["delivered"] * 5, kind="message")
@@ -123,7 +163,7 @@ async def test_without_calls_and_faults_it_says_so(console: Console, api: Api) -
     browser = await console.of(await api.company("acme"))
     text = text_of(await browser.see("/"))
     assert "All is well: nothing needs attention." in text
-    assert "None before this hour. Calls of this hour are shown here when it is over." in text
+    assert "No call has ended today, nor a week ago until this time of day." in text
 
 
 async def test_a_time_within_the_first_range_of_counts_is_shown_as_at_most_its_bound(

@@ -19,6 +19,7 @@ from relay.store.call_counts import (
     counts_of_businesses,
     owner_of_business,
     owner_of_peer,
+    owner_of_sender,
     read_counts,
     summed,
 )
@@ -48,13 +49,14 @@ def test_calls_are_counted_by_minute_for_all_their_owners(connection: Connection
     count_calls(connection, [record(61), record(61, business=PROBE_BUSINESS)], NOW_MS)
     read = {
         owner: {at - NOW_S: counts.outcomes for at, counts in found.items()}
-        for owner in (ALL, owner_of_business("acme"), owner_of_peer("carrier"))
+        for owner in (ALL, owner_of_business("acme"), owner_of_peer("carrier"), owner_of_sender("pbx"))
         if (found := read_counts(connection, owner, 60, NOW_S, NOW_S + 120))
     }
     assert read == {
         "": {0: {"answered": 1, "busy": 1}, 60: {"answered": 2}},
         "business acme": {0: {"answered": 1, "busy": 1}, 60: {"answered": 1}},
         "peer carrier": {0: {"answered": 1, "busy": 1}, 60: {"answered": 1}},
+        "from pbx": {0: {"answered": 1, "busy": 1}, 60: {"answered": 2}},
     }
     for span in SPANS:
         assert summed(read_counts(connection, ALL, span, 0, NOW_S + 7_200).values()).total == 4
