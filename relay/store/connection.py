@@ -114,6 +114,12 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
+class WritingConnection(Connection, Protocol):
+    """A connection for transactions that prove rows."""
+
+    schema_seen: object  # for `relay.store.schema_check`
+
+
 @runtime_checkable
 class Paging(Protocol):
     """A connection whose `execute` holds all rows in memory, and which can also read them page by page."""

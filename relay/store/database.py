@@ -25,6 +25,7 @@ from relay.store.connection import (
     PostgresBusy,
     PostgresServer,
     SqliteConnection,
+    WritingConnection,
     local_path,
 )
 from relay.store.connection import one_moment as one_moment
@@ -32,6 +33,7 @@ from relay.store.connection import transaction as transaction
 from relay.store.files import check_permissions, open_beside
 from relay.store.ledger import learn_refused, ledger_transaction
 from relay.store.ledger_check import note_script, open_ledger, require_left
+from relay.store.schema_check import require_empty_schema
 from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
 from relay.store.sealing.keys import check_keys, enter_keys, key_in_use, sealing_keys
 from relay.store.sealing.sealer import Sealer, load_key, make_key
@@ -129,7 +131,7 @@ def is_newer(place: Place) -> bool:
         return store_scripts.is_newer(connection)
 
 
-def connect(place: Place) -> Connection:
+def connect(place: Place) -> WritingConnection:
     """Open a connection that writes, in autocommit mode: transactions are explicit."""
     if isinstance(place, PostgresServer):
         return _connect_server(place)
@@ -183,7 +185,7 @@ def uri_of(path: Path) -> str:
     return f"{path.absolute().as_uri()}?mode=rw"
 
 
-def _connect_server(server: PostgresServer, *, read_only: bool = False) -> Connection:
+def _connect_server(server: PostgresServer, *, read_only: bool = False) -> WritingConnection:
     from relay.store.postgres.connection import PostgresConnection
 
     return PostgresConnection(server.url, read_only=read_only)
@@ -266,6 +268,8 @@ def _run(connection: Connection, schema: Schema, scripts: Sequence[Script], seal
         next_ones = scripts[seen : seen + 1] if seen else [script.for_empty_tables() for script in scripts]
         schema.limit_waits(connection, tries)
         _require_left(connection, schema, sealer)
+        if not seen:
+            require_empty_schema(connection)
         for script in next_ones:
             for statement in script.statements():
                 connection.execute(statement)

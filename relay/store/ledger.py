@@ -24,16 +24,22 @@ import msgspec
 
 from relay.errors import StoreError
 from relay.store.chain import AUDIT, RECORDS, Head, read_head, stored_head
-from relay.store.connection import Connection, one_moment, transaction
+from relay.store.connection import Connection, WritingConnection, one_moment, transaction
 from relay.store.ledger_tables import TABLES, Dialect, LedgerTable, dialect_of
-from relay.store.schema_check import Vouched, objects_on_server, require_own_schema
+from relay.store.schema_check import (
+    SCHEMA,
+    Vouched,
+    hash_on_server,
+    objects_on_server,
+    require_own_schema,
+    require_same_schema,
+)
 from relay.store.scripts import schema_by
 from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven, make_proof, not_proven
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry
 
 MODULUS: Final = 1 << 256
-SCHEMA: Final = "schema"  # stands among the tables for the objects on a server
 CHANGED: Final = "changed outside relay700"  # the reason of most entries `ledger.fault`
 MOST_NAMED: Final = 100  # faults per transaction that get their own entry in the audit log
 MOST_REFUSED: Final = 1_000  # rows of a table in the head of the ledger; if there are more, the whole table is refused
@@ -125,16 +131,17 @@ def _is_ours(connection: Connection, sealer: Sealer, table: LedgerTable, row_key
 
 
 @contextmanager
-def ledger_transaction(connection: Connection, sealer: Sealer, now_ms: int) -> Iterator[None]:
+def ledger_transaction(connection: WritingConnection, sealer: Sealer, now_ms: int) -> Iterator[None]:
     """A write transaction that proves its changes of covered rows before it commits."""
     vouched = partial(_vouched, connection, sealer)
-    if getattr(connection, "schema_seen", None) is None:
+    if connection.schema_seen is None:
         require_own_schema(connection, vouched)  # before the lock is taken: the first check takes longest
     with transaction(connection):
         require_own_schema(connection, vouched)
         distrust_touched(connection, sealer, now_ms)
         yield
         settle(connection, sealer)
+        require_same_schema(connection)
 
 
 def _vouched(connection: Connection, sealer: Sealer) -> Vouched:
@@ -359,8 +366,13 @@ def note_schema(connection: Connection, sealer: Sealer) -> None:
 
 
 def _schema_sum(connection: Connection) -> dict[str, Sum]:
-    objects = objects_on_server(connection)
-    return {SCHEMA: Sum(0, int.from_bytes(objects))} if objects else {}
+    """The objects on a server, as they are. Keeps the hash of each, by which a change of one is named."""
+    found = hash_on_server(connection)
+    if not found:
+        return {}
+    connection.execute("DELETE FROM ledger WHERE table_name = ?", (SCHEMA,))
+    _put(connection, [(SCHEMA, name, made) for name, made in objects_on_server(connection).items()])
+    return {SCHEMA: Sum(0, int.from_bytes(found))}
 
 
 def _context(revision: int) -> bytes:

@@ -14,11 +14,13 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from functools import cache
+from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from relay.errors import StoreError
-from relay.store.connection import Connection, one_moment
+from relay.store.connection import Connection, WritingConnection, one_moment
 from relay.store.ledger_tables import POSTGRES, SQLITE, dialect_of, triggers
+from relay.store.postgres.objects import HASH, NEVER_OURS, OBJECTS, TRIGGERS, VERSION
 from relay.store.scripts import file_schema, schema_by, scripts_of
 
 # Objects of a store in a file, and those that the connection itself has made.
@@ -27,86 +29,32 @@ SELECT type, name, tbl_name, sql FROM sqlite_master
 UNION ALL SELECT type, name, tbl_name, sql FROM sqlite_temp_master
 """
 _Object = tuple[Any, ...]  # a row of _FILE
+SCHEMA: Final = "schema"  # stands among the tables of the ledger for the objects on a server
 # ANALYZE makes these tables. The planner reads them: they decide how a statement finds rows, not which.
 _OF_ANALYZE: Final[frozenset[_Object]] = frozenset(
     ("table", name, name, f"CREATE TABLE {name}({columns})")
     for name, columns in (("sqlite_stat1", "tbl,idx,stat"), ("sqlite_stat4", "tbl,idx,neq,nlt,ndlt,sample"))
 )
-_LEFT: Final = "a table, column, constraint, index, operator or function"
-_HERE: Final = "CAST(current_schema() AS regnamespace)"
-_TRIGGERS: Final = f"""
-SELECT trigger.tgname, pg_get_triggerdef(trigger.oid), CAST(trigger.tgenabled AS text), function.prosrc
-FROM pg_trigger AS trigger
-JOIN pg_proc AS function ON function.oid = trigger.tgfoid
-JOIN pg_class AS relation ON relation.oid = trigger.tgrelid
-WHERE NOT trigger.tgisinternal AND relation.relnamespace = {_HERE}
-"""
-_RULES: Final = """
-SELECT 'rule ' || rulename FROM pg_rules WHERE schemaname = current_schema()
-UNION ALL SELECT 'policy ' || policyname FROM pg_policies WHERE schemaname = current_schema()
-UNION ALL SELECT 'view ' || viewname FROM pg_views WHERE schemaname = current_schema()
-"""
-# A value that changes with each change of an object on a server. Its own objects have smaller oids.
-_MADE: Final = 16_384
-_CATALOGS: Final = (
-    *("pg_class", "pg_proc", "pg_trigger", "pg_rewrite", "pg_policy", "pg_attrdef", "pg_constraint"),
-    *("pg_operator", "pg_cast"),
-)
-_VERSION: Final = 'SELECT md5(string_agg(what, chr(32) ORDER BY what COLLATE "C")) FROM ({}) AS objects'.format(
-    " UNION ALL ".join(
-        f"SELECT '{name} ' || oid || ' ' || CAST(xmin AS text) AS what FROM {name} WHERE oid >= {_MADE}"
-        for name in _CATALOGS
-    )
-)
-_OWN: Final = f"relnamespace = {_HERE} AND relkind NOT IN ('i', 'I') AND NOT relispartition"  # captures: one for a day
-# All that a statement of ours may call or meet on a server, beside triggers and rules: one hash. It cannot be compared
-# with a new store's, as in a file: each version of the server writes expressions in another way. Of the indexes those
-# that call something that is not the server's own: a later version may be building others CONCURRENTLY.
-_ON_SERVER: Final = f"""
-SELECT sha256(convert_to(string_agg(what, ' ' ORDER BY what COLLATE "C"), 'UTF8')) FROM (
-    SELECT 'function ' || pg_get_functiondef(oid) AS what FROM pg_proc
-    WHERE pronamespace = {_HERE} AND prokind IN ('f', 'p')
-    UNION ALL SELECT 'aggregate ' || proname FROM pg_proc WHERE pronamespace = {_HERE} AND prokind NOT IN ('f', 'p')
-    UNION ALL SELECT 'operator ' || oprname || ' ' || CAST(oprcode AS text) FROM pg_operator
-    WHERE oprnamespace = {_HERE}
-    UNION ALL SELECT concat_ws(' ', 'relation', relname, relkind, relrowsecurity, relforcerowsecurity) FROM pg_class
-    WHERE {_OWN}
-    UNION ALL SELECT concat_ws(' ', 'column', relname, attname, format_type(atttypid, atttypmod), attnotnull,
-        attgenerated, attidentity, pg_get_expr(adbin, adrelid))
-    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
-    LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-    WHERE {_OWN} AND attnum > 0 AND NOT attisdropped
-    UNION ALL SELECT 'constraint ' || conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
-    WHERE connamespace = {_HERE} AND contype <> 't'
-        AND NOT EXISTS (SELECT 1 FROM pg_class WHERE oid = conrelid AND relispartition)
-    UNION ALL SELECT 'index ' || pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-    WHERE relnamespace = {_HERE} AND EXISTS (
-        SELECT 1 FROM pg_depend
-        WHERE classid = CAST('pg_class' AS regclass) AND objid = indexrelid AND refobjid >= {_MADE} AND refclassid
-            IN (CAST('pg_proc' AS regclass), CAST('pg_operator' AS regclass), CAST('pg_opclass' AS regclass))
-    )
-) AS objects
-"""
+_LEFT: Final = "a table, column, constraint, index, operator, type or function"
 
 
 class Vouched(NamedTuple):
     """What the sealed head of the ledger says of the schema."""
 
     scripts: int  # how many the store has seen
-    objects: bytes  # as `objects_on_server` gave them then; b"" for a file
+    objects: bytes  # as `hash_on_server` gave it then; b"" for a file
 
 
-def require_own_schema(connection: Connection, vouched: Callable[[], Vouched]) -> None:
+def require_own_schema(connection: WritingConnection, vouched: Callable[[], Vouched]) -> None:
     """At the begin of a write transaction: raise StoreError naming the objects that relay700 did not make.
 
     The result is cached for the connection until the schema changes. `vouched`: as for `foreign_objects`.
     """
-    if getattr(connection, "schema_seen", None) == _version(connection):
+    if connection.schema_seen == schema_version(connection):
         return
-    if hasattr(connection, "schema_seen"):
-        connection.schema_seen = None
+    connection.schema_seen = None
     with one_moment(connection):
-        version = _version(connection)
+        version = schema_version(connection)
         _parse_anew(connection)
         different = foreign_objects(connection, vouched())
     if different:
@@ -114,8 +62,19 @@ def require_own_schema(connection: Connection, vouched: Callable[[], Vouched]) -
             f"the store is not as relay700 made it, and nothing is written to it: {', '.join(different[:3])}."
             " Remove foreign objects (DROP …), or put a backup in its place"
         )
-    if hasattr(connection, "schema_seen"):
-        connection.schema_seen = version
+    connection.schema_seen = version
+
+
+def require_same_schema(connection: WritingConnection) -> None:
+    """At the end of a write transaction: raise StoreError if the schema has changed since its begin.
+
+    On a server others may change it meanwhile. But an object that has come to a table that we write to stays there
+    until we have committed, since its maker needs a lock on the table; and a function that was replaced is another row
+    of the catalog, even when it is put back. In a file a transaction that writes keeps everybody else from writing.
+    """
+    if dialect_of(connection).is_server and connection.schema_seen != schema_version(connection):
+        connection.schema_seen = None
+        raise StoreError("the tables of the store were changed during a transaction, which was rolled back: try again")
 
 
 def _parse_anew(connection: Connection) -> None:
@@ -138,20 +97,47 @@ def foreign_objects(connection: Connection, vouched: Vouched) -> list[str]:
         return [f"its number of scripts, {seen} instead of {vouched.scripts}"]
     if seen > len(scripts_of(schema)):
         return []
-    return different_objects(connection) + ([] if is_left(connection, vouched) else [_LEFT])
+    return different_objects(connection) + _unvouched(connection, vouched)
+
+
+def _unvouched(connection: Connection, vouched: Vouched) -> list[str]:
+    if is_left(connection, vouched):
+        return []
+    then = dict(connection.execute("SELECT row_key, proof FROM ledger WHERE table_name = ?", (SCHEMA,)).fetchall())
+    now = objects_on_server(connection)
+    return sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name)) or [_LEFT]
 
 
 def is_left(connection: Connection, vouched: Vouched) -> bool:
-    """Whether a server has the objects that relay700 left there. Triggers and rules aside."""
-    return not vouched.objects or objects_on_server(connection) == vouched.objects
+    """Whether a server has the objects that relay700 left there. Triggers, rules, policies and views aside."""
+    return not vouched.objects or hash_on_server(connection) == vouched.objects
 
 
-def objects_on_server(connection: Connection) -> bytes:
-    """A hash of 32 bytes over the definitions of all objects of the schema; b"" for a file."""
+def hash_on_server(connection: Connection) -> bytes:
+    """A hash of 32 bytes over the definitions of all objects that a statement could use; b"" for a file."""
     if not dialect_of(connection).is_server:
         return b""
-    (found,) = connection.execute(_ON_SERVER).fetchone()
+    (found,) = connection.execute(HASH).fetchone()
     return bytes(found)
+
+
+def objects_on_server(connection: Connection) -> dict[str, bytes]:
+    """Kind and name of each of these objects, with a hash of its definition; empty for a file."""
+    if not dialect_of(connection).is_server:
+        return {}
+    return {name: sha256(str(made).encode()).digest() for name, made, _ in connection.execute(OBJECTS).fetchall()}
+
+
+def require_empty_schema(connection: Connection) -> None:
+    """Before a store is made on a server: raise StoreError naming what its schema has already."""
+    if not dialect_of(connection).is_server:
+        return
+    found = [name for name, _, is_here in connection.execute(OBJECTS).fetchall() if is_here]
+    if found:
+        raise StoreError(
+            f"the schema of the database has objects that relay700 did not make: {', '.join(sorted(found)[:3])}."
+            " Give relay700 a database, or a schema, of its own"
+        )
 
 
 def different_objects(connection: Connection) -> list[str]:
@@ -164,15 +150,21 @@ def different_objects(connection: Connection) -> list[str]:
 
 
 def _of_server(connection: Connection) -> list[str]:
-    found = {name: (_plain(made), *rest) for name, made, *rest in connection.execute(_TRIGGERS).fetchall()}
-    wanted = {name: (_plain(made), "O", _source(function)) for name, (function, made) in triggers(POSTGRES).items()}
-    different = [f"trigger {name}" for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)]
-    return sorted(different + [name for (name,) in connection.execute(_RULES).fetchall()])
+    found = Counter(
+        (name, _plain(made), *rest, is_here) for name, made, *rest, is_here in connection.execute(TRIGGERS).fetchall()
+    )
+    wanted = Counter(
+        (name, _plain(made), "O", _source(function), True) for name, (function, made) in triggers(POSTGRES).items()
+    )
+    different = {f"trigger {name}" for name, *_ in (found - wanted) + (wanted - found)}
+    return sorted(different) + sorted(name for (name,) in connection.execute(NEVER_OURS).fetchall())
 
 
-def _version(connection: Connection) -> object:
-    statement = _VERSION if dialect_of(connection).is_server else "PRAGMA schema_version"
-    return connection.execute(statement).fetchone(), schema_by(connection).seen(connection)
+def schema_version(connection: Connection) -> object:
+    """A value that changes with each change of the schema, and on a server with the settings of the session."""
+    if dialect_of(connection).is_server:
+        return connection.execute(VERSION).fetchone()
+    return connection.execute("PRAGMA schema_version").fetchone(), schema_by(connection).seen(connection)
 
 
 def _objects(connection: Connection) -> Counter[_Object]:

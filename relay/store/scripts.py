@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import Final, NamedTuple, Protocol
 
+from relay.errors import StoreError
 from relay.store.connection import Connection, Place, PostgresBusy, PostgresServer
 from relay.store.sealing.sealer import Sealer
 
@@ -112,8 +113,10 @@ class _ServerSchema:
         (table,) = connection.execute("SELECT CAST(to_regclass('schema_version') AS text)").fetchone()
         if table is None:
             return 0
-        (found,) = connection.execute("SELECT seen FROM schema_version").fetchone()
-        return int(found)
+        row = connection.execute("SELECT seen FROM schema_version WHERE id = 1").fetchone()
+        if row is None:
+            raise StoreError("the table schema_version is empty: put a backup of the store in its place")
+        return int(row[0])
 
     def note(self, connection: Connection, seen: int) -> None:
         connection.execute("CREATE TABLE IF NOT EXISTS schema_version (id bigint PRIMARY KEY, seen bigint NOT NULL)")

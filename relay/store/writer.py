@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from relay.defence.limits import FairQueue, is_within_share
 from relay.errors import Refused, StoreError
-from relay.store.connection import Connection, Place
+from relay.store.connection import Connection, Place, WritingConnection
 from relay.store.database import connect, store_errors
 from relay.store.files import Displaced, StoreFiles
 from relay.store.ledger import ledger_transaction
@@ -148,7 +148,7 @@ class GroupWriter:
         self._arriving: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._waiting: FairQueue[_Waiting] = FairQueue()
         self._awaited: Counter[str] = Counter()  # awaited units of work by `_name_of` their actor
-        self._connection: Connection | None = None
+        self._connection: WritingConnection | None = None
         self._files: StoreFiles | None = None  # of the connection
         self._closed = False
         self._ended: Future[None] = Future()

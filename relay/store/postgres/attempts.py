@@ -25,6 +25,7 @@ from relay.store.connection import PostgresServer, one_moment, selected
 from relay.store.database import reading
 from relay.store.journal.attempts import AttemptFile
 from relay.store.postgres.nodes import NOT_IDLE_FOR_EVER, SERVER_FAULTS
+from relay.store.postgres.objects import PIN
 from relay.store.record_rows import decode_record, encode_record
 from relay.store.sealing.sealer import Sealer
 
@@ -165,6 +166,7 @@ class SharedAttempts:
             self._connection = await asyncpg.connect(
                 self._server.url, timeout=PATIENCE_S, command_timeout=PATIENCE_S, server_settings=SETTINGS
             )
+            await self._connection.execute(PIN)
         connection = self._connection
         while self._new and connection is not None:
             some = dict(list(self._new.items())[:MOST_PUT])

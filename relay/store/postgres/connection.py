@@ -20,6 +20,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from relay.store.connection import Parameters, PostgresBusy, PostgresError, Rows
+from relay.store.postgres.objects import PIN, VERSION
 
 CONNECT_S: Final = 5
 PAGE = 1_000  # rows
@@ -32,8 +33,10 @@ ACTS_LOCK: Final = 700_000_001  # for pg_advisory_xact_lock
 # In ms, shorter than lock_timeout: a machine that freezes within a unit of work must not block those of others.
 IDLE_ACT: Final = 3_000
 _TRANSACTIONS: Final = {
+    # READ COMMITTED, whatever the role's default: each statement sees the schema as it is.
     "BEGIN IMMEDIATE": (
-        f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {IDLE_ACT}; SELECT pg_advisory_xact_lock({ACTS_LOCK})"
+        f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = {IDLE_ACT};"
+        f" SELECT pg_advisory_xact_lock({ACTS_LOCK})"
     ),
     "BEGIN": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",  # one snapshot, as in SQLite
 }
@@ -61,6 +64,8 @@ class PostgresConnection:
         """Raises PostgresError."""
         cursor = self._cursor(sql)
         with _server_errors():
+            if sql == VERSION:  # which takes longer to plan than to run
+                return _Rows(self._connection.execute(sql, prepare=True))
             if parameters:
                 statement, names = _translated(sql)
                 cursor.execute(statement, _values(names, parameters))
@@ -105,6 +110,7 @@ class PostgresConnection:
                 keepalives_interval=1,
                 keepalives_count=3,
             )
+            connection.execute(PIN)
             if self._read_only:  # as an option it would fail with target_session_attrs=read-write
                 connection.execute("SET default_transaction_read_only = on")
             return connection
@@ -124,7 +130,7 @@ def _server_errors() -> Iterator[None]:
 class _Rows:
     """The rows of a cursor, as with SQLite: empty for a statement that returns none."""
 
-    def __init__(self, cursor: psycopg.ClientCursor[Any]) -> None:
+    def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
         self._cursor = cursor
         self.rowcount = cursor.rowcount
 

@@ -26,6 +26,7 @@ from relay.store.journal.overflow import Overflow
 from relay.store.journal.rows import caller_row, event_row, live_row
 from relay.store.postgres.attempts import SharedAttempts
 from relay.store.postgres.nodes import NOT_IDLE_FOR_EVER, SERVER_FAULTS, Node, Take
+from relay.store.postgres.objects import PIN
 from relay.store.record_rows import COLUMNS, Row, row_of
 from relay.store.sealing.sealer import Sealer
 
@@ -232,6 +233,7 @@ class PostgresWriter:
             command_timeout=PATIENCE_S,
             server_settings=SETTINGS,
         )
+        await self._connection.execute(PIN)
         await asyncio.to_thread(self._check_head)
 
     def _check_head(self) -> None:

@@ -25,6 +25,7 @@ from relay.store.ledger import HEAD, open_ledger_head
 from relay.store.ledger_tables import POSTGRES
 from relay.store.lookup import Opener, Syntax, decides, decoded, fallback, statement
 from relay.store.postgres.nodes import SERVER_FAULTS
+from relay.store.postgres.objects import PIN
 from relay.store.record_index import number_key, pair_key
 from relay.store.sealing.sealer import Sealer
 
@@ -85,6 +86,7 @@ class PostgresRouteReader:
                 timeout=PATIENCE_S,
                 command_timeout=PATIENCE_S,  # else the cancellation of a look-up waits for ever on a frozen server
                 server_settings=SETTINGS,
+                init=_pin,
                 reset=_leaves_nothing,
             )
         except SERVER_FAULTS as error:
@@ -190,6 +192,10 @@ class PostgresRouteReader:
         if self._pool is not None:
             self._pool.terminate()
             self._pool = None
+
+
+async def _pin(connection: asyncpg.Connection) -> None:
+    await connection.execute(PIN)
 
 
 async def _leaves_nothing(connection: asyncpg.Connection) -> None:

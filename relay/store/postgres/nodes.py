@@ -23,6 +23,7 @@ from relay.errors import Report, StoreError
 from relay.store.connection import Connection, PostgresServer
 from relay.store.journal.attempts import with_records
 from relay.store.journal.rows import LiveCall, open_all, without_ended
+from relay.store.postgres.objects import PIN
 from relay.store.sealing.keys import IN_USE, Turning
 from relay.store.sealing.sealer import Sealer
 
@@ -277,6 +278,7 @@ class Node:
             command_timeout=PATIENCE_S,  # also bounds the ROLLBACK after a timeout
             server_settings=NOT_IDLE_FOR_EVER | SILENT,
         )
+        await self._connection.execute(PIN)
         self._holds_name = bool(await self._ask(_HOLD, self.name))
 
     def _disconnect(self) -> None:
@@ -332,6 +334,7 @@ class LeaderLock:
         try:
             if self._connection is None:
                 self._connection = await asyncpg.connect(self._server.url, timeout=PATIENCE_S, server_settings=SILENT)
+                await self._connection.execute(PIN)
             took = await self._connection.fetchval(f"SELECT pg_try_advisory_lock({BACKEND_LOCK})", timeout=PATIENCE_S)
         except SERVER_FAULTS as error:
             self.close()
