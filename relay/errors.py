@@ -63,6 +63,10 @@ class StoreError(RelayError):
     """The store is unavailable, or rejected an operation."""
 
 
+class AlteredError(StoreError):
+    """What is stored was altered, or made with another key: the store is well, and to try again does not help."""
+
+
 class ConfigError(RelayError):
     """An invalid configuration. `problems` lists every fault as `key.path: what is wrong and what to do`."""
 

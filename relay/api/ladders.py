@@ -11,7 +11,7 @@ from starlette.responses import Response
 from relay.api.context import Needs, RequestContext, Revealing, lacks
 from relay.api.models import Masked, Moment, ResponseModel
 from relay.api.routes import Router
-from relay.errors import Refused
+from relay.errors import AlteredError, Refused
 from relay.model.call import CallRecord
 from relay.model.capture import REGISTRATIONS, CapturedCall
 from relay.reports.ladder import (
@@ -158,7 +158,14 @@ async def _record(context: RequestContext, call_id: str, *, reveal: bool) -> Cal
 async def _captured(context: RequestContext, call_id: str) -> CapturedCall | None:
     """What is stored of a call, and what waits in memory: registrations have both."""
     pending = context.backend.pending_capture(call_id)
-    stored = await context.work(lambda: context.backend.captures.load(call_id))
+    try:
+        stored = await context.work(lambda: context.backend.captures.load(call_id))
+    except AlteredError:
+        raise Refused(
+            "state_conflict",
+            "",
+            "the capture of this call was altered, or made with another key: `relay700 verify` names each",
+        ) from None
     parts = [part for part in (stored, pending) if part is not None]
     return joined(parts) if parts else None
 

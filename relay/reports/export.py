@@ -2,8 +2,8 @@
 
 Parquet needs pyarrow (150 MB), an extra that is imported on use.
 
-CSV has a header line; JSON lines have the objects of `calls list --json`. In CSV a text that a spreadsheet would read
-as a formula (a peer chooses Call-IDs) gets a leading apostrophe.
+CSV has a header line; JSON lines have the objects of `calls list --json`. In CSV what a spreadsheet would read as a
+formula (a peer chooses Call-IDs) gets an apostrophe before it, also behind what may be its separator.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -31,7 +32,9 @@ MEDIA_TYPES: dict[Format, str] = {
 }
 PART = 1_000  # records
 ROW_GROUP = 10_000  # records that Parquet compresses and reads together
-_FORMULA = (*"=+-@", *"＝＋－＠", "\t", "\r", "\n")  # spreadsheets treat full-width signs alike
+# The begin of a cell, and what makes a formula of it; spreadsheets treat full-width signs alike. Their separator may be
+# another than the comma, and then the quotes of a cell do not protect its parts.
+_FORMULA = re.compile(r"""(^|[;,|\t\r\n])([\s"]*)([=+\-@＝＋－＠])|^(?=[\t\r\n])""")
 _COUNTS = tuple(name for name in CallRecord._fields if name.endswith(("_packets", "_lost", "_jitter_ms")))
 _INTEGERS = ("duration_ms", "sip_status", "q850_cause", "text_bytes", "qualification", *_COUNTS)
 
@@ -77,7 +80,12 @@ def csv_cell(value: Value) -> Value:
     """A value as CSV has it."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return _FORMULA.sub(_as_text, value) if isinstance(value, str) else value
+
+
+def _as_text(found: re.Match[str]) -> str:
+    separator, blanks, sign = found.groups("")
+    return f"{separator}{blanks}'{sign}"
 
 
 def _json_parts(forms: Iterator[_Form]) -> Iterator[bytes]:

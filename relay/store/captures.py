@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from relay.errors import Report, StoreError
+from relay.errors import AlteredError, Report, StoreError
 from relay.model.capture import CapturedCall, decode, encode
 from relay.store.capture_shares import cuts, read_share, share_of, stored_share
 from relay.store.connection import DATABASE_ERRORS, Connection, Place, PostgresServer
@@ -198,7 +198,7 @@ class Captures:
         try:
             return decode(zlib.decompress(self._sealer.open_(sealed, _context(call_id))))
         except (StoreError, zlib.error, msgspec.MsgspecError) as error:
-            raise StoreError(f"the capture of {call_id} cannot be opened: {error}") from None
+            raise AlteredError(f"the capture of {call_id} cannot be opened: {error}") from None
 
     def _resealed(self, call_id: str, sealed: bytes) -> bytes:
         """Empty if it cannot be opened."""

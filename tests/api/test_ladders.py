@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
 from relay.api.places import DOWNLOADS
 from relay.model.capture import CapturedCall
+from relay.store.sqlite.captures import CaptureFile
 from relay.store.writer import now_ms
 from tests.api.conftest import Api, Client, Json
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST
@@ -46,6 +48,19 @@ async def test_operators_see_both_sides_masked(operator: Client) -> None:
     assert {"name": "Via", "verdict": "rewritten", "lines": 1} in invite["crossings"]
     text = str(ladder)
     assert not [word for word in (A[2:], B[2:], CALLER_HOST, CALLEE_HOST) if word in text]
+
+
+@pytest.mark.usefixtures("shelf")
+async def test_a_capture_that_was_swapped_is_named_as_such(api: Api, operator: Client, company: Client) -> None:
+    """The store is well, and to try again would not help."""
+    other = basic().captured()._replace(call_id="b" * 32)
+    api.backend.captures.save([other])
+    with closing(CaptureFile(api.backend.path).connect()) as thief:
+        (sealed,) = thief.execute("SELECT sealed FROM capture WHERE call_id = ?", (other.call_id,)).fetchone()
+        thief.execute("UPDATE capture SET sealed = ? WHERE call_id = ?", (sealed, CALL))
+    for client in (operator, company):
+        problem = await client.refused("GET", URL, "state_conflict")
+        assert problem["detail"].startswith("the capture of this call was altered, or made with another key")
 
 
 @pytest.mark.usefixtures("shelf")

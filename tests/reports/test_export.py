@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from relay.model.call import CallRecord
-from relay.reports.export import MEDIA_TYPES, Format, export_parts
+from relay.reports.export import MEDIA_TYPES, Format, csv_cell, export_parts
 from relay.store.records import Wanted, read_all
 from tests.support.shelf import REFUSED, Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, ended_record
@@ -98,6 +98,19 @@ def test_a_peers_text_is_never_a_spreadsheet_formula(shelf: Shelf, text: str) ->
     shelf.add(call(1, caller_leg_call_id=text, order_id=text))
     (row,) = read("csv", exported(shelf, Wanted(), "csv", reveal=True))
     assert (row["caller_leg_call_id"], row["order_id"]) == (f"'{text}", f"'{text}")
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        *((";=1+1", ";'=1+1"), ("a;=1+1", "a;'=1+1"), ("a\t=1", "a\t'=1"), ("a\r\n+1", "a\r\n'+1"), ("a|@x", "a|'@x")),
+        *(("a; =1", "a; '=1"), ('a;"=1"', 'a;"\'=1"'), ("a,=1", "a,'=1"), (" =1", " '=1"), ("\u3000=1", "\u3000'=1")),
+        *(("a;;＝1", "a;;'＝1"), ("a=b;c+d@e-f", "a=b;c+d@e-f"), ("2026-01-01; x", "2026-01-01; x"), ("", "")),
+    ],
+)
+def test_nor_is_a_part_of_it_where_the_separator_is_another(text: str, written: str) -> None:
+    """A spreadsheet takes the separator of its country, or several: `;=1+1` is then a cell of its own."""
+    assert csv_cell(text) == written
 
 
 @pytest.mark.parametrize("format_", FORMATS)
