@@ -16,6 +16,7 @@ from tests.store.conftest import Waiter
 from tests.store.postgres.test_journal import Store
 from tests.support import postgres
 from tests.support.stored import ended_record, live_record
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.outside
 
@@ -51,6 +52,7 @@ async def test_records_of_ends_are_acknowledged_and_answers_wait(store: Store) -
     async with store.journal("a") as journal:
         execute(store, NO_RECORDS)
         end(journal, done, 1)
+        await until(lambda: store.said)
         answer(journal, done, 2)
         journal.queue.emit(CallEvent("answered", live_record("c2")))
         end(journal, done, 3, 4)
