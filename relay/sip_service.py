@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -96,6 +97,7 @@ class SipService:
             log,
             ended_calls(log, config.log.format, config.log.level),
             self._rtpengine.mediate if self._rtpengine else None,
+            answers_wait=config.settings.answer_wait_s < math.inf,
         )
         self.answers = Answers(
             self._engine,

@@ -197,6 +197,27 @@ class Call(OpenRecord):
         if self.live_events:
             self._ua.outbox.emit("answered", record)
 
+    def withdraw(self, verdict: Verdict, then: Continuation, now: float) -> None:
+        """The answer of a call that is up is not given: commit the end, hang up the callee, then refuse the caller."""
+        self._enter(END)
+        self.answered_at, self.ended_at = None, self.wall_ms(now)
+        self.sip_status, self.q850_cause, self.outcome = verdict.status, verdict.q850_cause, verdict.outcome
+        self.ended_by, self.end_reason = "relay", verdict.outcome
+        self._stop()
+        self._waiting_for_end.append(then)
+        self._commit_end(now)
+        if self.media is not None:
+            self.media.end(None, now)
+        if self.callee is not None:
+            self.callee.hang_up(now, f"Reason: Q.850;cause={self.q850_cause}\r\n")
+
+    def _stop(self) -> None:
+        """Stop the timers, and free what is limited."""
+        self._ua.timers.cancel(self._max_timer)
+        self._ua.timers.cancel(self._session_timer)
+        self._recorder = None
+        self.reservation.give_back()
+
     def _count(self, outcome: str) -> None:
         """Count the call's final response: the call may go on for hours, and its record ends with it."""
         if self.business == PROBE_BUSINESS:
@@ -300,10 +321,7 @@ class Call(OpenRecord):
         self.ended_at = min(self.wall_ms(now), (self.answered_at or 0) + int(1000 * self._max_call_s))
         self.outcome, self.ended_by, self.end_reason = "answered", by, reason
         self.q850_cause = NORMAL_CLEARING if by != "relay" else _RELAY_CAUSES.get(reason, NORMAL_UNSPECIFIED)
-        self._ua.timers.cancel(self._max_timer)
-        self._ua.timers.cancel(self._session_timer)
-        self._recorder = None
-        self.reservation.give_back()
+        self._stop()
         if self.media is None:
             self._commit_end(now)
         legs = (self.caller, self.callee)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from relay.call.call import Call
     from relay.call.caller_invite import CallerInvite
     from relay.call.media import Media
-    from relay.model.actions import LookUp
+    from relay.model.actions import Continuation, LookUp
     from relay.peers.limits import CallCounts
     from relay.peers.targets import TargetState
     from relay.peers.user_agent import UserAgent
@@ -376,20 +376,49 @@ class InviteSession(SessionBase):
         self.call.unacked_answer = (cseq, data, leg.invite_cseq if late_offer else 0)
         self._outstanding.clear()  # the call keeps the stored attempt until the caller's ACK
         self._decide(states.ANSWER)
-        self._invite.release()
+
+        def give(at: float) -> None:
+            self._give_answer(caller, cseq, data, late_offer=late_offer, now=at)
+
         self._attempt = None
         leg.ack_due, caller.answer_due = leg.invite_cseq, True
-        self.call.answered(
-            caller, leg, response, lambda at: self._give_answer(caller, cseq, data, late_offer=late_offer, now=at), now
-        )
+        if self._settings.answer_wait_s == math.inf:
+            self._invite.release()
+        else:
+            withdraw = partial(self._withdraw_answer, caller, give)
+            self._timer = self._ua.timers.set(now + self._settings.answer_wait_s, withdraw)
+        self.call.answered(caller, leg, response, give, now)
 
     def _give_answer(self, caller: Leg, cseq: int, data: bytes, *, late_offer: bool, now: float) -> None:
         """The record is durable: 200 to the caller; ACK to the callee unless the caller's ACK brings its SDP."""
+        if self.state != states.ANSWERING:  # too late: it was withdrawn
+            return
+        if self._settings.answer_wait_s != math.inf:
+            self._ua.timers.cancel(self._timer)
+            self._invite.release()
         caller.give_answer(cseq, data, self._invite.flow, now)
         if not late_offer:
             caller.other.acknowledge_due()
         self._invite.respond(200, data, now)
         self._enter(states.COMMITTED)
+
+    def _withdraw_answer(self, caller: Leg, give: Continuation, now: float) -> None:
+        """The store does not take the record of the answer: refuse the caller, and hang up the callee.
+
+        If the callee has hung up meanwhile, the record of that says that the call was answered: then it is.
+        """
+        self._timer = None
+        if self.call.is_over:
+            self.call.when_end_committed(give, now)
+            return
+        self._enter(states.STOP)
+        verdict = masking.NOT_STORED
+        self._ua.outbox.refusals[verdict.outcome] += 1
+        data = self._invite.refusal(verdict, admission.RETRY)
+        self._invite.release()
+        caller.answer_due = caller.bye_due = False
+        self.call.withdraw(verdict, partial(self._send_final, verdict.status, data), now)
+        caller.forget()
 
     # -- failure
 

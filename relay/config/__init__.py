@@ -8,6 +8,7 @@ a setting while it runs.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import tomllib
@@ -70,6 +71,7 @@ from relay.store.connection import Place, PostgresServer, is_server_url, local_p
 from relay.store.recordings import Recordings
 
 DEFAULT_PATH = Path("config/relay.toml")
+ANSWER_WAIT_S = 10.0  # on a server, which may fail over meanwhile; a file has its overflow log for answers, too
 _OF_PEER = re.compile(r"peer\[([0-9]+)\][^\s:]*(?=:)")
 
 _NOTHING: Mapping[str, str] = {}
@@ -189,14 +191,16 @@ def _config(tables: Tables, problems: list[str]) -> Config:
     probe, settings = probe_settings(tables.probe, built, numbers.parties, api=tables.api.enabled, problems=problems)
     verify = verify_config(tables.verify, problems)
     rtpengine = read_rtpengine(tables.media, problems)
+    store = _store(tables.store, problems)
     return Config(
         settings=replace(
             settings,
             legacy=legacy_numbers(tables.numbers.legacy, problems),
             recording=recording,
             rtpengine=rtpengine,
+            answer_wait_s=ANSWER_WAIT_S if isinstance(store.path, PostgresServer) else math.inf,
         ),
-        store=_store(tables.store, problems),
+        store=store,
         numbers=numbers,
         api=api_config(tables.api, problems),
         alibaba=alibaba_config(tables.compat.alibaba, tables.api, problems),

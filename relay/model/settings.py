@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -148,6 +149,7 @@ class Settings:
     ring_timeout_s: float = 90.0
     no_progress_s: float = 6.0  # without any response, until the next target is tried
     max_call_s: float = 14_400.0
+    answer_wait_s: float = math.inf  # for the store to take the record of an answer; then the call ends
     anchored: bool = False  # media go through rtpengine
     rtpengine: tuple[RtpengineAddress, ...] = ()  # the instances; empty: not anchored
     media_check_s: float = 20.0  # interval of queries whether rtpengine still has a call

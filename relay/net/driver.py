@@ -105,13 +105,15 @@ class Driver:
         log: FilteringBoundLogger,
         log_ended: Callable[[dict[str, object]], None],
         mediate: Callable[[Mediate, OnMediated], None] | None = None,
+        *,
+        answers_wait: bool = False,
     ) -> None:
         """`look_up` takes a call, Unix seconds, and the callback of its answer, called at once or later.
 
         `append` takes a commit, and the callback of its acknowledgement.
 
         `emit` passes on call events for the business; `log_ended` logs each ended call, numbers masked. `mediate`
-        executes rtpengine commands, and answers later.
+        executes rtpengine commands, and answers later. `answers_wait`: records of answers may wait without a stall.
         """
         self.bugs = 0
         self.pace = Pace()
@@ -132,6 +134,8 @@ class Driver:
         self._wake_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._uncommitted: deque[float] = deque()  # append times of records whose commit a call waits for
+        self._answers_wait = answers_wait
+        self._answers: set[int] = set()  # tokens of records of answers, which are not among them then
         self._bugs_logged: list[float] = []
         self._backlog = Backlog()  # empty unless overloaded
         self._is_working = False  # `_work` is scheduled
@@ -186,7 +190,10 @@ class Driver:
         """The commit acknowledgement of a record, in append order. Token 0: no call waits for it."""
         if not token:
             return
-        self._uncommitted.popleft()
+        if self._answers_wait and token in self._answers:
+            self._answers.remove(token)
+        else:
+            self._uncommitted.popleft()
         if self._capture is not None:
             self._mark_end(token, "committed")
         if not self.pace.is_behind:  # in overload the next loop iteration comes too late
@@ -368,7 +375,10 @@ class Driver:
 
     def _commit(self, action: Commit, now: float) -> None:
         if action.token:
-            self._uncommitted.append(now)
+            if self._answers_wait and action.record.ended_at is None:
+                self._answers.add(action.token)
+            else:
+                self._uncommitted.append(now)
         if self._capture is not None:
             self._mark(action.token, action.record.call_id, "commit")
         self._append(action, self.committed)

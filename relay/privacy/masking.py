@@ -78,6 +78,7 @@ NO_CONNECTION: Final = Verdict(480, 38, "unreachable")  # Q.850 38: network out 
 CANCELLED: Final = Verdict(487, 16, "cancelled")
 STOPPED: Final = Verdict(480, 31, "failed")  # by an operator, or the shutdown; Q.850 31: normal, unspecified
 LOST: Final = Verdict(503, 41, "failed")  # cut short by a crash
+NOT_STORED: Final = Verdict(503, 41, "store_failed")  # answered, but the store does not take that
 BAD_EXTENSION: Final = Verdict(420, 111, "failed")
 
 _IN_DIALOG: Final = frozenset({400, 408, 415, 422, 481, 487, 488, 491, 500})

@@ -57,6 +57,50 @@ async def is_refused(relay: RelayProcess, caller: Phone) -> str:
     return leg.call_id
 
 
+class Ringing:
+    """A call whose phone rings."""
+
+    def __init__(self, relay: RelayProcess, caller: Phone, callee: Phone) -> None:
+        self._caller, self._callee = caller, callee
+        self._relay = relay.setup.relay
+        self.leg = Leg.calling(caller, self._relay, A, X)
+
+    async def ring(self) -> None:
+        self._branch = await self.leg.request("INVITE", body=SDP)
+        self._invite = await self._callee.expect("INVITE")
+        self._called = Leg.called(self._callee, self._relay, self._invite)
+        await self._called.answer(self._invite, 180)
+        await self._caller.expect(180)
+
+    async def is_answered_in_vain(self) -> None:
+        """The callee is told at once that it is over, and the caller hears it, too."""
+        await self._called.answer(self._invite, 200, body=SDP)
+        refused = await self._caller.expect(503, "INVITE", timeout_s=20)
+        self.leg.learn(refused)
+        await self.leg.request("ACK", cseq=self.leg.cseq, branch=self._branch)
+        await self._callee.expect("ACK")
+        await self._called.answer(await self._callee.expect("BYE"), 200)
+
+
+async def test_call_that_is_answered_while_it_is_away_ends_after_a_while(
+    relay: RelayProcess, server: PostgresProcess
+) -> None:
+    """Another node could not see that it was answered."""
+    async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
+        call = Ringing(relay, caller, callee)
+        await call.ring()
+        await asyncio.to_thread(server.stop)
+        await call.is_answered_in_vain()
+        refused = await is_refused(relay, caller)
+        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(relay.wait_for_event, "journal.recovered")
+    outcomes = {record["caller_leg_call_id"]: record["outcome"] for record in relay.calls()}
+    assert outcomes == dict.fromkeys((call.leg.call_id, refused), "store_failed")
+    assert len(relay.calls()) == 2
+    relay.verify()
+    assert relay.stop() == 0
+
+
 async def test_calls_end_and_are_refused_while_it_is_away_and_each_has_its_record(
     relay: RelayProcess, server: PostgresProcess
 ) -> None:

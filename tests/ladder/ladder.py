@@ -42,7 +42,9 @@ from tests.ladder.side import Side
 
 
 class Ladder:
-    """The engine and its environment. `hold_commits` and `hold_look_ups` delay the store's answers."""
+    """The engine and its environment. `hold_commits` and `hold_look_ups` delay the store's answers.
+
+    `hold_answers` delays those to commits of calls that are up."""
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class Ladder:
         self.notes: list[Note] = []
         self.told: list[CallEvent] = []
         self.links: list[Link] = []
-        self.hold_commits = self.hold_look_ups = False
+        self.hold_commits = self.hold_answers = self.hold_look_ups = False
         self._held: list[Commit | LookUp] = []
         self.lose_next = 0  # number of the relay's next messages to lose
         self.unreachable: set[tuple[str, str]] = set()  # (transport, host) with send errors
@@ -133,7 +135,7 @@ class Ladder:
 
     def release(self) -> None:
         """Let the store answer all pending requests."""
-        self.hold_commits = self.hold_look_ups = False
+        self.hold_commits = self.hold_answers = self.hold_look_ups = False
         held, self._held = self._held, []
         for action in held:
             self._answer_store(action)
@@ -170,12 +172,17 @@ class Ladder:
                     case Send() | SendAll():
                         self._carry(action)
                     case LookUp() | Commit():
-                        if self.hold_commits if isinstance(action, Commit) else self.hold_look_ups:
+                        if self._is_held(action):
                             self._held.append(action)
                         else:
                             self._answer_store(action)
                     case _:
                         self._note(action)
+
+    def _is_held(self, action: LookUp | Commit) -> bool:
+        if isinstance(action, LookUp):
+            return self.hold_look_ups
+        return self.hold_commits or (self.hold_answers and action.record.ended_at is None)
 
     def _note(self, action: KeepAttempt | DropAttempt | Mediate | Note | CallEvent | Link) -> None:
         match action:

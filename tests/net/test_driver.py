@@ -158,7 +158,7 @@ def _several(word: str, flow: Flow, names: list[str]) -> list[Action]:
 class Bench:
     """A driver, its engine, and a peer's socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, answers_wait: bool = False) -> None:
         self.engine = Obedient()
         self.log = Log()
         self.journal: list[tuple[Commit, Callable[[int], None]]] = []
@@ -182,6 +182,7 @@ class Bench:
             self.log.logger,
             self.log.ended,
             lambda command, then: self.mediating.append((command, then)),
+            answers_wait=answers_wait,
         )
         self.peer: asyncio_dgram.DatagramClient
 
@@ -216,8 +217,8 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(*, start: bool = True) -> AsyncIterator[Bench]:
-    made = Bench()
+async def bench(*, start: bool = True, answers_wait: bool = False) -> AsyncIterator[Bench]:
+    made = Bench(answers_wait=answers_wait)
     await made.transports.open(made.driver.receive, made.driver.transport_failed, made.engine.bans, made.driver.pace)
     if start:
         made.driver.start()
@@ -427,6 +428,16 @@ async def test_new_calls_are_shed_and_others_served_while_the_journal_is_stalled
         commit, done = b.journal[0]
         done(commit.token)
         assert not b.driver._is_stalled(time.monotonic())
+
+
+async def test_answers_that_wait_for_a_server_stall_nothing() -> None:
+    async with bench(answers_wait=True) as b:
+        await b.say("commit")
+        await b.ask("echo done")
+        assert b.driver.commit_wait_s(time.monotonic()) == 0.0
+        commit, done = b.journal[0]
+        done(commit.token)
+        assert await b.hear() == "committed 2"
 
 
 async def test_a_look_up_may_be_answered_later() -> None:
