@@ -81,6 +81,7 @@ def open_store(place: Place, key_file: Path) -> Sealer:
     """
     schema = schema_of(place)
     if not isinstance(place, Path):
+        _require_postgresql(place)
         _make_folder(place.local)
     check_permissions(place, key_file)
     is_new = not is_there(place)
@@ -115,6 +116,25 @@ def open_store(place: Place, key_file: Path) -> Sealer:
             check_keys(connection, sealer, key_file)
         learn_refused(connection, sealer)
     return sealer
+
+
+def _require_postgresql(server: PostgresServer) -> None:
+    """Raises StoreError for a server that speaks PostgreSQL's protocol and lacks what the store relies on."""
+    from relay.store.postgres.connection import server_version
+
+    with store_errors(server):
+        version = server_version(server.url)
+    if (why := why_unfit(version)) is not None:
+        raise StoreError(f"the store {server} cannot be used: {why}: use PostgreSQL 15 or later")
+
+
+def why_unfit(version: str) -> str | None:
+    """The reason why a server with this text of `version()` cannot hold a store; None for PostgreSQL."""
+    if "CockroachDB" in version:
+        return "it is CockroachDB, whose advisory locks keep nobody out, so that two nodes would lead"
+    if "-YB-" in version or "YugabyteDB" in version:
+        return "it is YugabyteDB, whose rows have no xmin, by which a changed schema is found"
+    return None
 
 
 def is_there(place: Place) -> bool:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from relay.errors import Refused, StoreError
@@ -29,11 +30,13 @@ from relay.store.database import (
     open_store,
     store_errors,
     transaction,
+    why_unfit,
 )
 from relay.store.groups import Group, find_group
 from relay.store.ledger_tables import SQLITE, triggers
 from relay.store.sealing.sealer import make_key
 from tests.store.conftest import Disk, opened
+from tests.support.postgres import database_of, drop, new_place
 from tests.support.stored import X, binding, put
 
 
@@ -388,3 +391,44 @@ def test_reader_tells_of_each_commit(disk: Disk) -> None:
 
 def _refuse(_: Connection) -> None:
     raise Refused("not_found", "", "")
+
+
+# -- Servers that are no PostgreSQL
+
+
+POSTGRESQL = (
+    "PostgreSQL 17.0 (Debian 17.0-1.pgdg120+1) on x86_64-pc-linux-gnu, compiled by gcc (Debian 12.2.0-14), 64-bit"
+)
+COCKROACH = "CockroachDB CCL v24.3.1 (x86_64-pc-linux-gnu, built 2024/12/09 19:08:18, go1.22.8)"
+YUGABYTE = "PostgreSQL 15.2-YB-2025.1.0.0-b0 on x86_64-pc-linux-gnu, compiled by clang version 17.0.6, 64-bit"
+
+
+@pytest.mark.parametrize(
+    ("version", "name"), [(POSTGRESQL, None), (COCKROACH, "CockroachDB"), (YUGABYTE, "YugabyteDB")]
+)
+def test_servers_that_lack_what_the_store_relies_on_are_known_by_name(version: str, name: str | None) -> None:
+    why = why_unfit(version)
+    assert (why is None) is (name is None)
+    assert name is None or str(why).startswith(f"it is {name}, ")
+
+
+@pytest.mark.parametrize(("version", "name"), [(COCKROACH, "CockroachDB"), (YUGABYTE, "YugabyteDB")])
+def test_such_a_server_is_refused_at_the_start_and_left_as_it_is(tmp_path: Path, version: str, name: str) -> None:
+    """A PostgreSQL that calls itself so: `version` of a schema before the server's own."""
+    place = new_place(tmp_path)
+    try:
+        with psycopg.connect(place.url, autocommit=True) as connection:
+            connection.execute("CREATE SCHEMA other")
+            for statement in (
+                f"CREATE FUNCTION other.version() RETURNS text LANGUAGE sql AS $$ SELECT '{version}' $$",
+                f'ALTER DATABASE "{database_of(place)}" SET search_path = other, pg_catalog, public',
+            ):
+                connection.execute(statement.encode())
+        with pytest.raises(StoreError, match=f"cannot be used: it is {name}, .*: use PostgreSQL 15 or later$"):
+            open_store(place, tmp_path / "relay.key")
+        assert not (tmp_path / "relay.key").exists()
+        with psycopg.connect(place.url) as connection:
+            query = "SELECT count(*) FROM pg_class WHERE relnamespace = CAST('public' AS regnamespace)"
+            assert connection.execute(query).fetchone() == (0,)
+    finally:
+        drop(place)

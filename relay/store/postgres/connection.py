@@ -116,6 +116,16 @@ class PostgresConnection:
             return connection
 
 
+def server_version(url: str) -> str:
+    """How the server calls itself. Raises PostgresError.
+
+    By a connection without any setting: a server that is no PostgreSQL may refuse those of relay700.
+    """
+    with _server_errors(), psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_S) as connection:
+        found = connection.execute("SELECT version()").fetchone()
+    return "" if found is None else str(found[0])
+
+
 @contextmanager
 def _server_errors() -> Iterator[None]:
     """Translate the errors of the driver, each into one line."""
