@@ -10,7 +10,23 @@ from relay.console.ask import Problem
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, search_party, show_list
 from relay.model.binding import LATE_MODES, MODES
+from relay.store.businesses import unserved_businesses
 from relay.translation import N_
+
+
+async def with_force(page: Page, bindings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The bindings, with why their calls are refused as the state of a live one whose business user is not in service.
+
+    A suspension or revocation ends no binding.
+    """
+    unserved = await page.read(unserved_businesses)
+    return [
+        each | {"state": f"business_{unserved[each['business_id']]}"}
+        if each["state"] == "live" and each["business_id"] in unserved
+        else each
+        for each in bindings
+    ]
+
 
 BINDINGS: Final = Listing(
     title=N_("Bindings"),
@@ -39,6 +55,7 @@ BINDINGS: Final = Listing(
     has_parties=True,
     by_party=True,
     template="bindings.html",
+    adjust=with_force,
 )
 
 
@@ -80,7 +97,9 @@ async def show_binding(page: Page) -> Response:
     binding_id = page.request.path_params["binding_id"]
     binding = await page.get("/v1/bindings/{}", binding_id, **page.reveal)
     history = await page.get("/v1/bindings/{}/history", binding_id)
-    return page.render("binding.html", binding=binding, routes=routes_of(binding), history=history["items"])
+    (shown,) = await with_force(page, [binding])
+    values = {"routes": routes_of(binding), "history": history["items"], "state": shown["state"]}
+    return page.render("binding.html", binding=binding, **values)
 
 
 async def end_binding(page: Page) -> Response:

@@ -12,6 +12,19 @@ from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import Column, Filter, Listing, show_list
 from relay.translation import N_
 
+
+def in_force(page: Page, business: dict[str, Any]) -> str | int:
+    """How many of its bindings let calls through; of one that is not in service also how many are bound."""
+    bound: int = business["live_bindings"]
+    if business["state"] == "approved" or not bound:
+        return bound
+    return page.words(N_("0 in force, %(bound)s bound")) % {"bound": f"{bound:,}"}
+
+
+async def _with_force(page: Page, businesses: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each | {"live_bindings": in_force(page, each)} for each in businesses]
+
+
 BUSINESSES: Final = Listing(
     title=N_("Businesses"),
     path="/v1/businesses",
@@ -27,6 +40,7 @@ BUSINESSES: Final = Listing(
     empty=N_("No business user yet. One applies by the API, or with relay700 business apply."),
     filters=(Filter("state", N_("State"), "choice", ("applied", "approved", "suspended", "revoked")),),
     template="businesses.html",
+    adjust=_with_force,
 )
 _COLUMNS: Final = {
     "complaints": (
@@ -101,7 +115,13 @@ async def show_business(page: Page) -> Response:
     parts["hook"] = await _hook(page, business_id) if page.may("hooks") else None
     steps = STEPS[business["state"]] if page.may("operator") else ()
     return page.render(
-        "business.html", business=business, history=history["items"], steps=steps, columns=_COLUMNS, **parts
+        "business.html",
+        business=business,
+        in_force=in_force(page, business),
+        history=history["items"],
+        steps=steps,
+        columns=_COLUMNS,
+        **parts,
     )
 
 

@@ -68,6 +68,10 @@ _REASONS: Final[dict[str, tuple[str, str]]] = {
         N_("Add the number to the peer's numbers, unless it is forged."),
     ),
     "hung_up": (N_("An operator hung up."), N_("The audit log has who, and the reason.")),
+    "invite_expired": (
+        N_("The caller's side set a time for its call (Expires), and it passed before an answer."),
+        N_("Call again. If the time is too short, ask who runs the caller's peer."),
+    ),
     "leak_check": (
         N_("The leak check stopped a message that held the other side's number or address, and ended the call."),
         N_("This is a defect of relay700: please report it, with the masked ladder."),

@@ -7,6 +7,7 @@ from typing import Final
 from starlette.responses import Response
 
 from relay.console.ask import Json, Problem
+from relay.console.bindings import with_force
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.references import may_be_in_url
 from relay.console.tables import Column, Filter, Listing, show_list
@@ -14,6 +15,7 @@ from relay.translation import N_
 
 _BOUND: Final = (
     Column("id", N_("Binding"), "id", "/bindings/{id}"),
+    Column("state", N_("State"), "state"),
     Column("mode", N_("Mode")),
     Column("business_id", N_("Business")),
     Column("order_id", N_("Order")),
@@ -75,6 +77,7 @@ async def show_number(page: Page) -> Response:
     bindings = None
     if page.may("bindings:read"):
         bindings = await page.get("/v1/bindings", number=number["number"], state="live", limit="20")
+        bindings["items"] = await with_force(page, bindings["items"])
     return page.render("number.html", number=number, bindings=bindings, columns=_BOUND)
 
 

@@ -241,6 +241,7 @@ NAMES: Final[dict[str, str]] = {
     "business_licence": N_("business licence"),
     "suspended": N_("suspended"),
     "revoked": N_("revoked"),
+    "business_applied": N_("business not approved"),
     "black": N_("blacklist"),
     "white": N_("whitelist"),
     "express": N_("express"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from relay.console.references import is_reference
 from relay.reports.export import csv_cell, csv_lines
 from relay.translation import N_
 
+Adjust = Callable[[Page, list[dict[str, Any]]], Awaitable[list[dict[str, Any]]]]
 # How a value is shown. id: short, copied whole; name: one of the API's, in words; flag: yes or no; tags: short texts
 Kind = Literal["text", "id", "mono", "number", "moment", "length", "outcome", "state", "name", "flag", "tags"]
 ROWS: Final = "50"
@@ -58,6 +59,7 @@ class Listing(NamedTuple):
     template: str = "list.html"
     has_parties: bool = False  # whether the list may be revealed
     by_party: bool = False  # whether the API searches it by party: POST to `path`/search
+    adjust: Adjust | None = None  # makes the items of the page from the API's; files have the API's
 
     @property
     def place(self) -> str:
@@ -91,7 +93,7 @@ async def show_list(
         status,
         listing=listing,
         filters=shown_filters(page, listing),
-        document=document,
+        document=await _adjusted(page, listing, document),
         faults=faults,
         revealed=bool(page.reveal),
         **values,
@@ -116,12 +118,16 @@ async def search_party(page: Page, listing: Listing, party: str = "", **values: 
         400 if faults else 200,
         listing=listing._replace(has_parties=False),  # the eye would ask for the list without the party
         filters=shown_filters(page, listing),
-        document=document,
+        document=await _adjusted(page, listing, document),
         faults=faults,
         revealed=False,
         party=party,
         **values,
     )
+
+
+async def _adjusted(page: Page, listing: Listing, document: Json) -> Json:
+    return document if listing.adjust is None else document | {"items": await listing.adjust(page, document["items"])}
 
 
 def shown_filters(page: Page, listing: Listing) -> list[Filter]:

@@ -15,7 +15,7 @@ from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.fields import CHINA
-from relay.store.businesses import approved_businesses, complaints_between, put_complaints
+from relay.store.businesses import complaints_between, put_complaints, unserved_businesses
 from relay.store.call_counts import answered_calls
 from relay.store.connection import Connection
 from relay.store.unit_of_work import UnitOfWork
@@ -94,9 +94,9 @@ def high_complaints(connection: Connection, now_ms: int, limit_ppm: int) -> dict
     found: dict[str, ComplaintRate] = {}
     if not limit_ppm:
         return found
-    served = approved_businesses(connection)
+    unserved = unserved_businesses(connection)
     for rate in complaint_rates(connection, None, now_ms, limit_ppm):
-        if rate.is_high and rate.business in served:
+        if rate.is_high and rate.business not in unserved:
             found.setdefault(rate.business, rate)
     return found
 

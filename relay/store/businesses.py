@@ -271,7 +271,7 @@ SEALED_TERMS = SealedRows(
 
 # -- Complaints
 
-_APPROVED = "SELECT id FROM business WHERE state = 'approved'"
+_UNSERVED = "SELECT id, state FROM business WHERE state <> 'approved'"
 _PUT = """
 INSERT INTO complaint (day, business, prefix, count, by) VALUES (?1, ?2, ?3, ?4, ?5)
 ON CONFLICT (day, business, prefix) DO UPDATE SET count = ?4, by = ?5
@@ -290,9 +290,9 @@ def put_complaints(unit: UnitOfWork, day: date, business: str, prefix: str, coun
     unit.connection.execute(_PUT, (day.isoformat(), business, prefix, count, unit.actor.name))
 
 
-def approved_businesses(connection: Connection) -> frozenset[str]:
-    """The ids of the business users whose calls are served, for warnings: the proofs of their rows are not checked."""
-    return frozenset(business for (business,) in connection.execute(_APPROVED).fetchall())
+def unserved_businesses(connection: Connection) -> dict[str, State]:
+    """The states of the business users whose calls are refused, for display: without a check of their proofs."""
+    return dict(connection.execute(_UNSERVED).fetchall())
 
 
 def complaints_of(connection: Connection, day: date, business: str | None) -> dict[tuple[str, str], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -39,6 +40,25 @@ def test_the_routes_of_each_mode(binding: dict[str, Any], routes: list[Route]) -
 async def bound(company: Client, **more: Any) -> str:
     made = await company.post("/v1/bindings", {"mode": "AXB", "a": A, "b": B, "x": X, "order_id": "order-1", **more})
     return str(made["id"])
+
+
+async def test_bindings_of_a_revoked_business_user_are_not_shown_as_live(
+    console: Console, company: Client, operator: Client
+) -> None:
+    binding_id = await bound(company)
+    browser = await console.of(operator)
+    for step, said in (("suspend", "business suspended"), ("resume", "live"), ("revoke", "business revoked")):
+        await operator.post(f"/v1/businesses/acme/{step}", {"reason": "complaints"}, 200)
+        for place in ("/bindings?state=live", f"/bindings/{binding_id}", f"/numbers/{X}"):
+            page = await browser.see(place)
+            assert re.findall(r'<span class="state (?!bound)\w+">([^<]+)</span>', page) == [said], (step, place)
+        found = await browser.send(await browser.see("/bindings"), "/bindings/search", party=A)
+        assert f">{said}</span>" in found.text
+    for place in ("/businesses", "/businesses/acme"):
+        assert "0 in force, 1 bound" in text_of(await browser.see(place))
+    assert "生效 0，已绑定 1" in text_of(await (await console.of(operator, "zh")).see("/businesses/acme"))
+    rows = (await browser.http.get("/console/bindings?format=json")).json()
+    assert rows[0]["state"] == "live", "files are those of the API"
 
 
 async def test_a_binding_is_found_by_number_and_order_and_shown_masked(console: Console, company: Client) -> None:
