@@ -10,7 +10,7 @@ from relay.call.state_codec import head_of
 from relay.errors import ParseError
 from relay.privacy import masking
 from relay.privacy.masking import Body, Verdict
-from relay.privacy.messages import Reply, contact_line
+from relay.privacy.messages import Reply, contact_line, timestamp_line
 from relay.privacy.sdp import SdpWriter, session_id
 from relay.sip.dialog import Dialog
 from relay.sip.headers import parse_number
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class CallerInvite:
     """The INVITE of one caller; after a restart also a MESSAGE that waits for its response."""
 
-    __slots__ = ("_reply", "_transaction", "_ua", "flow", "head", "is_trying", "request", "rseq", "secure")
+    __slots__ = ("_reply", "_transaction", "_ua", "flow", "head", "is_trying", "request", "rseq", "secure", "tag")
     __deletable__ = ("_reply", "request")  # required by mypyc for `del` in release
 
     def __init__(self, ua: UserAgent, request: Request, reply: Reply, transaction: ServerTransaction) -> None:
@@ -39,6 +39,7 @@ class CallerInvite:
         self.head = head_of(request)
         self.is_trying = False  # 100 was sent
         self.rseq = 0  # the highest RSeq of our responses
+        self.tag = ""  # To tag of our last response, "" before the first
 
     @property
     def expires_s(self) -> float:
@@ -53,7 +54,14 @@ class CallerInvite:
 
     def open_dialog(self) -> Dialog:
         """A new early dialog towards the caller."""
-        return Dialog.as_uas(self.request, self._ua.token())
+        self.tag = self._ua.token()
+        return Dialog.as_uas(self.request, self.tag)
+
+    def choose_tag(self) -> str:
+        """The To tag of the next response outside the early dialogs: that of the last one."""
+        # RFC 3261 8.2.6.2: "The same tag MUST be used for all responses to that request".
+        self.tag = self.tag or self._ua.token()
+        return self.tag
 
     def respond(self, status: int, data: bytes, now: float) -> None:
         """Send a response."""
@@ -61,7 +69,8 @@ class CallerInvite:
 
     def respond_trying(self, now: float) -> None:
         self.is_trying = True
-        self._transaction.respond(100, self._reply.write(100), now)
+        # RFC 3261 8.2.6.1: "any Timestamp header field present in the request MUST be copied into this 100".
+        self._transaction.respond(100, self._reply.write(100, extra=timestamp_line(self.request)), now)
 
     def progress(self, leg: Leg, status: int | None, response: Response, now: float) -> bytes | None:
         """The callee's 18x in the caller's early dialog `leg`; see `write_progress`."""
@@ -79,7 +88,7 @@ class CallerInvite:
         """The final response for the verdict. `extra`: further header lines."""
         if verdict.q850_cause and verdict.status != 487:
             extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
-        return self._reply.write(verdict.status, to_tag=self._ua.token(), extra=extra)
+        return self._reply.write(verdict.status, to_tag=self.choose_tag(), extra=extra)
 
     def announce(self, sdp: bytes, codecs: frozenset[str] | None, dialled: str, now: float) -> None:
         """Send a 183 with the announcement's SDP. Raises ProtocolError and ParseError if it cannot be written."""
@@ -88,7 +97,7 @@ class CallerInvite:
         writer.codecs = codecs
         contact = contact_line(ua.peers.listener(self.flow), dialled, secure=self.secure)
         body = Body("application/sdp", writer.write(sdp))
-        data = self._reply.write(183, to_tag=ua.token(), extra=contact, body=body)
+        data = self._reply.write(183, to_tag=self.choose_tag(), extra=contact, body=body)
         self._transaction.respond(183, data, now)
 
     def release(self) -> None:

@@ -19,7 +19,7 @@ from relay.defence.limits import PeerShares, Strangers
 from relay.defence.stateless import DRAINING, Options, StatelessServer
 from relay.errors import ParseError, ProtocolError
 from relay.privacy import masking
-from relay.privacy.messages import Reply, unsupported_line
+from relay.privacy.messages import Reply, timestamp_line, unsupported_line
 from relay.sip.message import Flow, Request, check_request
 
 if TYPE_CHECKING:
@@ -265,8 +265,10 @@ class InDialog:
         ):
             self._stateless.answer(reply, 481, now)
             return
-        self._stateless.answer(reply, 200, now)
         user = invite.user
+        # RFC 3261 9.2: the To tag of this response and of those to the INVITE SHOULD be the same.
+        tag = user.choose_tag() if isinstance(user, InviteSession) else ""
+        self._stateless.answer(reply, 200, now, tag=tag)
         if isinstance(user, InviteSession):
             user.cancel(request, now)
         elif isinstance(user, InDialogRelay):
@@ -304,7 +306,7 @@ class InDialog:
         leg.dialog.receive_cseq(request.cseq.number)
         transaction = self._ua.transactions.serve(request, reply.flow, peer.name)
         if request.method == "INVITE":
-            transaction.respond(100, reply.write(100), now)
+            transaction.respond(100, reply.write(100, extra=timestamp_line(request)), now)
         relay = InDialogRelay(self._ua, leg, request, reply, transaction)
         transaction.user = relay
         relay.begin(now)

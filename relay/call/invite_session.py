@@ -432,6 +432,10 @@ class InviteSession(SessionBase):
         verdict = Verdict(refusal.status, refusal.q850_cause or 0, refusal.outcome)
         self._close(verdict, "relay", refusal.end_reason or refusal.outcome, now, extra)
 
+    def choose_tag(self) -> str:
+        """The To tag for the response to a CANCEL."""
+        return self._invite.choose_tag()
+
     def cancel(self, request: Request, now: float) -> None:
         """No effect once decided."""
         if self._announcement is not None:

@@ -43,10 +43,10 @@ class StatelessServer:
         self._name_on = name_on
         self.tag = tag
 
-    def answer(self, reply: Reply, status: int, now: float, extra: str = "") -> None:
-        """Send a response, and count the request as stray. `extra`: further header lines."""
+    def answer(self, reply: Reply, status: int, now: float, extra: str = "", tag: str = "") -> None:
+        """Send a response, and count the request as stray. `extra`: further header lines; `tag`: another To tag."""
         self._shares.count_stray(self._name_on(reply.flow), now)
-        self._outbox.send(reply.write(status, to_tag=self.tag, extra=extra), reply.flow)
+        self._outbox.send(reply.write(status, to_tag=tag or self.tag, extra=extra), reply.flow)
 
 
 class Answer:

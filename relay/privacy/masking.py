@@ -24,10 +24,11 @@ _LISTS: Final = tuple(_TOKEN_LISTS)
 _CROSSING: Final = (*_LISTS, "session-expires", "min-se")
 _CROSSING_PLAIN: Final = tuple([name for name in _CROSSING if name != "require"])
 _SUPPORTED: Final = f"Supported: {', '.join(OPTION_TAGS)}\r\n"
-CAPABILITIES: Final = f"{ALLOW}Accept: application/sdp\r\n{_SUPPORTED}"  # RFC 3261 11.2
+_ENCODING: Final = "Accept-Encoding: identity\r\nAccept-Language: en\r\n"  # of our reason phrases
+CAPABILITIES: Final = f"{ALLOW}Accept: application/sdp\r\n{_ENCODING}{_SUPPORTED}"  # RFC 3261 11.2
 # Outside calls, of a relay that takes text messages.
 ALLOW_WITH_MESSAGE: Final = f"Allow: {', '.join((*METHODS, 'MESSAGE'))}\r\n"
-CAPABILITIES_WITH_MESSAGE: Final = f"{ALLOW_WITH_MESSAGE}Accept: application/sdp, text/plain\r\n{_SUPPORTED}"
+CAPABILITIES_WITH_MESSAGE: Final = f"{ALLOW_WITH_MESSAGE}Accept: application/sdp, text/plain\r\n{_ENCODING}{_SUPPORTED}"
 
 MOST_HOPS: Final = 70  # RFC 3261 8.1.1.6
 LONGEST_SESSION_S: Final = 86_400  # cap of relayed session timers: too short to hold a party's number

@@ -36,6 +36,15 @@ def unsupported_line(unknown: list[str]) -> str:
     return f"Unsupported: {', '.join(unknown)}\r\n"
 
 
+def timestamp_line(request: Request) -> str:
+    """The Timestamp that a 100 copies (RFC 3261 8.2.6.1), "" for none and for one that is malformed."""
+    value = request.get("timestamp")
+    return f"Timestamp: {value}\r\n" if value is not None and _is_timestamp(value) else ""
+
+
+_is_timestamp: Final = re.compile(r"[0-9]{1,10}(?:\.[0-9]{0,9})?(?:[ \t]{1,4}[0-9]{0,9}(?:\.[0-9]{0,9})?)?").fullmatch
+
+
 class OutgoingRequest:
     """A request without its Via: branch and transport are chosen at each sending."""
 

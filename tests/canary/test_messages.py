@@ -63,7 +63,7 @@ def test_a_text_and_its_answer(by: str, turn: int, status: int) -> None:
 
 def test_what_is_refused_crosses_in_no_part() -> None:
     ladder = texting(kind=CanaryLadder)
-    ladder.caller.texts(X)
+    ladder.caller.texts(X, content_type="text/html")
     ladder.caller.get(415)
     ladder.callee.gets_nothing()
     ladder.settle()

@@ -22,6 +22,23 @@ def test_100_is_sent_first(ladder: Ladder) -> None:
     ladder.settle()
 
 
+@pytest.mark.parametrize(
+    ("given", "copied"),
+    [("54.21", "54.21"), ("54 0.3", "54 0.3"), ("5" * 40, None), ("Alice", None), ("1.2 3 4", None)],
+)
+def test_100_has_the_timestamp_of_its_request(ladder: Ladder, given: str, copied: str | None) -> None:
+    """RFC 3261 8.2.6.1. A malformed one is not copied."""
+    ladder.caller.invites(X, headers=f"Timestamp: {given}\r\n")
+    assert ladder.caller.get_response(100).get("timestamp") == copied
+    assert not ladder.callee.get_request("INVITE").has("timestamp")
+    answer(ladder)
+    ladder.caller.sends("INVITE", headers=f"Contact: {ladder.caller.contact}\r\nTimestamp: {given}\r\n")
+    assert ladder.caller.get_response(100).get("timestamp") == copied
+    ladder.callee.expects("INVITE", 488)
+    ladder.caller.is_refused(488)
+    hang_up(ladder)
+
+
 def test_late_offer_is_answered_in_the_ack(ladder: Ladder) -> None:
     invite = call(ladder, body=b"")
     assert not invite.body

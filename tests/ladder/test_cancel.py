@@ -46,6 +46,37 @@ def test_cancel_while_ringing_is_relayed_with_its_reason(ladder: Ladder, reason:
     ladder.settle()
 
 
+@pytest.mark.parametrize("rings", [False, True])
+def test_cancel_and_its_invite_are_answered_with_one_tag(ladder: Ladder, rings: bool) -> None:
+    """RFC 3261 8.2.6.2, 9.2."""
+    call(ladder)
+    tags = {ladder.callee.proceeds(180).to_tag} if rings else set()
+    ladder.caller.cancels()
+    tags |= {ladder.caller.get_response(status).to_tag for status in (200, 487)}
+    assert len(tags) == 1
+    ladder.caller.acks_refusal()
+    if not rings:
+        ladder.callee.answers(180)
+    ladder.callee.is_cancelled()
+    ladder.settle()
+
+
+def test_require_in_a_cancel_and_an_ack_is_ignored(ladder: Ladder) -> None:
+    """RFC 3261 8.2.2.3."""
+    ring(ladder)
+    ladder.caller.cancels("Require: telepathy\r\nProxy-Require: telepathy\r\n")
+    ladder.caller.get(200)
+    ladder.caller.is_refused(487)
+    ladder.callee.is_cancelled()
+    ring(ladder)
+    ladder.callee.accepts(body=ANSWER)
+    ladder.caller.get(200)
+    ladder.caller.sends("ACK", headers="Require: telepathy\r\n")
+    ladder.run(40)
+    ladder.caller.gets_nothing()
+    hang_up(ladder)
+
+
 def test_cancel_is_held_until_a_provisional_response(ladder: Ladder) -> None:
     call(ladder)
     cancel(ladder)

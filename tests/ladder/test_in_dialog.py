@@ -316,6 +316,8 @@ def test_out_of_dialog_options_is_answered(ladder: Ladder) -> None:
         answer = ladder.caller.get_response(200)
         assert "INVITE" in answer.values("allow")
         assert answer.values("supported") == ["100rel", "timer"]
+        accepted = [answer.get(name) for name in ("accept", "accept-encoding", "accept-language")]
+        assert accepted == ["application/sdp", "identity", "en"]
         assert answer.to_tag
     ladder.caller.sends("OPTIONS", headers="Require: telepathy\r\n")
     assert ladder.caller.get_response(420).get("unsupported") == "telepathy"
