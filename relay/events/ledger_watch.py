@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import Final, NamedTuple
 
@@ -35,7 +35,8 @@ from relay.store.writer import Writer, now_ms
 LOOK_S: Final = 5.0
 CHECK_S: Final = 50.0  # before the first check of all rows, and at least between two
 SHARE: Final = 200  # pause before a check, in lengths of the last one
-RIGHTS_SHARE: Final = 50  # pause before rights are compared with their history, in lengths of the last time
+RIGHTS_SHARE: Final = 100  # pause before rights are compared with their history, in lengths of the last time,
+RIGHTS_S: Final = 45.0  # and at most
 PAUSE_S: Final = 0.002  # after every 200 rows
 MOST_TOLD: Final = 1_000  # faults that are logged and counted
 _NOTED: Final = f"{SELECT} WHERE seq > ? ORDER BY seq LIMIT 10000"
@@ -136,8 +137,13 @@ class LedgerWatch:
         if not self._read_log(connection) or since_s < self._rights_at_s:
             return []
         found = [*self._audit.history.contradictions(connection, everywhere=False)]
-        self._rights_at_s = self._clock_s() + RIGHTS_SHARE * (self._clock_s() - since_s)
+        now_s = self._clock_s()
+        self._rights_at_s = now_s + min(RIGHTS_S, RIGHTS_SHARE * (now_s - since_s))
         return found
+
+    def _owners_of_lists(self, connection: Connection, refused: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Who may have lost an entry that barred a caller, where it is not known which entries are gone."""
+        return self._audit.history.list_owners(connection) if ("list_entry", "") in refused else []
 
     def _read_log(self, connection: Connection, *, all_: bool = False) -> bool:
         """Read what is new, and some of the older entries or all. Returns whether the log could be read."""
@@ -180,7 +186,7 @@ class LedgerWatch:
                     for fault in [*new.values()][:MOST_NAMED]:
                         what = f"{fault.table} {fault.row_key}".strip()
                         note_fault(connection, self._sealer, what, self._clock_ms(), fault.what)
-                    refuse(connection, self._sealer, new)
+                    refuse(connection, self._sealer, [*new, *self._owners_of_lists(connection, new)])
                 learn_refused(connection, self._sealer)
         except StoreError as error:
             return [] if isinstance(error.__cause__, DATABASE_ERRORS) else [str(error)]

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from relay.store.audit import Logged
 from relay.store.connection import Connection, each_row, selected
+from relay.store.ledger import MOST_REFUSED
 from relay.store.ledger_check import Fault
 from relay.store.ledger_tables import TABLES, dialect_of
 
@@ -37,10 +38,13 @@ _STATES: Final = {
     "business.suspend": "suspended",
     "business.revoke": "revoked",
 }
+_LISTS: Final = frozenset(["list.black", "list.white", "list.remove"])
+_MOST_OWNERS: Final = MOST_REFUSED
 OWN: Final = frozenset(
     [
         *_STATES,
         *("business.change", "key.make", "key.revoke", "key.rotate", "binding.end", "binding.change", "ledger.accept"),
+        *_LISTS,
     ]
 )
 
@@ -82,6 +86,7 @@ class History:
 
     accepted: _End = field(default_factory=lambda: _End(0, 0))  # the last `ledger.accept`
     faults: list[str] = field(default_factory=list)  # uses of keys found since they were last taken
+    _owners: set[str] = field(default_factory=set)  # ids of bindings and business users that had lists of callers
     _keys: dict[str, _Key] = field(default_factory=dict)
     _businesses: dict[str, list[_State]] = field(default_factory=dict)
     _settled: dict[tuple[str, str], int] = field(default_factory=dict)  # rows accepted as they are, by whose entry
@@ -105,6 +110,8 @@ class History:
             self._limit_key(entry.object_, _End(seq, entry.at + 1000 * _number(entry.details.get("overlap_s"))))
         elif entry.action == "key.make" and entry.details.get("expires_at") is not None:
             self._limit_key(entry.object_, _End(seq, _number(entry.details["expires_at"])))
+        elif entry.action in _LISTS and len(self._owners) <= _MOST_OWNERS:
+            self._owners.add(entry.object_)
         elif entry.action == "binding.end":
             self._note_binding(entry.object_, seq, entry.at, 0)
         elif entry.action == "binding.change":
@@ -223,6 +230,18 @@ class History:
 
     # -- rows
 
+    def list_owners(self, connection: Connection) -> list[tuple[str, str]]:
+        """The bindings and business users that have, or had, a list of callers; if there are many, all of both."""
+        if len(self._owners) > _MOST_OWNERS:
+            return [("binding", ""), ("business", "")]
+        return [
+            (table, row_key)
+            for table in ("binding", "business")
+            for (row_key,) in selected(
+                connection, f"SELECT id FROM {table} WHERE id IN ({{keys}})", sorted(self._owners)
+            )
+        ]
+
     def contradictions(self, connection: Connection, *, everywhere: bool) -> Iterator[Fault]:
         """The rows that grant what has ended. Call it in the snapshot in which the last entries were read.
 
@@ -305,6 +324,7 @@ def _temporary() -> sqlite3.Connection:
     connection.execute(
         "CREATE TABLE binding (id TEXT PRIMARY KEY, seq INTEGER, ended_at INTEGER, version INTEGER) WITHOUT ROWID"
     )
+    connection.execute("BEGIN")  # never committed: nobody else reads it, and a transaction for each row takes longer
     return connection
 
 

@@ -16,6 +16,8 @@ from relay.errors import StoreError
 from relay.events.ledger_watch import CHECK_S, LedgerWatch
 from relay.service.bindings import change
 from relay.service.businesses import set_state
+from relay.service.groups import set_entry
+from relay.store.connection import transaction
 from relay.store.database import connect, open_store
 from relay.store.history import CALL_GRACE_MS, KEY_GRACE_MS, UsesOfRights
 from relay.store.keys import find_key
@@ -24,9 +26,9 @@ from tests.service.conftest import RULES, Backend
 from tests.support.ledger_attacks import Copies
 from tests.support.look_ups import LookUps
 from tests.support.put_back import Attacked, put_back_later
-from tests.support.stored import A, X
+from tests.support.stored import A, B, X, Y
 
-KEY = "0123456789ab"
+C, D = "8613700000003", "8613700000004"
 
 
 class Watching:
@@ -170,6 +172,25 @@ def test_table_whose_rows_cannot_be_named_is_refused_as_a_whole(attacked: Attack
     attacked.accept()
     assert watching.checks() == []
     assert attacked.calls()
+
+
+def test_owner_of_a_list_is_refused_when_an_entry_may_be_gone(attacked: Attacked) -> None:
+    backend = attacked.backend
+    backend.business("other")
+    backend.bind(business="other", order_id="2", a=C, b=D, x=Y)
+    backend.run(lambda unit: set_entry(unit, "business", "acme", A, "black"))
+    backend.run(lambda unit: set_entry(unit, "business", "acme", C, "black"))
+    watching = Watching(backend)
+    assert watching.checks() == []
+    assert backend.reaches(X, A) == "caller_blacklisted"
+    with closing(connect(backend.path)) as thief, transaction(thief):
+        (key,) = thief.execute("SELECT row_key FROM ledger WHERE table_name = 'list_entry' ORDER BY row_key").fetchone()
+        thief.execute("DELETE FROM list_entry WHERE caller_hash = ?", (bytes.fromhex(key.split()[-1]),))
+        thief.execute("DELETE FROM ledger WHERE table_name = 'list_entry' AND row_key = ?", (key,))
+        thief.execute("DELETE FROM ledger_touch")
+    assert any(fault.startswith("list_entry: rows were removed") for fault in watching.checks())
+    assert [backend.reaches(X, A), backend.reaches(X, B)] == ["store_failed", "store_failed"]
+    assert backend.reaches(Y, C) == D
 
 
 # -- Uses of a right that is gone again

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from relay.store.database import connect
 from tests.story.calls import Ends, assert_sees_none_of, call, refused
+from tests.support.ledger_attacks import Copies
 from tests.support.phone import Phone
 from tests.support.relay_process import A, B, RelayProcess, Setup, X
 from tests.support.waiting import until_seen
@@ -71,7 +73,7 @@ async def test_a_binding_that_was_ended_is_not_revived(ends: Ends, relay: RelayP
     assert relay.calls()[-1]["outcome"] == "store_failed"
     assert_sees_none_of(bytes(ends.left.raw_received), [B])
     said = relay.command("verify")
-    assert (said.returncode, f"binding {binding}: was changed outside relay700" in said.stderr) == (1, True)
+    assert (said.returncode, f"binding {binding}: was put back" in said.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -112,3 +114,47 @@ async def test_a_store_that_is_as_it_was_at_an_earlier_time_serves_no_call(ends:
         thief.commit()
     assert (await refused(ends, A, X)).status == 503
     relay.wait_for_event("ledger.fault", timeout_s=60)
+
+
+# -- Someone who knows how the ledger works: old proofs, and no notes of triggers
+
+
+async def test_a_binding_put_back_with_its_proof_stays_refused_over_a_restart(ends: Ends, relay: RelayProcess) -> None:
+    binding = bind(relay)
+    await call(ends, A, X)
+    put_back = copies(relay, "binding", "route")
+    assert relay.command("unbind", binding).returncode == 0
+    put_back()
+    found(relay, ": was put back as it was before line ")
+    assert (await refused(ends, A, X)).status == 503
+    put_back()
+    assert (await refused(ends, A, X)).status == 503
+    assert relay.stop() == 0
+    relay.start()
+    assert (await refused(ends, A, X)).status == 503
+    said = relay.command("verify")
+    assert (said.returncode, f"binding {binding}: was put back as it was before line " in said.stderr) == (1, True)
+    accepted = relay.command("verify", "--accept", "--no-rest", "--reason", "we looked")
+    assert f"binding {binding} is in force again, as it was accepted" in accepted.stderr
+    await call(ends, A, X)
+
+
+async def test_a_suspended_business_user_put_back_with_its_proof_is_refused(ends: Ends, relay: RelayProcess) -> None:
+    bind(relay)
+    put_back = copies(relay, "business")
+    assert relay.command("business", "suspend", "default", "--reason", "complaints").returncode == 0
+    put_back()
+    found(relay, "business default: was put back")
+    assert (await refused(ends, A, X)).status == 503
+
+
+def copies(relay: RelayProcess, *tables: str) -> Callable[[], None]:
+    """Copy the rows of some tables and their proofs; what is returned puts them back."""
+    with closing(connect(relay.folder / "relay.db")) as thief:
+        kept = Copies(thief, *tables)
+
+    def put_back() -> None:
+        with closing(connect(relay.folder / "relay.db")) as thief:
+            kept.put_back(thief)
+
+    return put_back
