@@ -7,24 +7,25 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from relay.api.models import MOST as MOST_OF_API
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import as_file
 from relay.translation import N_
 
 MOST: Final = "200"  # shown: the newest
+MOST_IN_FILE: Final = str(MOST_OF_API)
 
 
-async def _live(page: Page) -> dict[str, Any]:
+async def _live(page: Page, most: str = MOST) -> dict[str, Any]:
     """The calls of this moment, with what is on their rows."""
-    document: dict[str, Any] = await page.get("/v1/calls/live", limit=MOST, **page.reveal)
+    document: dict[str, Any] = await page.get("/v1/calls/live", limit=most, **page.reveal)
     return document
 
 
 async def _show(page: Page) -> Response:
-    document = await _live(page)
     if (format_ := page.query.get("format")) in ("csv", "json"):
-        return as_file(document["items"], format_, "live")
-    return page.render("live.html", document=document, revealed=bool(page.reveal))
+        return as_file((await _live(page, MOST_IN_FILE))["items"], format_, "live")
+    return page.render("live.html", document=await _live(page), most=MOST_IN_FILE, revealed=bool(page.reveal))
 
 
 async def live_parts(page: Page) -> Mapping[str, str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
-from relay.console.ask import Json, Problem
+from relay.api.models import MOST
+from relay.console.ask import Json, Problem, Query
 from relay.console.page import Page
 from relay.console.references import is_reference
 from relay.reports.export import csv_cell, csv_lines
@@ -70,23 +72,31 @@ class Listing(NamedTuple):
 async def show_list(
     page: Page, listing: Listing, *parts: str, faults: Mapping[str, str] = MappingProxyType({}), **values: Any
 ) -> Response:
-    """The page of a list; with `format` in the query its rows as a file. A faulty filter is named beside its field.
+    """The page of a list. A faulty filter is named beside its field.
 
+    With `format` in the query: all rows of the search as a file, or as many as `limit` says.
     `faults`: those that the caller has found, by filter.
     """
     query = page.given(*(each.name for each in shown_filters(page, listing)), "cursor")
     forgotten = {name: page.words(_FORGOTTEN) for name, value in query.items() if is_reference(value or "")}
     faults = {**faults, **forgotten}
     document: Json = {"items": [], "next": None}
+    format_, limit = page.query.get("format"), page.query.get("limit")
+    is_file = format_ in ("csv", "json")
     try:
         if not faults:
-            document = await page.get(listing.path, *parts, limit=page.query.get("limit", ROWS), **query, **page.reveal)
+            most = limit or (str(MOST) if is_file else ROWS)
+            document = await page.get(listing.path, *parts, limit=most, **query, **page.reveal)
     except Problem as problem:
         if problem.kind != "invalid" or not query:
             raise
         faults = problem.errors or {"": problem.detail}
-    if (format_ := page.query.get("format")) in ("csv", "json") and not faults:
-        return as_file(document["items"], format_, listing.path.rpartition("/")[2])
+    if format_ is not None and is_file and not faults:
+        name = listing.path.rpartition("/")[2]
+        if limit:
+            return as_file(document["items"], format_, name)
+        parts_of_file = _file_parts(_all_rows(page, listing, parts, query, document), format_)
+        return StreamingResponse(parts_of_file, headers=_file_headers(name, format_), media_type=_FILE_TYPES[format_])
     status = 400 if faults else 200
     return page.render(
         listing.template,
@@ -135,15 +145,60 @@ def shown_filters(page: Page, listing: Listing) -> list[Filter]:
     return [each for each in listing.filters if page.may(each.needs)]
 
 
-def as_file(items: list[dict[str, Any]], format_: str, name: str) -> Response:
+_Rows = list[dict[str, Any]]
+_FILE_TYPES: Final = {"json": "application/json", "csv": "text/csv; charset=utf-8"}
+
+
+def as_file(items: _Rows, format_: str, name: str) -> Response:
     """Rows as a file: CSV with a header line, or a JSON array."""
     if format_ == "json":
-        body, type_ = json.dumps(items, ensure_ascii=False, indent=1).encode(), "application/json"
+        body = json.dumps(items, ensure_ascii=False, indent=1).encode()
     else:
         names = list(items[0]) if items else []
-        rows = [[csv_cell(_flat(item[name])) for name in names] for item in items]
-        body, type_ = csv_lines([names, *rows]), "text/csv; charset=utf-8"
-    return Response(body, headers={"content-disposition": f'attachment; filename="{name}.{format_}"'}, media_type=type_)
+        body = csv_lines([names, *_cells(items, names)])
+    return Response(body, headers=_file_headers(name, format_), media_type=_FILE_TYPES[format_])
+
+
+def _file_headers(name: str, format_: str) -> dict[str, str]:
+    return {"content-disposition": f'attachment; filename="{name}.{format_}"'}
+
+
+async def _all_rows(
+    page: Page, listing: Listing, parts: Sequence[str], query: Query, first: Json
+) -> AsyncGenerator[_Rows]:
+    """The rows of a search, a page of the API at a time. It fails, and the file with it, once the session is over."""
+    document = first
+    yield document["items"]
+    while document["next"] is not None:
+        if not page.is_still_logged_in():
+            raise ConnectionAbortedError("the session ended while a file was sent")
+        more = {**query, "cursor": document["next"], "limit": str(MOST)}
+        document = await page.get(listing.path, *parts, **more)
+        yield document["items"]
+
+
+async def _file_parts(pages: AsyncGenerator[_Rows], format_: str) -> AsyncGenerator[bytes]:
+    """The parts of the file that `as_file` would make of all rows."""
+    names: list[str] = []
+    has_rows = False
+    async with aclosing(pages):
+        async for rows in pages:
+            if not rows:
+                continue
+            if format_ == "json":
+                text = json.dumps(rows, ensure_ascii=False, indent=1)
+                yield f"{',' if has_rows else '['}{text[1:-2]}".encode()
+            else:
+                head = [] if has_rows else [list(rows[0])]
+                names = names or head[0]
+                yield csv_lines([*head, *_cells(rows, names)])
+            has_rows = True
+    if format_ == "json":
+        yield b"\n]" if has_rows else b"[]"
+
+
+def _cells(rows: _Rows, names: Sequence[str]) -> list[list[Any]]:
+    return [[csv_cell(_flat(row[name])) for name in names] for row in rows]
 
 
 def _flat(value: Any) -> Any:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from html import unescape
 
+import pytest
+
+from relay.console import tables
+from relay.console.page import Page
 from relay.console.tables import Column, as_file
 from tests.api.conftest import Api, Client
 from tests.console.conftest import Console, text_of, urls_of
@@ -28,6 +32,40 @@ async def test_a_list_has_pages_and_files(console: Console, api: Api, operator: 
     as_csv = await browser.http.get("/console/calls?limit=3&format=csv")
     assert as_csv.headers["content-disposition"] == 'attachment; filename="calls.csv"'
     assert as_csv.text.startswith("call_id,binding_id,") and len(as_csv.text.splitlines()) == 4
+
+
+async def test_a_file_has_all_rows_of_the_search(
+    console: Console, api: Api, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MOST", 20)
+    shelf = Shelf(api.backend.path, api.backend.sealer)
+    shelf.add(*(call(n, order_id=f"order-{n}", outcome="busy" if n % 4 else "answered") for n in range(80)))
+    shelf.follow()
+    browser = await console.of(operator)
+    page = await browser.see("/calls?outcome=busy&limit=7")
+    following = await browser.see(unescape(page.partition('rel="next" href="/console')[2].partition('"')[0]))
+    for shown in (page, following):
+        assert "All rows of this search" in shown
+        links = [unescape(link) for link in re.findall(r'href="([^"]+format=[^"]+)"', shown)]
+        assert links == ["/console/calls?outcome=busy&format=csv", "/console/calls?outcome=busy&format=json"]
+    lines = (await browser.http.get(links[0])).text.splitlines()
+    assert len(lines) == 61 and lines[0].startswith("call_id,") and "call_id" not in "".join(lines[1:])
+    rows = (await browser.http.get(links[1])).json()
+    assert [row["order_id"] for row in rows] == [f"order-{n}" for n in reversed(range(80)) if n % 4]
+    assert (await browser.http.get("/console/calls?outcome=busy&order_id=none&format=json")).json() == []
+
+
+async def test_a_file_is_not_cut_short_unnoticed(
+    console: Console, api: Api, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MOST", 2)
+    shelf = Shelf(api.backend.path, api.backend.sealer)
+    shelf.add(*(call(n) for n in range(5)))
+    shelf.follow()
+    browser = await console.of(operator)
+    monkeypatch.setattr(Page, "is_still_logged_in", lambda _: False)
+    with pytest.raises(AssertionError):  # by the transport: the response has no end
+        await browser.http.get("/console/calls?format=csv")
 
 
 async def test_a_faulty_filter_is_named_beside_its_field(console: Console, operator: Client) -> None:
