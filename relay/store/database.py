@@ -6,11 +6,12 @@ The store is an SQLite file or a database of a PostgreSQL server. Owns the pragm
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -69,6 +70,8 @@ _WHAT_TO_DO = {
     sqlite3.SQLITE_CORRUPT: "stop the relay and put a backup in its place",
     sqlite3.SQLITE_NOTADB: "stop the relay and put a backup in its place",
 }
+_OF_FILES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
+_FILES = 4  # that a connection may have open at once: the store, its log, the log's index, a directory
 _KEY_CHECK = "SELECT hash FROM key_check"
 
 
@@ -217,10 +220,32 @@ def store_errors(place: Place) -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        hint = _WHAT_TO_DO.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "").format(place=place)
-        reason = place.without_secrets(str(error)) if isinstance(place, PostgresServer) else str(error)
-        fault = f"the store {place} failed: {reason}"
-        raise StoreError(f"{fault}: {hint}" if hint else fault) from error
+        reason = reason_of(place, error)
+        raise StoreError(f"the store {place} failed: {reason}") from error
+
+
+def reason_of(place: Place, error: Exception) -> str:
+    """One of DATABASE_ERRORS as a text, with advice for the operator."""
+    if isinstance(place, PostgresServer):
+        return place.without_secrets(str(error))
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    hint = _why_no_file(place) if code in _OF_FILES else ""
+    hint = hint or _WHAT_TO_DO.get(code, "").format(place=place)
+    return f"{error}: {hint}" if hint else str(error)
+
+
+def _why_no_file(path: Path) -> str:
+    """Why files cannot be opened or written there, which SQLite does not say."""
+    try:
+        if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+            return "its file system is read-only: mount it for writing"
+        with ExitStack() as opened:
+            for _ in range(_FILES):
+                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return "no file descriptors are left: raise the limit (`LimitNOFILE=` of the unit, `ulimit -n`)"
+    return ""
 
 
 def _make_folder(local: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import sqlite3
 import stat
@@ -36,6 +37,8 @@ from relay.store.groups import Group, find_group
 from relay.store.ledger_tables import SQLITE, triggers
 from relay.store.sealing.sealer import make_key
 from tests.store.conftest import Disk, opened
+from tests.support.limits import soft_limit
+from tests.support.namespace import reran_with_own_mounts
 from tests.support.postgres import database_of, drop, new_place
 from tests.support.stored import X, binding, put
 
@@ -243,6 +246,27 @@ def test_error_says_what_to_do(
     with pytest.raises(StoreError) as failed, store_errors(disk.path), closing(open_(disk.path)) as connection:
         deed(connection)
     assert str(failed.value).startswith(f"the store {disk.path} failed: {said}")
+
+
+@pytest.mark.parametrize("open_", [connect, connect_reader])
+def test_error_says_that_the_file_system_is_read_only(
+    request: pytest.FixtureRequest, disk: Disk, open_: Callable[[Path], sqlite3.Connection]
+) -> None:
+    if reran_with_own_mounts(request):
+        return
+    folder = str(disk.path.parent)
+    for options in (["--bind", folder], ["-o", "remount,bind,ro"]):
+        subprocess.run(["mount", *options, folder], check=True)
+    with pytest.raises(StoreError) as failed, store_errors(disk.path), closing(open_(disk.path)) as connection:
+        connection.execute("SELECT * FROM business").fetchall()
+    fault = f"the store {disk.path} failed: unable to open database file"
+    assert str(failed.value) == f"{fault}: its file system is read-only: mount it for writing"
+
+
+def test_error_says_that_no_descriptors_are_left(disk: Disk) -> None:
+    with pytest.raises(StoreError) as failed, soft_limit(resource.RLIMIT_NOFILE, 3), store_errors(disk.path):
+        connect(disk.path)
+    assert "unable to open database file: no file descriptors are left: raise the limit" in str(failed.value)
 
 
 def test_error_of_a_damaged_store_advises_a_backup(disk: Disk) -> None:

@@ -15,7 +15,7 @@ from relay.model.call import CallRecord, Refusal
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.connection import DATABASE_ERRORS, Connection, LookupOutage
-from relay.store.database import connect_reader, reading
+from relay.store.database import connect_reader, reading, reason_of
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.ledger import learn_refused
 from relay.store.ledger_tables import SQLITE
@@ -77,7 +77,7 @@ class RouteReader:
             found = self._opener.found(caller_hash, row, self._opener.revision)
         except DATABASE_ERRORS as error:
             self.close()
-            self._failed(str(error))
+            self._failed(reason_of(self._path, error))
             return STORE_FAILED
         except StoreError as error:
             self._outage.altered(str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,6 +19,7 @@ from relay.policy.rules import BUSINESS_BUSY, STORE_FAILED, Cap, LastCaller, Rul
 from relay.store.sqlite.lookup import CALM_LOOKS, LOOKS, Granted, RouteReader, granted_since
 from tests.store.conftest import Disk, Reported, Waiter, opened, read_by_another_process
 from tests.store.rows import Rows
+from tests.support.limits import soft_limit
 from tests.support.stored import NOW_MS, A, B, X, Y, ended_record, live_record
 
 NOW_S = NOW_MS / 1000
@@ -54,6 +56,15 @@ def bound(reader: RouteReader, number: str = X, caller: str = A) -> BindingConte
     answer = found(reader, number, caller).bound
     assert answer is not None
     return answer
+
+
+def test_a_failure_for_lack_of_descriptors_says_so(disk: Disk, reader: RouteReader, reported: Reported) -> None:
+    with soft_limit(resource.RLIMIT_NOFILE, 3):
+        assert reader.fetch(X, A, NOW_S) is STORE_FAILED
+    [(event, fields)] = reported
+    assert event == "lookup.failed"
+    assert "unable to open database file: no file descriptors are left: raise the limit" in str(fields["reason"])
+    assert reader.fetch(X, A, NOW_S) is not STORE_FAILED
 
 
 def test_unknown_number_is_not_found(rows: Rows, reader: RouteReader) -> None:
