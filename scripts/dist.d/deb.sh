@@ -7,7 +7,8 @@ set -euo pipefail
 wheel=$1
 python=/usr/bin/python3
 tree=$(mktemp -d)
-trap 'rm -rf "$tree"' EXIT
+report=$(mktemp) # which wheels pip has installed, with their hashes
+trap 'rm -rf "$tree" "$report"' EXIT
 venv=$tree/opt/relay700
 umask 022
 chmod 755 "$tree"
@@ -19,7 +20,7 @@ install_packages() {
 # Without pip, and of its programs with relay700 alone. From a folder, a wheel is installed without a note of where it lay.
 make_venv() {
     "$python" -m venv --without-pip "$venv"
-    install_packages --require-hashes -r requirements/run.txt
+    install_packages --require-hashes --report "$report" -r requirements/run.txt
     install_packages --no-deps --no-index --find-links "$(dirname "$wheel")" "relay700==$version"
     find "$venv/bin" -type f ! -name relay700 -delete
     rm -rf "$venv/include" "$venv/.gitignore"
@@ -35,11 +36,18 @@ add_files() {
             "$tree/usr/lib/systemd/system/$unit"
     done
     install -D -m 640 <(sed 's/^format = "console"/format = "json"/' config/relay.toml) "$tree/etc/relay700/relay.toml"
-    install -d "$tree/usr/bin" "$doc"
+    install -d "$tree/usr/bin" "$tree/usr/share/man/man1" "$doc"
+    LC_ALL=C.UTF-8 "$venv/bin/python" scripts/dist.d/manual.py "$version" "$SOURCE_DATE_EPOCH" | gzip -9n >"$tree/usr/share/man/man1/relay700.1.gz"
     ln -s /opt/relay700/bin/relay700 "$tree/usr/bin/relay700"
     install -m 644 LICENSE "$doc/copyright"
     cp -r --no-preserve=mode ./*.md docs config "$doc"
     install -D -m 644 -t "$venv/requirements" requirements/{parquet,otlp,wav}.txt
+}
+
+# Who publishes this: DEBFULLNAME and DEBEMAIL, else the author of the last commit.
+maintainer() {
+    [[ -z ${DEBEMAIL:-} ]] || { echo "${DEBFULLNAME:-relay700} <$DEBEMAIL>" && return; }
+    git log -1 --format='%an <%ae>' 2>/dev/null || echo "${DEBFULLNAME:-relay700} <root@localhost>"
 }
 
 add_control() {
@@ -48,11 +56,13 @@ add_control() {
     mkdir "$tree/DEBIAN"
     install -m 755 -t "$tree/DEBIAN" scripts/dist.d/debian/*
     find "$tree/etc" -type f -printf '/etc/%P\n' >"$tree/DEBIAN/conffiles"
+    (cd "$tree" && find opt usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
+    chmod 644 "$tree/DEBIAN/"{conffiles,md5sums}
     cat >"$tree/DEBIAN/control" <<CONTROL
 Package: relay700
 Version: $debian_version
 Architecture: $architecture
-Maintainer: ${DEBFULLNAME:-relay700} <${DEBEMAIL:-root@localhost}>
+Maintainer: $(maintainer)
 Section: comm
 Priority: optional
 Installed-Size: $(du -sk --apparent-size "$tree" | cut -f1)
@@ -73,5 +83,5 @@ add_files
 add_control
 find "$tree" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 rm -f dist/*.deb
-dpkg-deb --root-owner-group -Zzstd --build "$tree" "$deb"
-.venv-dist/bin/python scripts/dist.d/sbom.py --environment "$venv" "$deb"
+dpkg-deb --root-owner-group --threads-max=1 -Zxz --build "$tree" "$deb" # threads would make other bytes
+.venv-dist/bin/python scripts/dist.d/sbom.py --environment "$venv" --report "$report" "$deb"

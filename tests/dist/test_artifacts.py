@@ -29,6 +29,7 @@ from tests.test_requirements import pins, text
 pytestmark = [pytest.mark.outside, pytest.mark.timeout(1200)]  # seconds: the compiler may be at work
 
 ROOT = Path(__file__).parents[2]
+_HASHES = re.compile(r"^([a-z0-9-]+)==\S+(?: ; [^\\\n]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)", re.MULTILINE)
 DIST = ROOT / "dist"
 VERSION = Version(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 PRODUCT = ROOT / ".venv" / "bin" / "python"
@@ -157,6 +158,43 @@ def test_each_has_a_bill_of_what_is_locked_beside_it(artifacts: list[Path]) -> N
         assert locked - listed == set()
 
 
+@pytest.fixture(scope="module")
+def unpacked(artifacts: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package, its control files in DEBIAN/."""
+    (deb,) = DIST.glob("*.deb")
+    folder = tmp_path_factory.mktemp("deb")
+    run("dpkg-deb", "--raw-extract", deb, folder)
+    return folder
+
+
+def test_the_bill_of_the_package_has_hashes_and_what_its_wheels_bundle(unpacked: Path) -> None:
+    (file,) = DIST.glob("*.deb.cdx.json")
+    bom = json.loads(file.read_text())
+    locked = {name: set(hashes.split()) for name, hashes in _HASHES.findall(text("run"))}
+    packages = {each["name"]: each for each in bom["components"] if each.get("purl", "").startswith("pkg:pypi/")}
+    assert packages.keys() > {"cryptography", "psycopg-binary"}
+    for name, component in packages.items():
+        ((algorithm, content),) = [each.values() for each in component["hashes"]]
+        assert algorithm == "SHA-256" and f"--hash=sha256:{content}" in locked[name.lower().replace("_", "-")]
+    edges = {each["ref"]: each.get("dependsOn", []) for each in bom["dependencies"]}
+    names = {each["bom-ref"]: each["name"] for each in bom["components"]}
+    assert "openssl" in {names[ref] for ref in edges[packages["cryptography"]["bom-ref"]]}
+    files = {each["name"]: each["hashes"][0]["content"] for each in bom["components"] if each["type"] == "file"}
+    assert any("/libpq-" in name for name in files)
+    (place,) = unpacked.glob("opt/relay700/lib/python3.*/site-packages")
+    libraries = {str(each.relative_to(place)): each for each in place.glob("*.libs/*")}
+    assert files == {name: hashlib.sha256(each.read_bytes()).hexdigest() for name, each in libraries.items()}
+
+
+def test_dpkg_can_check_the_files_of_the_package(unpacked: Path) -> None:
+    run("md5sum", "--check", "--quiet", "DEBIAN/md5sums", cwd=unpacked)
+    listed = {line.split("  ", 1)[1] for line in (unpacked / "DEBIAN/md5sums").read_text().splitlines()}
+    files = {
+        str(each.relative_to(unpacked)) for each in unpacked.rglob("*") if each.is_file() and not each.is_symlink()
+    }
+    assert {name for name in files - listed if not name.startswith("DEBIAN/")} == {"etc/relay700/relay.toml"}
+
+
 # --- in a clean system
 
 ENTER = """
@@ -230,7 +268,8 @@ def test_a_call_passes_through_the_image(built: str) -> None:
 
         (named,) = read("index.json")["manifests"]
         config = of(of(named["digest"])["config"]["digest"])["config"]
-    assert (config["User"], config["StopSignal"]) == ("relay700", "SIGTERM")
+    assert (config["User"], config["StopSignal"]) == ("10700:10700", "SIGTERM")
+    assert config["Labels"]["org.opencontainers.image.title"] == "relay700"
     assert config["Entrypoint"] == ["/opt/relay700/bin/relay700"]
     assert config["Cmd"] == ["serve", "-c", "/etc/relay700/relay.toml"]
 
