@@ -39,10 +39,15 @@ MOST_CONTACTS: Final = 8  # of a REGISTER
 class Registration:
     """The registered contact of a peer."""
 
-    __slots__ = ("contact", "expires_at", "flow", "peer", "timer")
+    __slots__ = ("call_id", "contact", "cseq", "expires_at", "flow", "peer", "timer")
 
-    def __init__(self, peer: Peer, contact: str, flow: Flow, expires_at: float, timer: Timer) -> None:
+    def __init__(
+        self, peer: Peer, contact: str, flow: Flow, expires_at: float, timer: Timer, call_id: str, cseq: int
+    ) -> None:
+        """`call_id`, `cseq`: of its REGISTER."""
         self.peer = peer
+        self.call_id = call_id
+        self.cseq = cseq
         self.contact = contact  # the URI as written
         self.flow = flow
         self.expires_at = expires_at
@@ -124,12 +129,15 @@ class Registrar:
         if contacts == ["*"]:
             if _seconds(request.get("expires")) != 0:  # RFC 3261 10.2.2
                 raise ProtocolError(400, "Contact: * without Expires: 0")
+            self._check_order(request, peer)
             self._leave(peer, "")
         else:
             self._take_contacts([parse_name_addr(text, "contact") for text in contacts], request, peer, flow, now)
 
     def _take_contacts(self, contacts: list[NameAddr], request: Request, peer: Peer, flow: Flow, now: float) -> None:
         """All or none (RFC 3261 10.3, step 7)."""
+        if contacts:
+            self._check_order(request, peer)
         if len(contacts) > MOST_CONTACTS:  # each may be logged
             raise ProtocolError(400, f"a REGISTER has at most {MOST_CONTACTS} Contacts")
         wanted = [(contact, _seconds(contact.params.get("expires", request.get("expires")))) for contact in contacts]
@@ -137,17 +145,26 @@ class Registrar:
             _check_contact(contact, seconds)
         for contact, seconds in wanted:
             if seconds:
-                self._enter(peer, contact, flow, min(seconds, LONGEST_S), now)
+                self._enter(peer, contact, request, flow, min(seconds, LONGEST_S), now)
             else:
                 self._leave(peer, contact.uri_text)
 
-    def _enter(self, peer: Peer, contact: NameAddr, flow: Flow, seconds: int, now: float) -> None:
+    def _check_order(self, request: Request, peer: Peer) -> None:
+        """Raise ProtocolError(500) for a REGISTER that a later one has overtaken."""
+        # RFC 3261 10.3, step 7: with the same Call-ID, unless CSeq "is higher than that of the existing binding", the
+        # update "MUST be aborted".
+        known = self._registered.get(peer.name)
+        if known is not None and known.call_id == request.call_id and request.cseq.number <= known.cseq:
+            raise ProtocolError(500, "CSeq not above that of the registration")
+
+    def _enter(self, peer: Peer, contact: NameAddr, request: Request, flow: Flow, seconds: int, now: float) -> None:
         expires_at = now + seconds
         before = self._registered.get(peer.name)
         if before is not None:
             self._remove(before)
         timer = self._ua.timers.set(expires_at, partial(self._expire, peer.name))
-        registration = Registration(peer, contact.uri_text, flow, expires_at, timer)
+        call_id, cseq = request.call_id, request.cseq.number
+        registration = Registration(peer, contact.uri_text, flow, expires_at, timer, call_id, cseq)
         self._registered[peer.name] = registration
         self._set_target(registration)
         self._bans.meet(flow.host)

@@ -224,6 +224,20 @@ def test_registration_is_refreshed(called: Ladder) -> None:
     called.settle()
 
 
+def test_register_that_was_overtaken_changes_nothing(called: Ladder) -> None:
+    """RFC 3261 10.3, step 7: with the same Call-ID the CSeq has to be higher."""
+    phone = called.callee
+    registers(phone)
+    cseq = phone.cseq
+    for contact in ("<sip:old@127.0.0.24:5070>", "*"):
+        phone.cseq = cseq - 2
+        assert registers(phone, contact=contact, expires="0" if contact == "*" else "100").status == 500
+    assert is_registered(called)
+    phone.name, phone.cseq = "bob-after-a-restart", 0  # with another Call-ID
+    assert registers(phone).status == 200
+    called.settle()
+
+
 def test_registration_moves_to_a_new_address(called: Ladder) -> None:
     registers(called.callee)
     before, called.callee.flow = called.callee.flow, called.callee.flow._replace(port=5070)

@@ -35,7 +35,8 @@ def test_last_registered_flow_is_the_peers() -> None:
     registrar, parts = registering()
     assert register(registrar, parts, FIRST, "Contact: <sip:a@10.0.0.5>;expires=100").status == 200
     assert parts.peers.at(FIRST) is PHONE
-    assert register(registrar, parts, SECOND, "Contact: <sip:a@10.0.0.6>;expires=100", branch="2").status == 200
+    moved = ("Contact: <sip:a@10.0.0.6>;expires=100", "CSeq: 8 REGISTER")
+    assert register(registrar, parts, SECOND, *moved, branch="2").status == 200
     assert (parts.peers.at(FIRST), parts.peers.at(SECOND)) == (None, PHONE)
     (target,) = parts.peers.targets_of("phone")
     assert (target.flow, target.configured.written) == (SECOND, "10.0.0.6")
