@@ -38,7 +38,7 @@ CALLS: Final = Listing(
     _COLUMNS,
     N_("No calls yet. They appear here a moment after they end."),
     (
-        Filter("number", N_("700 number")),
+        Filter("number", N_("700 number"), "number"),
         Filter("order_id", N_("Order")),
         Filter("business_id", N_("Business"), needs="operator"),
         Filter("outcome", N_("Outcome"), "choice", tuple(OUTCOMES)),

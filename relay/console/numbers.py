@@ -37,7 +37,7 @@ NUMBERS: Final = Listing(
     ),
     empty=N_("No number matches. Numbers come with a prefix: relay700 numbers load."),
     filters=(
-        Filter("number", N_("700 number")),
+        Filter("number", N_("700 number"), "number"),
         Filter("pool_id", N_("Pool")),
         Filter("prefix", N_("Prefix"), "number"),
         Filter("state", N_("State"), "choice", ("free", "bound", "cooling", "locked")),

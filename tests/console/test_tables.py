@@ -149,3 +149,12 @@ def test_a_link_holds_values_as_one_segment() -> None:
     column = Column("id", "Id", link="/things/{id}")
     assert column.to({"id": "a/b?c"}) == "/things/a%2Fb%3Fc"
     assert column.to({"id": None}) == "" == Column("id", "Id").to({"id": "x"})
+
+
+async def test_a_text_that_may_be_cut_off_is_whole_in_its_tooltip(console: Console, operator: Client) -> None:
+    reason = "24 小时内投诉超过 3 起，暂停服务"
+    await operator.post("/v1/businesses", {"id": "acme", "name": "顺达速运（上海）有限责任公司"})
+    await operator.post("/v1/businesses/acme/revoke", {"reason": reason}, 200)
+    browser = await console.of(operator)
+    assert f'title="{reason}"' in await browser.see("/audit?action=business.revoke")
+    assert 'title="顺达速运（上海）有限责任公司"' in await browser.see("/businesses")

@@ -103,6 +103,23 @@ async def test_no_header_of_a_peer_runs_as_a_script_in_a_revealed_ladder(room: R
         assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
+@pytest.mark.parametrize("size", [(1280, 800), (1366, 768)], ids=str)
+@pytest.mark.parametrize("path", ["/calls", "/bindings", "/numbers?limit=9", "/explain"])
+async def test_the_fields_of_numbers_show_15_digits(room: Room, path: str, size: tuple[int, int]) -> None:
+    async with room.page(path, viewport={"width": size[0], "height": size[1]}) as page:
+        for name in ("number", "caller"):
+            for field in await page.locator(f"form.filters input[name={name}]").all():
+                await field.fill("700100000020001")
+                assert await field.evaluate("it => it.scrollWidth <= it.clientWidth"), name
+
+
+async def test_the_page_of_a_new_business_user_is_short(room: Room) -> None:
+    async with room.page("/businesses/shandian", viewport={"width": 1280, "height": 800}) as page:
+        assert await page.evaluate("document.documentElement.scrollHeight") < 1_600
+        empty = [await each.bounding_box() for each in await page.locator(".card .empty").all()]
+        assert empty and all(box is not None and box["height"] < 48 for box in empty)
+
+
 async def test_axe_finds_nothing_serious(pages: list[Shown]) -> None:
     assert {page.path: page.violations for page in pages if page.violations} == {}
 
