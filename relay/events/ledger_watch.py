@@ -25,7 +25,7 @@ from relay.store.connection import DATABASE_ERRORS, Connection, Place, local_pat
 from relay.store.database import connect, one_moment, reading, store_errors
 from relay.store.history import CALL_GRACE_MS, Use, UsesOfRights
 from relay.store.history_log import LogReader
-from relay.store.ledger import CHANGED, MOST_NAMED, learn_refused, note_fault, read_ledger_head, refuse
+from relay.store.ledger import CHANGED, MOST_NAMED, learn_refused, note_fault, outdate, read_ledger_head, refuse
 from relay.store.ledger_check import OUTSIDE, Fault, ledger_faults, quick_faults
 from relay.store.ledger_tables import TABLES
 from relay.store.sealing.sealer import Sealer
@@ -137,6 +137,9 @@ class LedgerWatch:
         if not self._read_log(connection) or since_s < self._rights_at_s:
             return []
         found = [*self._audit.history.contradictions(connection, everywhere=False)]
+        put_back = {fault.row_key for fault in found}
+        outdate(connection, self._sealer, "api_key", sorted(self._audit.history.ended_keys - put_back))
+        self._audit.history.ended_keys.clear()
         now_s = self._clock_s()
         self._rights_at_s = now_s + min(RIGHTS_S, RIGHTS_SHARE * (now_s - since_s))
         return found

@@ -86,6 +86,7 @@ class History:
 
     accepted: _End = field(default_factory=lambda: _End(0, 0))  # the last `ledger.accept`
     faults: list[str] = field(default_factory=list)  # uses of keys found since they were last taken
+    ended_keys: set[str] = field(default_factory=set)  # that ended since they were last taken
     _owners: set[str] = field(default_factory=set)  # ids of bindings and business users that had lists of callers
     _keys: dict[str, _Key] = field(default_factory=dict)
     _businesses: dict[str, list[_State]] = field(default_factory=dict)
@@ -135,6 +136,7 @@ class History:
         if not self._is_settled("api_key", key_id, end.seq):
             key = self._keys.setdefault(key_id, _Key())
             key.revoked = end if key.revoked is None else min(key.revoked, end)
+            self.ended_keys.add(key_id)
             self._judge(key_id, key)
 
     def _limit_key(self, key_id: str, end: _End) -> None:
@@ -245,11 +247,15 @@ class History:
     def contradictions(self, connection: Connection, *, everywhere: bool) -> Iterator[Fault]:
         """The rows that grant what has ended. Call it in the snapshot in which the last entries were read.
 
-        `everywhere`: also bindings without a route in force, which grant no call.
+        `everywhere`: also bindings without a route in force, which grant no call, and routes that their binding has no
+        more, as of a former party.
         """
         yield from self._contradicting_keys(connection)
         yield from self._contradicting_businesses(connection)
         yield from self._contradicting_bindings(connection, everywhere=everywhere)
+        if everywhere:
+            for (route,) in connection.execute(_stray_routes(connection)).fetchall():
+                yield Fault("route", route, "was put back: its binding has no such line")
 
     def _contradicting_keys(self, connection: Connection) -> Iterator[Fault]:
         for key_id, expires_at in connection.execute(_GOOD_KEYS).fetchall():
@@ -297,6 +303,23 @@ _ROUTED_BINDINGS: Final = """
 SELECT id, version, CASE WHEN ended_at IS NULL THEN 1 ELSE 0 END FROM binding
 WHERE id IN (SELECT binding_id FROM route WHERE free_at IS NULL)
 """
+
+
+_STRAY_ROUTES: Final = """
+SELECT {key} FROM route JOIN binding ON binding.id = route.binding_id
+WHERE route.free_at IS NULL AND NOT coalesce(CASE route.party
+    WHEN 'a' THEN route.number = binding.x AND route.caller_hash = binding.a_hash
+    WHEN 'b' THEN route.number = coalesce(binding.y, binding.x) AND route.caller_hash = binding.b_hash
+    WHEN '*' THEN route.number = binding.x AND length(route.caller_hash) = 0 AND binding.mode = 'AXN'
+    WHEN 'g' THEN route.number = binding.x AND EXISTS (
+        SELECT 1 FROM group_member WHERE group_id = binding.group_id AND hash = route.caller_hash)
+    END, FALSE)
+"""
+
+
+def _stray_routes(connection: Connection) -> str:
+    """As `relay.model.binding.compile_lines` has them."""
+    return _STRAY_ROUTES.format(key=dialect_of(connection).row_key(TABLES["route"], "route."))
 
 
 def _routes(connection: Connection) -> str:

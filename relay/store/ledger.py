@@ -35,7 +35,7 @@ from relay.store.schema_check import (
     require_same_schema,
 )
 from relay.store.scripts import schema_by
-from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven, make_proof, not_proven
+from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven, make_proof, not_proven, revision_of
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry
 
@@ -113,6 +113,18 @@ def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequen
                 connection, sealer, declared, key, proof
             ):
                 raise StoreError(not_proven(table, key))
+
+
+def outdate(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> None:
+    """Have no earlier proof of these rows count in this process: their rights have ended. Within `one_moment`."""
+    declared = TABLES[table]
+    for start in range(0, len(row_keys), _CHUNK):
+        keys = row_keys[start : start + _CHUNK]
+        rows, proofs = _rows(connection, declared, keys), _proofs(connection, table, keys)
+        for key, values in rows.items():
+            proof = proofs.get(key)
+            if proof and is_proven(sealer, table, key, values, declared.called, proof):
+                sealer.outdated.setdefault(table, {})[key] = revision_of(proof) - 1
 
 
 def _is_ours(connection: Connection, sealer: Sealer, table: LedgerTable, row_key: str, proof: bytes | None) -> bool:

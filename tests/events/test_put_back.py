@@ -75,7 +75,7 @@ def test_right_put_back_is_named_by_the_next_look_and_refused(attacked: Attacked
     put = put_back_later(attacked, right)
     assert watching.checks() == []
     put()
-    assert right.is_granted()
+    assert right.is_granted() == (name != "key")  # the process that serves keys has seen the end of this one
     found = watching.looks()
     assert any(fault.startswith(f"{right.row}: was put back") for fault in found)
     assert not right.is_granted()
@@ -154,6 +154,18 @@ def test_binding_put_back_as_it_was_before_a_change_is_named(attacked: Attacked)
         copies.put_back(thief)
     assert any(fault.startswith(f"binding {attacked.binding}: was put back") for fault in watching.looks())
     assert not attacked.calls()
+
+
+def test_route_of_a_former_party_is_named_and_no_other_is_refused(attacked: Attacked) -> None:
+    backend, watching = attacked.backend, Watching(attacked.backend)
+    with closing(connect(backend.path)) as thief:
+        copies = Copies(thief, "route")
+        backend.run(lambda unit: change(unit, attacked.binding, {"b": C}, RULES))
+        assert watching.checks() == []
+        copies.put_back(thief)
+    assert backend.reaches(X, B) == A
+    assert any("was put back: its binding has no such line" in fault for fault in watching.checks())
+    assert [backend.reaches(X, caller) for caller in (A, B, C)] == [C, "store_failed", A]
 
 
 def test_table_whose_rows_cannot_be_named_is_refused_as_a_whole(attacked: Attacked) -> None:

@@ -34,6 +34,7 @@ from relay.service.placement import BindRules, release_due
 from relay.store.connection import one_moment
 from relay.store.database import connect, open_store
 from relay.store.groups import Group, insert_group
+from relay.store.history import History
 from relay.store.ledger import ledger_transaction
 from relay.store.ledger_check import ledger_faults
 from relay.store.sealing.rows import ANY_CALLER
@@ -45,6 +46,7 @@ from tests.support.stored import NOW_MS, PBX
 from tests.support.written import Written, bind, change, written
 
 T = TypeVar("T")
+NOTHING_ENDED = History()  # so only routes that do not fit their binding are named
 
 NUMBERS = [f"7001000000100{n:02d}" for n in range(4)]
 PARTIES = ["8001", "8002", "8003", "8004", "8613800000005"]
@@ -414,6 +416,7 @@ class Store(RuleBasedStateMachine):
     def verify(self) -> None:
         with one_moment(self.connection):
             assert list(ledger_faults(self.connection, self.sealer)) == []
+            assert list(NOTHING_ENDED.contradictions(self.connection, everywhere=True)) == []
 
     @rule(number=numbers, caller=parties)
     def calls(self, number: str, caller: str) -> None:

@@ -117,26 +117,33 @@ def is_proven(sealer: Sealer, table: str, row_key: str, values: Values, called: 
 
 
 def is_refused(sealer: Sealer, table: str, row_key: str, proof: bytes | None) -> bool:
-    """Whether the row was found altered, and no operator has accepted it since (`relay.store.ledger`)."""
-    rows = sealer.refused.get(table)
-    return rows is not None and _revision(proof or b"") <= max(rows.get(row_key, -1), rows.get("", -1))
+    """Whether the row was found altered, and no operator has accepted it since (`relay.store.ledger`).
+
+    Also if its right has ended, and this proof is from before.
+    """
+    revision = revision_of(proof or b"")
+    for rows in (sealer.refused.get(table), sealer.outdated.get(table)):
+        if rows is not None and revision <= max(rows.get(row_key, -1), rows.get("", -1)):
+            return True
+    return False
 
 
 def is_written(sealer: Sealer, table: str, row_key: str, values: Values, called: int, proof: bytes | None) -> bool:
     """Whether relay700 wrote these values to this row, now or at an earlier time. `called`: as in `make_proof`."""
     if not proof:
         return False
-    return hmac.compare_digest(proof, make_proof(sealer, table, row_key, values, called, _revision(proof)))
+    return hmac.compare_digest(proof, make_proof(sealer, table, row_key, values, called, revision_of(proof)))
 
 
 def is_proven_for_call(sealer: Sealer, table: str, row_key: str, values: Values, proof: bytes) -> bool:
     """As `is_proven`, for only the values that a look-up needs."""
     return bool(proof) and hmac.compare_digest(
-        proof, _prove(sealer, table, row_key, values, proof[_REST:], _revision(proof))
+        proof, _prove(sealer, table, row_key, values, proof[_REST:], revision_of(proof))
     )
 
 
-def _revision(proof: bytes) -> int:
+def revision_of(proof: bytes) -> int:
+    """The revision of the ledger at which a proof was made."""
     return int.from_bytes(proof[:_REVISION], "big")
 
 

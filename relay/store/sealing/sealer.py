@@ -86,6 +86,8 @@ class Sealer:
         # key ("" is the whole table) the revision up to which no proof counts.
         self.refused: dict[str, dict[str, int]] = {}
         self._refused_at = 0
+        # The same of ended rights that this process has seen: an older proof of theirs was put back.
+        self.outdated: dict[str, dict[str, int]] = {}
 
     def refuse(self, rows: dict[str, dict[str, int]], revision: int) -> None:
         """Take over the refused rows of the ledger's head with this revision, unless a later one was seen."""
