@@ -31,6 +31,19 @@ def language_of_locale(environment: Mapping[str, str]) -> Language:
     return next((known for each in wanted for known in LANGUAGES if each.lower().startswith(known)), "en")
 
 
+def accepted_language(header: str) -> Language:
+    """The language that an Accept-Language (RFC 9110 12.5.4) prefers of those known; English if it names none."""
+    wanted: list[tuple[float, Language]] = []
+    for part in header.lower().split(",", 16)[:16]:
+        tag, _, weight = part.strip().partition(";q=")
+        try:
+            quality = float(weight or "1")
+        except ValueError:
+            continue
+        wanted += [(quality, known) for known in LANGUAGES if tag.strip().partition("-")[0] == known and quality > 0]
+    return max(wanted, key=lambda each: each[0], default=(0.0, "en"))[1]
+
+
 def columns_of(text: str) -> int:
     """How many columns of a terminal a text takes: a Chinese character takes two."""
     return len(text) if text.isascii() else sum(1 + (east_asian_width(sign) in "WF") for sign in text)

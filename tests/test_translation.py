@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +88,12 @@ def test_terms_are_those_of_the_glossary(term: str) -> None:
     found = {message: chinese for message, chinese in catalogue().items() if word.search(_CODE.sub("", message))}
     assert found
     assert {message: chinese for message, chinese in found.items() if not re.search(TERMS[term], chinese)} == {}
+
+
+def test_the_reader_is_addressed_in_one_way_and_a_pool_has_one_name() -> None:
+    pages = [path.read_text() for path in (*Path("docs/zh").glob("*.md"), Path("README.zh-CN.md"))]
+    for text in (*catalogue().values(), *pages):
+        assert not re.search("你|号池", text), text[:80]
 
 
 # -- Locales

@@ -5,6 +5,7 @@ It knows no keys or routes. Paths are logged as templates without a query: no pa
 
 from __future__ import annotations
 
+import asyncio
 import math
 import secrets
 import time
@@ -20,13 +21,15 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.api.backend import METHODS, ApiSettings, RequestCounts
-from relay.api.problems import HTTP_KINDS, problem_response
+from relay.api.problems import HTTP_KINDS, MEDIA_TYPE, in_chinese, problem_response
 from relay.defence.limits import is_within_share
 from relay.net.spans import RequestSpan, Spans
+from relay.translation import accepted_language
 
 BATCH = "/v1/bindings/batch"
 SMALL = 1 << 16  # bytes of each body that do not count against ROOM
 ROOM = 1 << 26  # bytes of all large bodies together
+_PROBLEM = MEDIA_TYPE.encode()
 _HEADERS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -81,8 +84,9 @@ class HttpMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 _mark(message, request_id)
-            await send(message)
+            await problems(message)
 
+        problems = _ProblemLanguage(scope, send)
         most = self._settings.max_batch_body if scope["path"] == BATCH else self._settings.max_body
         body = _Body(receive, most, self._room, partial(self._named, scope))
         try:
@@ -118,6 +122,39 @@ class HttpMiddleware:
             actor=scope["state"].get("actor_name"),
             duration_ms=round(duration_ms, 1),
         )
+
+
+class _ProblemLanguage:
+    """Sends messages on, problem documents in the language that the client accepts. Other responses pass unchanged."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self._start: Message | None = None  # of a document that is to be translated
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and (b"content-type", _PROBLEM) in message["headers"]:
+            language = accepted_language(Headers(scope=self._scope).get("accept-language", ""))
+            tag = b"zh-CN" if language == "zh" else b"en"
+            message["headers"] = [*message["headers"], (b"content-language", tag), (b"vary", b"Accept-Language")]
+            if language == "zh":
+                self._start = message
+                return
+        if self._start is None:
+            await self._send(message)
+            return
+        self._body += message["body"]
+        if not message.get("more_body"):
+            await self._send_translated(self._start)
+
+    async def _send_translated(self, start: Message) -> None:
+        body = await asyncio.to_thread(in_chinese, self._body)  # the first one reads the catalogue
+        kept = [(name, value) for name, value in start["headers"] if name != b"content-length"]
+        start["headers"] = [*kept, (b"content-length", str(len(body)).encode())]
+        self._start = None
+        await self._send(start)
+        await self._send({"type": "http.response.body", "body": body})
 
 
 def _mark(message: Message, request_id: str) -> None:

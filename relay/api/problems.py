@@ -12,37 +12,38 @@ from starlette.responses import Response
 
 from relay.api.models import API_NAMES, FORMS, ResponseModel
 from relay.errors import Refused
-from relay.translation import N_
+from relay.translation import N_, translation
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 50  # per response
+MOST_IN_SUMMARY: Final = 3
 
 KINDS: dict[str, tuple[int, str]] = {
-    "invalid": (400, "A field of the request is invalid"),
-    "unauthorised": (401, "The request has no valid key"),
-    "replayed": (401, "The signed request was repeated, or its time is out of range"),
-    "forbidden": (403, "The key does not permit this"),
-    "business_not_approved": (403, "The business user is not approved"),
-    "mode_not_allowed": (403, "The business user may not use this binding mode"),
-    "not_filed": (403, "An A number is not filed with the carriers"),
-    "not_found": (404, "The resource does not exist"),
-    "number_unknown": (404, "The number does not exist"),
-    "method_not_allowed": (405, "The method is not allowed on this path"),
-    "conflict": (409, "A party is already bound on this number"),
-    "pool_empty": (409, "The pool has no free number for these parties"),
-    "number_full": (409, "The number carries its maximum of bindings"),
-    "number_cooling": (409, "The number is cooling down"),
-    "number_locked": (409, "The number is locked"),
-    "quota": (409, "A quota of the business user is exhausted"),
-    "unqualified": (409, "The qualification of the business user is incomplete"),
-    "state_conflict": (409, "The state of the resource does not allow this"),
-    "ended": (409, "The binding or key has ended"),
-    "too_large": (413, "The request body is too large"),
-    "idempotency_mismatch": (422, "The Idempotency-Key was used for another request"),
-    "rate_limited": (429, "Too many requests"),
-    "internal": (500, "Internal error"),
-    "store_busy": (503, "The store is unavailable"),
-    "relay_unavailable": (503, "The relay is not available"),
+    "invalid": (400, N_("A field of the request is invalid")),
+    "unauthorised": (401, N_("The request has no valid key")),
+    "replayed": (401, N_("The signed request was repeated, or its time is out of range")),
+    "forbidden": (403, N_("The key does not permit this")),
+    "business_not_approved": (403, N_("The business user is not approved")),
+    "mode_not_allowed": (403, N_("The business user may not use this binding mode")),
+    "not_filed": (403, N_("An A number is not filed with the carriers")),
+    "not_found": (404, N_("The resource does not exist")),
+    "number_unknown": (404, N_("The number does not exist")),
+    "method_not_allowed": (405, N_("The method is not allowed on this path")),
+    "conflict": (409, N_("A party is already bound on this number")),
+    "pool_empty": (409, N_("The pool has no free number for these parties")),
+    "number_full": (409, N_("The number carries its maximum of bindings")),
+    "number_cooling": (409, N_("The number is cooling down")),
+    "number_locked": (409, N_("The number is locked")),
+    "quota": (409, N_("A quota of the business user is exhausted")),
+    "unqualified": (409, N_("The qualification of the business user is incomplete")),
+    "state_conflict": (409, N_("The state of the resource does not allow this")),
+    "ended": (409, N_("The binding or key has ended")),
+    "too_large": (413, N_("The request body is too large")),
+    "idempotency_mismatch": (422, N_("The Idempotency-Key was used for another request")),
+    "rate_limited": (429, N_("Too many requests")),
+    "internal": (500, N_("Internal error")),
+    "store_busy": (503, N_("The store is unavailable")),
+    "relay_unavailable": (503, N_("The relay is not available")),
 }
 HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 429: "rate_limited"}
 
@@ -72,7 +73,7 @@ def status_of(kind: str) -> int:
 
 def problem(kind: str, detail: str, errors: Sequence[tuple[str, str]] = (), request_id: str = "") -> dict[str, Any]:
     """The problem document. `errors` are pairs of field and problem."""
-    status, title = KINDS.get(kind, (409, "The request cannot be fulfilled"))
+    status, title = KINDS.get(kind, (409, N_("The request cannot be fulfilled")))
     return {
         "type": f"/problems/{kind}",
         "title": title,
@@ -81,6 +82,22 @@ def problem(kind: str, detail: str, errors: Sequence[tuple[str, str]] = (), requ
         "errors": [{"field": field, "problem": text} for field, text in errors],
         "request_id": request_id,
     }
+
+
+def in_chinese(document: bytes) -> bytes:
+    """A problem document with its texts in Chinese. Names of fields, which strangers may have written, stay unread."""
+    found, words = json.loads(document), translation("zh")
+    errors = found["errors"]
+    was_summary = bool(errors) and found["detail"] == summary([(each["field"], each["problem"]) for each in errors])
+    for each in errors:
+        each["problem"] = words(each["problem"])
+    found["title"] = words(found["title"])
+    found["detail"] = (
+        "；".join(f"{each['field']}：{each['problem']}" for each in errors[:MOST_IN_SUMMARY])
+        if was_summary
+        else words(found["detail"])
+    )
+    return json.dumps(found).encode()
 
 
 def errors_of(refused: Refused) -> list[tuple[str, str]]:
@@ -107,7 +124,7 @@ def field_errors(faults: Sequence[Any], within: int = 0) -> list[tuple[str, str]
 
 def summary(errors: Sequence[tuple[str, str]]) -> str:
     """The first three errors in one line."""
-    return "; ".join(map(": ".join, errors[:3]))
+    return "; ".join(map(": ".join, errors[:MOST_IN_SUMMARY]))
 
 
 _MEMBER: Final = re.compile(r"int|str|float|bool|constrained-.*|.*\[.*\]", re.DOTALL)  # of a union, in a location

@@ -6,19 +6,15 @@ from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from relay.service.fields import CHINA
-from relay.translation import LANGUAGES, Language
+from relay.translation import LANGUAGES, Language, accepted_language
 
 
 def language_of(cookie: str | None, accepted: str) -> Language:
-    """The language chosen by the switch, else the first known one of Accept-Language, else English."""
+    """The language chosen by the switch, else that of Accept-Language."""
     for language in LANGUAGES:
         if cookie == language:
             return language
-    for part in accepted.lower().split(",", 16):
-        for language in LANGUAGES:
-            if part.strip().startswith(language):
-                return language
-    return "en"
+    return accepted_language(accepted)
 
 
 def zone_of(name: str | None) -> tzinfo:

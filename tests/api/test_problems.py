@@ -11,6 +11,7 @@ import pytest
 
 from relay.api.problems import KINDS, MEDIA_TYPE, MOST_ERRORS, Problem, field_errors, problem_of, problem_response
 from relay.errors import Refused
+from relay.translation import catalogue
 from tests.api.conftest import Client
 
 
@@ -48,6 +49,37 @@ def test_each_kind_that_is_refused_is_listed() -> None:
     }
     assert len(used) > 20
     assert used <= KINDS.keys()
+
+
+async def test_problems_are_in_the_language_that_the_client_accepts(operator: Client) -> None:
+    body = {"name": 7, "a: there is no such field": 1}
+    for accepted, language, title, number in (
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh-CN", "请求中有字段无效", "没有这个字段：见 /docs"),
+        ("en;q=0.9,zh;q=0.5", "en", "A field of the request is invalid", "there is no such field: see /docs"),
+        ("fr", "en", "A field of the request is invalid", "there is no such field: see /docs"),
+        ("", "en", "A field of the request is invalid", "there is no such field: see /docs"),
+    ):
+        answer = await operator.http.post("/v1/businesses", json=body, headers={"accept-language": accepted})
+        found = answer.json()
+        assert (answer.headers["content-language"], answer.headers["vary"]) == (language, "Accept-Language")
+        assert (found["title"], found["errors"][-1]["problem"]) == (title, number)
+        assert found["errors"][-1]["field"] == "a: there is no such field", "names of fields stay"
+        assert found["detail"].count("a: there is no such field") == 1 and number in found["detail"]
+        assert Problem.model_validate(found).status == 400 == answer.status_code
+
+
+async def test_refusals_before_a_key_is_known_are_translated_as_well(operator: Client) -> None:
+    chinese = {"accept-language": "zh"}
+    for path, title in (("/v1/nothing", "资源不存在"), ("/v1/calls?limit=0", "请求中有字段无效")):
+        assert (await operator.http.get(path, headers=chinese)).json()["title"] == title
+    nobody = await operator.http.get("/v1/calls", headers=chinese | {"authorization": "Bearer nonsense"})
+    assert (nobody.status_code, nobody.json()["title"]) == (401, "请求没有有效的密钥")
+    good = await operator.http.get("/v1/calls", headers=chinese)
+    assert good.status_code == 200 and "content-language" not in good.headers and "vary" not in good.headers
+
+
+def test_every_title_is_translated() -> None:
+    assert [title for _, title in KINDS.values() if title not in catalogue()] == []
 
 
 def test_each_faulty_field_is_named() -> None:

@@ -16,6 +16,8 @@ from relay.service.fields import CHINA
         ("zh", "en", "zh"),
         (None, "fr,zh-CN;q=0.9,en;q=0.8", "zh"),
         (None, "en-US,zh", "en"),
+        (None, "en;q=0.5,zh", "zh"),
+        (None, "zh;q=0,en;q=x", "en"),
         ("xx", "", "en"),
         (None, "*" * 10_000, "en"),
     ],
