@@ -71,6 +71,7 @@ class _State(NamedTuple):
     at: int
     state: str | None  # None: as before
     version: int
+    is_first: bool  # of this business user: its id may have been another's that was purged
 
 
 @dataclass(slots=True)
@@ -127,7 +128,8 @@ class History:
         state = _STATES.get(entry.action) or entry.details.get("state")
         version = _number(entry.details.get("version"))
         states = self._businesses.setdefault(entry.object_, [])
-        bisect.insort(states, _State(seq, entry.at, None if state is None else str(state), version))
+        is_first = entry.action == "business.apply"
+        bisect.insort(states, _State(seq, entry.at, None if state is None else str(state), version, is_first))
         keys = entry.details.get("keys") if entry.action == "business.revoke" else None
         for key_id in keys if isinstance(keys, list) else ():
             self._end_key(str(key_id), _End(seq, entry.at))
@@ -269,7 +271,7 @@ class History:
 
     def _contradicting_businesses(self, connection: Connection) -> Iterator[Fault]:
         for business, state, version in connection.execute(_BUSINESSES).fetchall():
-            known = self._businesses.get(business, [])
+            known = _of_present(self._businesses.get(business, []))
             last = next((one for one in reversed(known) if one.state is not None), None)
             newest = max(known, key=lambda one: one.version, default=None)
             if last is not None and state == _APPROVED != last.state:
@@ -289,6 +291,12 @@ class History:
                 if ended_at is not None:
                     for (route,) in connection.execute(_routes(connection), (binding_id,)).fetchall():
                         yield _put_back("route", route, seq)
+
+
+def _of_present(states: list[_State]) -> list[_State]:
+    """Those of the present business user with the id."""
+    first = next((place for place in reversed(range(len(states))) if states[place].is_first), 0)
+    return states[first:]
 
 
 def _put_back(table: str, row_key: str, line: int) -> Fault:

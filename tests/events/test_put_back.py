@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from relay.errors import StoreError
 from relay.events.ledger_watch import CHECK_S, LedgerWatch
-from relay.service.bindings import change
+from relay.service.bindings import change, end
 from relay.service.businesses import set_state
 from relay.service.groups import set_entry
 from relay.store.connection import transaction
@@ -143,6 +143,28 @@ def test_right_that_nobody_put_back_is_no_fault(attacked: Attacked) -> None:
     attacked.backend.run(lambda unit: set_state(unit, "acme", "resume", "settled"))
     assert watching.checks() == []
     assert Watching(attacked.backend).checks() == []
+
+
+def test_business_user_with_the_id_of_a_purged_one_is_no_fault(attacked: Attacked) -> None:
+    backend = attacked.backend
+    for step in ("suspend", "resume", "revoke"):
+        backend.run(lambda unit, step=step: set_state(unit, "acme", step, "settled"))
+    backend.run(lambda unit: end(unit, attacked.binding, RULES))
+    for table, column in (
+        ("business_change", "business"),
+        ("api_key", "business"),
+        ("route", "binding_id"),
+        ("binding", "business"),
+        ("business", "id"),
+    ):
+        whose = attacked.binding if column == "binding_id" else "acme"
+        backend.run(
+            lambda unit, at=(table, column), whose=whose: unit.connection.execute(
+                f"DELETE FROM {at[0]} WHERE {at[1]} = ?", (whose,)
+            )
+        )
+    backend.business("acme")
+    assert Watching(backend).checks() == []
 
 
 def test_binding_put_back_as_it_was_before_a_change_is_named(attacked: Attacked) -> None:
