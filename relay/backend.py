@@ -39,7 +39,7 @@ from relay.events.ledger_watch import LedgerWatch
 from relay.events.probe import Prober
 from relay.events.recordings import Taker
 from relay.events.timers import Resealer, Timers, Trimmer
-from relay.log import configure, reporter
+from relay.log import configure, reporter, take_over_stderr
 from relay.metrics import text, with_zeros
 from relay.model.capture import CapturedCall
 from relay.model.settings import PROBE_PEER
@@ -78,14 +78,21 @@ PREDECESSOR_S = 10.0  # limit for the backend of a relay that died to exit
 
 
 def serve(config: Config, path: Path | None, memory: int | None = None) -> int:
-    """Run until the relay sends "stop" or exits. Returns the exit status. Raises StoreError at start-up.
+    """Run until the relay sends "stop" or exits. Returns the exit status: 1 if it could not start, or failed.
 
     `path`: the configuration file, read again on "reload". `memory`: the descriptor of what the relay captures.
     """
     log = configure(config.log.format, config.log.level)
     gc.set_threshold(NEW_OBJECTS)
-    with _hold_lock(config.store.local), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(config, path, log, memory))
+    take_over_stderr()
+    try:
+        with _hold_lock(config.store.local), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(config, path, log, memory))
+    except RelayError as error:  # such as of a store that is away; the relay starts it again
+        log.error("backend.failed", reason=str(error))
+    except Exception:
+        log.exception("backend.failed")
+    return 1
 
 
 async def _run(config: Config, path: Path | None, log: FilteringBoundLogger, memory: int | None) -> int:

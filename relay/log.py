@@ -10,6 +10,8 @@ import math
 import os
 import re
 import select
+import sys
+import threading
 import time
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
@@ -137,9 +139,39 @@ class _Libraries(logging.Handler):
     """Routes `logging` records of libraries, such as asyncio's unhandled exceptions, through the masked log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = "error" if record.levelno >= logging.ERROR else "warning"
+        """Only of an error the traceback is of use: a library that warns goes on, or tries again."""
         log: FilteringBoundLogger = structlog.get_logger()
-        getattr(log, level)("library.said", library=record.name, said=record.getMessage(), exc_info=record.exc_info)
+        said: dict[str, Any] = {"library": record.name, "said": record.getMessage()}
+        if record.levelno >= logging.ERROR:
+            log.error("library.said", **said, exc_info=record.exc_info)
+            return
+        if record.exc_info is not None and (error := record.exc_info[1]) is not None:
+            said["reason"] = " ".join(f"{type(error).__name__}: {error}".split())
+        log.warning("library.said", **said)
+
+
+def take_over_stderr() -> None:
+    """Log what Python would print: warnings, what ends a thread, and exceptions that nobody can catch."""
+    logging.captureWarnings(True)
+    sys.unraisablehook = _unraisable
+    threading.excepthook = _thread_failed
+
+
+def _unraisable(found: sys.UnraisableHookArgs) -> None:
+    log: FilteringBoundLogger = structlog.get_logger()
+    log.error(
+        "python.unraisable", at=f"{found.err_msg or 'Exception ignored in'}: {found.object!r}", exc_info=_of(found)
+    )
+
+
+def _thread_failed(found: threading.ExceptHookArgs) -> None:
+    log: FilteringBoundLogger = structlog.get_logger()
+    log.error("python.thread_failed", thread=found.thread and found.thread.name, exc_info=_of(found))
+
+
+def _of(found: sys.UnraisableHookArgs | threading.ExceptHookArgs) -> BaseException:
+    error = found.exc_type() if found.exc_value is None else found.exc_value
+    return error.with_traceback(found.exc_traceback)
 
 
 def _renderers(format_: Format, output: Output) -> list[structlog.typing.Processor]:

@@ -24,7 +24,7 @@ from relay.config.files import check_files, with_passwords
 from relay.config.kept import keep_configuration
 from relay.errors import ConfigError, Refused, StoreError
 from relay.events.ledger_watch import LedgerWatch
-from relay.log import configure, reporter
+from relay.log import configure, reporter, take_over_stderr
 from relay.net.capture import Capture, Ring, make_memory
 from relay.net.control import Answer, ControlServer, Handlers, control_path
 from relay.net.hosts import is_literal
@@ -54,6 +54,7 @@ def serve(config: Config, path: Path | None) -> int:
     """Run the relay until SIGTERM or SIGINT. Returns the exit status. Raises ConfigError and StoreError at start-up."""
     check_files(config)
     log = configure(config.log.format, config.log.level)
+    take_over_stderr()
     if (descriptors := take_descriptors()) < config.streams.max_connections + SPARE:
         log.warning("relay.few_descriptors", limit=descriptors, max_connections=config.streams.max_connections)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -199,6 +201,47 @@ async def test_library_log_records_are_masked_and_written_once() -> None:
     ]
     assert "ValueError: 138****0001" in ours[0]["exception"]
     assert b"13800000001" not in output.getvalue()
+
+
+@pytest.mark.usefixtures("root")
+def test_a_library_that_goes_on_leaves_a_reason_and_no_traceback() -> None:
+    _, output = logger()
+    try:
+        raise OSError("no route\nto 13800000001")
+    except OSError:
+        logging.getLogger("asyncpg").warning("trying again", exc_info=True)
+    said = json.loads(output.getvalue())
+    assert (said["said"], said["reason"]) == ("trying again", "OSError: no route to 138****0001")
+    assert "exception" not in said
+
+
+PRINTED = """
+import threading, warnings
+from relay.log import configure, take_over_stderr
+configure("json", "info")
+take_over_stderr()
+warnings.warn("call of 13800000001", stacklevel=1)
+
+class Gone:
+    def __del__(self):
+        raise ValueError("13800000001 is gone")
+
+Gone()
+thread = threading.Thread(target=lambda: 1 / 0, name="writer")
+thread.start()
+thread.join()
+"""
+
+
+def test_what_python_would_print_is_a_line_of_the_log() -> None:
+    done = subprocess.run([sys.executable, "-c", PRINTED], capture_output=True, text=True, check=True)
+    assert (done.stderr, "13800000001" in done.stdout) == ("", False)
+    warned, ignored, failed = map(json.loads, done.stdout.splitlines())
+    assert (warned["event"], warned["library"]) == ("library.said", "py.warnings")
+    assert "UserWarning: call of 138****0001" in warned["said"]
+    assert (ignored["event"], failed["event"]) == ("python.unraisable", "python.thread_failed")
+    assert "Gone.__del__" in ignored["at"] and "ValueError: 138****0001 is gone" in ignored["exception"]
+    assert failed["thread"] == "writer" and "ZeroDivisionError" in failed["exception"]
 
 
 def test_lines_that_cannot_be_written_are_counted() -> None:

@@ -126,3 +126,18 @@ async def test_calls_end_and_are_refused_while_it_is_away_and_each_has_its_recor
     relay.verify()
     assert relay.stop() == 0
     relay.assert_nothing_in_clear()
+
+
+async def test_each_line_of_the_log_stays_an_object_while_it_is_away(
+    relay: RelayProcess, server: PostgresProcess
+) -> None:
+    """The backend ended with a line of plain text, and the driver's pool wrote a traceback at each try."""
+    async with Phone(relay.setup.caller) as caller:
+        await asyncio.to_thread(server.stop)
+        await is_refused(relay, caller)
+        await asyncio.to_thread(relay.wait_for_event, "backend.failed")
+        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(relay.wait_for_event, "journal.recovered")
+    assert relay.stop() == 0
+    assert relay.lines_without_form() == []
+    assert [event for event in relay.events() if event["event"] == "library.said" or "exception" in event] == []

@@ -221,6 +221,10 @@ class RelayProcess:
         with self._grown:
             return "\n".join(self._lines)
 
+    def lines_without_form(self) -> list[str]:
+        """The lines of the log that are no JSON objects."""
+        return [line for line in self.log().splitlines() if not line.startswith("{")]
+
     def log_tail(self) -> str:
         return self.log()[-6000:]
 

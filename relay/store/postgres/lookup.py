@@ -8,6 +8,7 @@ Refusal.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -78,6 +79,7 @@ class PostgresRouteReader:
 
     async def open(self) -> None:
         """Raises StoreError if the server cannot be reached."""
+        logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)  # it warns at each try; `LookupOutage` reports once
         try:
             self._pool = await asyncpg.create_pool(
                 self._server.url,
