@@ -61,6 +61,28 @@ def test_a_server_that_did_not_hold_the_rate_has_no_cost(report: ModuleType) -> 
 
 
 @pytest.mark.parametrize(
+    ("control_ms", "delay_ms", "failed", "is_good"),
+    [(5.0, 49.0, 0, True), (5.0, 51.0, 0, False), (60.0, 80.0, 0, True), (5.0, 20.0, 1, False)],
+    ids=["fast", "slow", "slow by the machine", "failed calls"],
+)
+def test_a_flood_may_neither_slow_nor_fail_others_calls_where_the_machine_alone_does_not(
+    monkeypatch: pytest.MonkeyPatch, control_ms: float, delay_ms: float, failed: int, is_good: bool
+) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    fairness, load = importlib.import_module("fairness"), importlib.import_module("load")
+
+    def figures(delay_ms: float, failed: int) -> Any:
+        outcome = load.Outcome(100 - failed, failed, 1.0, [1.0] * 90 + [delay_ms] * 10, [9.0], 0)
+        return fairness.Figures(outcome, sent=6_000, answered=4_000, shed=2_000)
+
+    flood = fairness.Flood("wrong", 6_000, figures(control_ms, 0), figures(delay_ms, failed))
+    assert flood.is_good is is_good
+    text = fairness.table([flood])
+    assert text.endswith("none" if is_good else "wrong at 6000/s")
+    assert ["wrong", "6000", "4000", "2000", str(100 - failed), str(failed)] == text.splitlines()[1].split()[:6]
+
+
+@pytest.mark.parametrize(
     ("relay", "backend", "expected"),
     [
         (1_000_000, 200_000, []),

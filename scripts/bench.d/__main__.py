@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def _chosen(options: argparse.Namespace, run: Path) -> int:
-    """Run the chosen benchmark. Returns the number of failed calls of relay700."""
+    """Run the chosen benchmark. Returns the number of failed calls of relay700, or of failed measurements."""
     if options.service:
         print("\n" + service.table(service.grow(run, options.service)))
         return 0
@@ -120,9 +120,9 @@ def _overload(options: argparse.Namespace, run: Path) -> int:
 def _floods(options: argparse.Namespace, run: Path) -> int:
     bindings = Bindings(options.bindings[0], options.stores)
     backend = not options.without_backend
-    runs = fairness.measure(run, bindings, options.rates[0], options.seconds, backend=backend)
-    print("\n" + fairness.table(runs))
-    return sum(each.outcome.failed for each in runs)
+    floods = fairness.measure(run, bindings, options.rates[0], options.seconds, backend=backend)
+    print("\n" + fairness.table(floods))
+    return sum(not flood.is_good for flood in floods)
 
 
 def _nodes(options: argparse.Namespace, run: Path) -> int:
@@ -193,7 +193,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--overload", type=_numbers, metavar="TIMES", help=more)
     by = "transport of SIPp's messages with --overload, default udp"
     parser.add_argument("--transport", choices=SIPP_TRANSPORTS, default="udp", help=by)
-    floods = "measure one peer's calls, at the first of --rates, while another peer floods the relay"
+    floods = "measure one peer's calls, at the first of --rates, while another peer floods the relay, or a sink"
     parser.add_argument("--floods", action="store_true", help=floods)
     several = (
         "search the highest rate of that many relays on one PostgreSQL store, such as 1,2, from the first of --rates"

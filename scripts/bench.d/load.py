@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import processes
-from probe import Probe
+from probe import INTERVAL_S, Probe
 
 HERE = Path(__file__).parent
 HOLD_MS = 1000  # from ACK to BYE
@@ -66,11 +66,12 @@ class Load:
     callee: Address
     numbers: Sequence[tuple[str, str]]  # (caller, number) pairs for the probe
     transport: str = "udp"
+    probe_s: float = INTERVAL_S  # between two calls of the probe
 
     def drive(self, target: Address, rate: int, seconds: int) -> Outcome:
         """Place `rate` calls per second through `target` for `seconds`; wait for the last to end."""
         callee = self.start_callee()
-        probe = Probe(CALLER_HOST, target, self.numbers)
+        probe = Probe(CALLER_HOST, target, self.numbers, self.probe_s)
         probe.start()
         try:
             return self._call(target, rate, rate * seconds, probe)
@@ -128,9 +129,16 @@ class Load:
         )
 
 
-def make_load(run: Path, called: Sequence[tuple[str, str, str]], callee: Address, transport: str = "udp") -> Load:
+def make_load(
+    run: Path,
+    called: Sequence[tuple[str, str, str]],
+    callee: Address,
+    transport: str = "udp",
+    *,
+    probe_s: float = INTERVAL_S,
+) -> Load:
     """The load of calls by (caller, number, callee), with its files in the folder `run`."""
     run.mkdir(parents=True, exist_ok=True)
     file = run / "sipp.csv"
     file.write_text("SEQUENTIAL\n" + "".join(f"{a};{x};{b};\n" for a, x, b in called))
-    return Load(run, file, callee, [row[:2] for row in called], transport)
+    return Load(run, file, callee, [row[:2] for row in called], transport, probe_s)

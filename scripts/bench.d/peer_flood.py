@@ -1,25 +1,44 @@
 """A flood of one kind of message from a peer, or with its forged address, at a fixed rate.
 
 `python peer_flood.py KIND SOURCE RELAY RATE SECONDS CALLER NUMBER` sends RATE messages per second of that kind from
-SOURCE to RELAY (each HOST:PORT; port 0: any), and prints their number. INVITEs call NUMBER as CALLER. They go by UDP,
-and no answer is read; KIND-tcp uses one TCP connection, as fast as it accepts, and reads the answers.
+SOURCE to RELAY (each HOST:PORT; port 0: any), and prints as JSON how many it sent, and how many of them were answered
+by 503 (`shed`) and otherwise (`answered`). INVITEs call NUMBER as CALLER; of the kind `callers` each has a caller of
+its own, which begins with CALLER. No final answer is acknowledged. They go by UDP; KIND-tcp uses one TCP connection,
+as fast as it accepts, and reads the answers without counting them.
 """
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import Final
 
 TICK_S: Final = 0.002
+LAST_ANSWERS_S: Final = 0.2
+BUFFER_BYTES: Final = 4 * 1024 * 1024
 MOST_AT_ONCE: Final = 500  # messages per write to a stream
 
 _SDP: Final = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 6000 RTP/AVP 8\r\n"
 
+_NUMBER: Final = b"\r\nCall-ID: flood"
+_SHED: Final = b"503"
+
 Writer = Callable[[int], bytes]
+
+
+@dataclass
+class Sent:
+    """What was sent, and what became of it."""
+
+    sent: int = 0
+    answered: int = 0
+    shed: int = 0
 
 
 def writer(kind: str, source: str, relay: str, caller: str, number: str) -> Writer:
@@ -27,6 +46,7 @@ def writer(kind: str, source: str, relay: str, caller: str, number: str) -> Writ
     method, to_tag, body = {
         "options": ("OPTIONS", "", b""),
         "invite": ("INVITE", "", _SDP),
+        "callers": ("INVITE", "", _SDP),
         "bye": ("BYE", ";tag=gone", b""),
         "ack": ("ACK", ";tag=gone", b""),
         "info": ("INFO", ";tag=gone", b""),
@@ -44,29 +64,53 @@ def writer(kind: str, source: str, relay: str, caller: str, number: str) -> Writ
         f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     template = text.encode() + body
+    if kind == "callers":
+        numbered = template.replace(caller.encode(), caller.encode() + b"%07d")
+        return lambda number: numbered % (number, number, number, number, number)
     return lambda number: template % (number, number, number)
 
 
-def flood(kind: str, source: str, relay: str, rate: int, seconds: float, caller: str, number: str) -> int:
-    """Returns the number of messages sent: fewer than requested if this process lacks CPU time."""
+def flood(kind: str, source: str, relay: str, rate: int, seconds: float, caller: str, number: str) -> Sent:
+    """Fewer messages than requested are sent if this process lacks CPU time."""
     if kind.endswith("-tcp"):
         return _flood_stream(kind.removesuffix("-tcp"), source, relay, rate, seconds, caller, number)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind(_address(source))
         sender.connect(_address(relay))
         write = writer(kind, "{}:{}".format(*sender.getsockname()), relay, caller, number)
+        sender.setblocking(False)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
         began = now = time.monotonic()
-        sent = 0
+        found, counted = Sent(), bytearray(int(rate * seconds) + 1)
         while now < began + seconds:
-            for serial in range(sent, int((now - began) * rate)):
-                sender.send(write(serial))
-                sent += 1
+            for serial in range(found.sent, int((now - began) * rate)):
+                with suppress(OSError):  # a full buffer, or an ICMP error of an earlier one
+                    sender.send(write(serial))
+                found.sent += 1
+            _count(sender, found, counted)
             time.sleep(TICK_S)
             now = time.monotonic()
-    return sent
+        time.sleep(LAST_ANSWERS_S)
+        _count(sender, found, counted)
+    return found
 
 
-def _flood_stream(kind: str, source: str, relay: str, rate: int, seconds: float, caller: str, number: str) -> int:
+def _count(sender: socket.socket, found: Sent, counted: bytearray) -> None:
+    """Count the answers that wait, the first one to each message."""
+    with suppress(OSError):
+        while True:
+            data = sender.recv(65_536)
+            status, start = data[8:11], data.find(_NUMBER) + len(_NUMBER)
+            serial = int(data[start : data.find(b"@", start)])
+            if not counted[serial]:
+                counted[serial] = 1
+                if status == _SHED:
+                    found.shed += 1
+                else:
+                    found.answered += 1
+
+
+def _flood_stream(kind: str, source: str, relay: str, rate: int, seconds: float, caller: str, number: str) -> Sent:
     with socket.create_connection(_address(relay), source_address=_address(source)) as sender:
         sender.setblocking(False)
         write = writer(kind, "{}:{}".format(*sender.getsockname()), relay, caller, number)
@@ -83,7 +127,7 @@ def _flood_stream(kind: str, source: str, relay: str, rate: int, seconds: float,
             if writable:
                 rest = rest[sender.send(rest) :]
             now = time.monotonic()
-    return sent
+    return Sent(sent)
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -93,4 +137,4 @@ def _address(text: str) -> tuple[str, int]:
 
 if __name__ == "__main__":
     kind, source, relay, rate, seconds, caller, number = sys.argv[1:]
-    print(flood(kind, source, relay, int(rate), float(seconds), caller, number))
+    print(json.dumps(asdict(flood(kind, source, relay, int(rate), float(seconds), caller, number))))

@@ -25,13 +25,20 @@ class Probe(threading.Thread):
     `delays_ms`: times from sending an INVITE to reading its 180; `answers_ms`: to its 200; `completed`: ended calls.
     """
 
-    def __init__(self, host: str, target: tuple[str, int], numbers: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        host: str,
+        target: tuple[str, int],
+        numbers: Sequence[tuple[str, str]],
+        interval_s: float = INTERVAL_S,
+    ) -> None:
         super().__init__(daemon=True)
         self.delays_ms: list[float] = []
         self.answers_ms: list[float] = []
         self.completed = 0
         self._numbers = numbers  # (caller, number dialled) pairs, used in turn
         self._target = target
+        self._interval_s = interval_s
         self._sent_at: dict[int, float] = {}
         self._rung: set[int] = set()
         self._stopping = threading.Event()
@@ -50,7 +57,7 @@ class Probe(threading.Thread):
             self._read_until(next_at)
             self._sent_at[number] = time.perf_counter()
             self._request("INVITE", number, f"<sip:{self._dialled(number)}@{self._target[0]}>")
-            number, next_at = number + 1, next_at + INTERVAL_S
+            number, next_at = number + 1, next_at + self._interval_s
         self._read_until(time.perf_counter() + STRAGGLERS_S)
 
     def _read_until(self, deadline: float) -> None:

@@ -45,17 +45,20 @@ def relay(
     backend: bool = True,
     api: Address | None = None,
     more: str = "",
+    prefixes: Sequence[str] = (),
     transport: str = "udp",
 ) -> Iterator[Server]:
     """`relay700 serve` with its store on disk and durable records, as by default, and with the backend.
 
-    `api`: the address of HTTP, chosen if None. `more` and `transport`: as for `relay_toml`.
+    `api`: the address of HTTP, chosen if None. `prefixes`: further ones, without bindings. `more` and `transport`: as
+    for `relay_toml`.
     """
     run.mkdir()
     address = free("127.0.0.10")
     api = (api or free("127.0.0.10")) if backend else None
     config = run / "relay.toml"
-    config.write_text(relay_toml(run, address, callee, bindings.prefixes, api=api, more=more, transport=transport))
+    served = [*bindings.prefixes, *prefixes]
+    config.write_text(relay_toml(run, address, callee, served, api=api, more=more, transport=transport))
     stores.put_relay_store(run, bindings, [*RELAY700, "bindings", "import", "-c", str(config)])
     with running("relay700", [*RELAY700, "serve", "-c", str(config)], address, run / "relay.log", http=api) as server:
         yield server
