@@ -36,7 +36,7 @@ from relay.privacy.leak_check import Leak
 from relay.privacy.messages import Reply
 from relay.sip.framing import is_untagged
 from relay.sip.message import Flow, Request, Response, parse_message, salvage
-from relay.sip.timers import WallClock
+from relay.sip.timers import MOST_DUE, WallClock
 
 LONGEST_CALL_ID: Final = 256  # of a new request, in characters
 MALFORMED_PER_S: Final = 10  # log lines about malformed messages of one peer
@@ -204,8 +204,9 @@ class Engine:
         self._ua.transactions.transport_failed(flow, now, quote)
         self._registrar.lose(flow)
 
-    def expire(self, now: float) -> None:
-        self._ua.timers.run(now)
+    def expire(self, now: float, most: int = MOST_DUE) -> None:
+        """Fire the timers that are due, at most `most` of them."""
+        self._ua.timers.run(now, most)
 
     def next_timeout(self) -> float | None:
         return self._ua.timers.next()

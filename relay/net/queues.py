@@ -176,7 +176,9 @@ class Turns:
 
 # -- Overload detection by queueing delay, as reported by sockets and timers
 
-BEHIND_S: Final = 0.025  # queueing delay above which the process counts as overloaded
+# Queueing delay above which the process counts as overloaded, and serves peers in turn. Below it a call waits twice as
+# long behind another peer's flood: its INVITE, and the 180 to it.
+BEHIND_S: Final = 0.015
 CALM_S: Final = 1.0  # time without such a delay, and with an empty backlog, after which overload ends
 LAG_WINDOW_S: Final = 10.0  # `longest_s` covers one to two windows
 

@@ -167,7 +167,10 @@ class UdpSocket:
         elif self._until_sample <= 0:
             self._singles = 0 if self._read_sampled() else _MOST_SINGLE
         elif self._singles < _MOST_SINGLE:
-            self._singles = 0 if self._read_burst() > 1 else self._singles + 1
+            count = self._read_burst()
+            self._singles = 0 if count > 1 else self._singles + 1
+            if count == MOST:  # more may wait: how long?
+                self._until_sample = 0
         else:
             self._read_one()
 

@@ -93,6 +93,8 @@ def _nothing(_: float) -> None:
     """Placeholder of the function of a timer that is over."""
 
 
+MOST_DUE: Final = 1_000_000_000  # no limit on the timers of one run
+
 _Timers = set[Timer]  # in the class below `set` is a method
 
 
@@ -174,12 +176,13 @@ class TimerHeap:
             return self._look_at if first is None else min(first, self._look_at)
         return first
 
-    def run(self, now: float) -> None:
-        """Fire all due timers, earliest first, including those set due by other timers."""
+    def run(self, now: float, most: int = MOST_DUE) -> None:
+        """Fire due timers, earliest first, including those set due by other timers; at most `most` of them."""
         if now >= self._look_at:
             self._draw_near(now)
         self._begin(int(now * SPANS_PER_S))
-        while (when := self.next()) is not None and when <= now:
+        while most and (when := self.next()) is not None and when <= now:
+            most -= 1
             timer = heappop(self._heap)[2]
             timer.armed = 0
             self._armed -= 1

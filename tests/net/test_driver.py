@@ -30,7 +30,7 @@ from relay.model.actions import (
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.settings import Limits, Peer, StreamLimits
 from relay.net.capture import ENDED, MARK, RECEIVED, SENT, Capture, Ended, Ring, make_memory, read_items
-from relay.net.driver import STALLED_S, Driver, OnMediated
+from relay.net.driver import MOST_TIMERS, STALLED_S, Driver, OnMediated
 from relay.net.queues import MOST_BYTES
 from relay.net.transports import Transports
 from relay.policy.call_policy import OnRouted
@@ -120,9 +120,9 @@ class Obedient:
         self.failed.append((flow, quote))
         self._send("failed", flow.host)
 
-    def expire(self, now: float) -> None:
+    def expire(self, now: float, most: int) -> None:
         self.woken += 1
-        for when in [when for when in self._timers if when <= now]:
+        for when in sorted(when for when in self._timers if when <= now)[:most]:
             self._timers.remove(when)
             self._send("expired")
 
@@ -533,6 +533,16 @@ async def test_timers_fire_in_order_and_share_loop_timers() -> None:
         await b.say("timers " + " ".join(f"0.{50 + number:03}" for number in range(30)))
         assert [await b.hear() for _ in range(30)] == ["expired"] * 30
         assert b.engine.woken <= 10  # 30 ms are three grains; the loop may wake early, and again
+
+
+async def test_many_timers_that_are_due_together_fire_in_several_turns_of_the_loop() -> None:
+    """A flood that acknowledges nothing leaves thousands due at once: others' messages are read between them."""
+    async with bench() as b:
+        count = 3 * MOST_TIMERS + 1
+        await b.say("timers " + " ".join(["0.05"] * count))
+        assert [await b.hear() for _ in range(count)] == ["expired"] * count
+        assert b.engine.next_timeout() is None
+        assert b.engine.woken >= 4
 
 
 async def test_an_earlier_deadline_moves_the_loop_timer() -> None:

@@ -265,6 +265,20 @@ async def test_datagrams_that_arrive_together_are_read_as_a_batch(heard: Heard) 
     ]
 
 
+async def test_queueing_delay_is_sampled_behind_a_full_batch(heard: Heard) -> None:
+    """More may wait than are served: at 32 datagrams a batch the next periodic sample would be a thousand away."""
+    peer, _ = client(heard.address.host)
+    with peer:
+        for _ in range(MOST + 1):
+            peer.sendto(b"hello", heard.address)
+        hold_up_the_loop(0.05)
+        heard.udp._until_sample, heard.udp._singles = udp._SAMPLE_EVERY, 0
+        heard.udp._read()
+        assert heard.pace.longest_s(time.monotonic()) == 0
+        heard.udp._read()
+    assert heard.pace.is_behind
+
+
 async def test_a_few_single_datagrams_do_not_end_batched_reads(heard: Heard) -> None:
     peer, _ = client(heard.address.host)
     with peer:

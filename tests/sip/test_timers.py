@@ -67,6 +67,16 @@ def test_timers_fire_by_time_and_then_in_the_order_set(heap: TimerHeap) -> None:
     assert fired == ["a", "b1", "b2", "c"]
 
 
+def test_a_run_fires_no_more_timers_than_wanted_and_the_next_one_goes_on(heap: TimerHeap) -> None:
+    fired: list[str] = []
+    for name, when in (("c", 3.0), ("a", 1.0), ("b", 2.0)):
+        heap.set(when, lambda _, name=name: fired.append(name))  # type: ignore[misc]
+    heap.run(3.0, most=2)
+    assert (fired, heap.next()) == (["a", "b"], 3.0)
+    heap.run(3.0, most=2)
+    assert (fired, heap.next()) == (["a", "b", "c"], None)
+
+
 def test_a_timer_does_not_fire_before_it_is_due_nor_twice(heap: TimerHeap) -> None:
     fired: list[float] = []
     heap.set(1.0, fired.append)
