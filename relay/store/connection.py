@@ -82,6 +82,16 @@ class SqliteConnection(sqlite3.Connection):
     """A connection to a store in a file."""
 
     schema_seen: object = None  # for `relay.store.schema_check`
+    naming: Naming | None = None
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        run = super().execute
+        return run(sql, parameters) if self.naming is None else self.naming.execute(run, sql, parameters)
+
+    def executemany(self, sql: str, parameters: Any, /) -> Any:
+        if self.naming is None or not self.naming.names(sql):
+            return super().executemany(sql, parameters)
+        return self.naming.execute_each(super().execute, sql, parameters)
 
 
 class WorkConnection(sqlite3.Connection):
@@ -104,6 +114,9 @@ class Rows(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
+Execute = Callable[[str, Parameters], Rows]
+
+
 class Connection(Protocol):
     """A connection in autocommit mode: transactions are explicit. Errors are among DATABASE_ERRORS."""
 
@@ -114,10 +127,19 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
+class Naming(Protocol):
+    """Takes part in the statements of a transaction that proves rows, as `relay.store.named_rows.NamedRows`."""
+
+    def names(self, sql: str, /) -> bool: ...
+    def execute(self, run: Execute, sql: str, parameters: Parameters, /) -> Rows: ...
+    def execute_each(self, run: Execute, sql: str, parameters: Iterable[Parameters], /) -> Rows: ...
+
+
 class WritingConnection(Connection, Protocol):
     """A connection for transactions that prove rows."""
 
     schema_seen: object  # for `relay.store.schema_check`
+    naming: Naming | None
 
 
 @runtime_checkable

@@ -5,8 +5,9 @@ rows and the sum of a second keyed hash over their proofs. This set hash is upda
 tree would rewrite a path of nodes for each. The sum is sealed, so that no one can search for rows with the same sum.
 
 Triggers note each changed row in `ledger_touch`. A transaction of relay700 proves its changes before it commits
-(`ledger_transaction`). Rows noted before it began were changed from outside and become distrusted: their proofs are
-emptied, and only `sign_all` makes new ones. So a row grants nothing unless relay700 wrote it as it is.
+(`ledger_transaction`), and only those of its own statements (`relay.store.named_rows`). Rows noted before it began
+were changed from outside and become distrusted: their proofs are emptied, and only `sign_all` makes new ones. So a row
+grants nothing unless relay700 wrote it as it is.
 
 It knows no table by name; `relay.store.ledger_tables` declares them. `relay.store.ledger_check` checks the whole store.
 """
@@ -16,16 +17,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache, partial
-from itertools import chain
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
 
 from relay.errors import StoreError
 from relay.store.chain import AUDIT, RECORDS, Head, read_head, stored_head
-from relay.store.connection import Connection, WritingConnection, one_moment, transaction
-from relay.store.ledger_tables import TABLES, Dialect, LedgerTable, dialect_of
+from relay.store.connection import DATABASE_ERRORS, Connection, WritingConnection, one_moment, transaction
+from relay.store.ledger_tables import TABLES, LedgerTable, dialect_of
+from relay.store.named_rows import NamedRow, NamedRows, Unnamed
+from relay.store.proofs import CHUNK, proofs_of, put_proofs, rows_of
 from relay.store.schema_check import (
     SCHEMA,
     Vouched,
@@ -44,7 +46,6 @@ CHANGED: Final = "changed outside relay700"  # the reason of most entries `ledge
 MOST_NAMED: Final = 100  # faults per transaction that get their own entry in the audit log
 MOST_REFUSED: Final = 1_000  # rows of a table in the head of the ledger; if there are more, the whole table is refused
 _WHOLE: Final = frozenset(["", "*"])  # as row keys: all rows of the table
-_CHUNK: Final = 128  # rows per statement
 
 _ALL_TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch"
 _DELETE: Final = "DELETE FROM ledger WHERE table_name = ? AND row_key = ?"
@@ -103,12 +104,12 @@ NO_ROWS: Final = Sum(0, 0)
 def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> None:
     """Raises StoreError naming the first of these rows whose proof does not hold. Missing rows are ignored."""
     declared = TABLES[table]
-    for start in range(0, len(row_keys), _CHUNK):
-        keys = row_keys[start : start + _CHUNK]
+    for start in range(0, len(row_keys), CHUNK):
+        keys = row_keys[start : start + CHUNK]
         with one_moment(connection):  # else a change between the two would look like a forgery
-            rows, proofs = _rows(connection, declared, keys), _proofs(connection, table, keys)
-        for key, values in rows.items():
-            proof = proofs.get(key)
+            rows, proofs = rows_of(connection, declared, keys), proofs_of(connection, table, keys)
+        for key, found in rows.items():
+            values, proof = _decode(found), proofs.get(key)
             if not is_proven(sealer, table, key, values, declared.called, proof) and not _is_ours(
                 connection, sealer, declared, key, proof
             ):
@@ -118,12 +119,12 @@ def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequen
 def outdate(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> None:
     """Have no earlier proof of these rows count in this process: their rights have ended. Within `one_moment`."""
     declared = TABLES[table]
-    for start in range(0, len(row_keys), _CHUNK):
-        keys = row_keys[start : start + _CHUNK]
-        rows, proofs = _rows(connection, declared, keys), _proofs(connection, table, keys)
+    for start in range(0, len(row_keys), CHUNK):
+        keys = row_keys[start : start + CHUNK]
+        rows, proofs = rows_of(connection, declared, keys), proofs_of(connection, table, keys)
         for key, values in rows.items():
             proof = proofs.get(key)
-            if proof and is_proven(sealer, table, key, values, declared.called, proof):
+            if proof and is_proven(sealer, table, key, _decode(values), declared.called, proof):
                 sealer.outdated.setdefault(table, {})[key] = revision_of(proof) - 1
 
 
@@ -148,12 +149,31 @@ def ledger_transaction(connection: WritingConnection, sealer: Sealer, now_ms: in
     vouched = partial(_vouched, connection, sealer)
     if connection.schema_seen is None:
         require_own_schema(connection, vouched)  # before the lock is taken: the first check takes longest
-    with transaction(connection):
-        require_own_schema(connection, vouched)
-        distrust_touched(connection, sealer, now_ms)
-        yield
-        settle(connection, sealer)
-        require_same_schema(connection)
+    try:
+        with transaction(connection):
+            require_own_schema(connection, vouched)
+            distrust_touched(connection, sealer, now_ms)
+            with _naming(connection) as named:
+                yield
+            settle(connection, sealer, named.rows())
+            require_same_schema(connection)
+    except Unnamed as error:
+        with (
+            suppress(StoreError, *DATABASE_ERRORS),
+            transaction(connection),
+        ):  # else `verify` and the log name the cause
+            require_own_schema(connection, vouched)
+            note_fault(connection, sealer, error.row, now_ms, "changed beside a change of relay700, and rolled back")
+        raise
+
+
+@contextmanager
+def _naming(connection: WritingConnection) -> Iterator[NamedRows]:
+    connection.naming = named = NamedRows(dialect_of(connection))
+    try:
+        yield named
+    finally:
+        connection.naming = None
 
 
 def _vouched(connection: Connection, sealer: Sealer) -> Vouched:
@@ -184,7 +204,7 @@ def refuse(connection: Connection, sealer: Sealer, rows: Iterable[tuple[str, str
     of theirs counts, so that an old proof that is put back grants nothing.
     """
     rows = list(dict.fromkeys(rows))
-    _put(connection, [(table, row_key, DISTRUSTED) for table, row_key in rows if row_key])
+    put_proofs(connection, [(table, row_key, DISTRUSTED) for table, row_key in rows if row_key])
     with suppress(StoreError):  # the head was altered: nothing that needs it is granted
         head = read_ledger_head(connection, sealer)
         revision = head.revision + 1
@@ -210,8 +230,8 @@ def note_fault(connection: Connection, sealer: Sealer, what: str, now_ms: int, r
     add_entry(connection, sealer, Entry(now_ms, "relay", "ledger.fault", what, None, reason, {}))
 
 
-def settle(connection: Connection, sealer: Sealer) -> None:
-    """At the end of a transaction: prove the rows it has changed."""
+def settle(connection: Connection, sealer: Sealer, named: dict[tuple[str, str], NamedRow]) -> None:
+    """At the end of a transaction: prove the rows it has changed. Raises Unnamed for one that is not among `named`."""
     own = dialect_of(connection).own_touch
     touched = connection.execute(f"SELECT table_name, row_key, before FROM ledger_touch WHERE {own}").fetchall()
     if not touched:
@@ -219,14 +239,13 @@ def settle(connection: Connection, sealer: Sealer) -> None:
     head = read_ledger_head(connection, sealer)
     by_table: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
     for table, row_key, before in touched:
+        if (table, row_key) not in named:  # or it is a link of a chain, which must never change
+            raise Unnamed(table, row_key)
         by_table[table].append((row_key, before))
-    settling = _Settling(connection, sealer, head.revision + 1)
+    settling = _Settling(connection, sealer, head.revision + 1, named)
     sums = dict(head.sums)
     for table, rows in by_table.items():
-        if table in TABLES:
-            sums[table] = settling.table(TABLES[table], rows, sums.get(table, NO_ROWS))
-        else:  # a link of a chain, which must never change
-            _put(connection, [(table, row_key, DISTRUSTED) for row_key, _ in rows])
+        sums[table] = settling.table(TABLES[table], rows, sums.get(table, NO_ROWS))
     connection.execute(f"DELETE FROM ledger_touch WHERE {own}")
     write_ledger_head(connection, sealer, settling.revision, sums, head.scripts, head.refused)
 
@@ -235,21 +254,22 @@ class _Settling(NamedTuple):
     connection: Connection
     sealer: Sealer
     revision: int
+    named: dict[tuple[str, str], NamedRow]
 
     def table(self, table: LedgerTable, touched: list[tuple[str, str | None]], sum_: Sum) -> Sum:
         """Prove the touched rows of a table. Return its new sum."""
-        for start in range(0, len(touched), _CHUNK):
-            sum_ = self._chunk(table, dict(touched[start : start + _CHUNK]), sum_)
+        for start in range(0, len(touched), CHUNK):
+            sum_ = self._chunk(table, dict(touched[start : start + CHUNK]), sum_)
         return sum_
 
     def _chunk(self, table: LedgerTable, touched: dict[str, str | None], sum_: Sum) -> Sum:
         keys = list(touched)
-        rows, proofs = _rows(self.connection, table, keys), _proofs(self.connection, table.name, keys)
+        rows, proofs = rows_of(self.connection, table, keys), proofs_of(self.connection, table.name, keys)
         put: list[tuple[str, str, bytes]] = []
         gone: list[tuple[str, str]] = []
         count, total = sum_
         for key, before in touched.items():
-            old, values = proofs.get(key), rows.get(key)
+            old, values = proofs.get(key), self._values(table, key, before, rows.get(key))
             if not _was_good(self.sealer, table, key, before, old):
                 put.append((table.name, key, DISTRUSTED))  # the row was bad before this change, and stays so
                 continue
@@ -261,9 +281,24 @@ class _Settling(NamedTuple):
                 put.append((table.name, key, proof))
             elif old is not None:
                 gone.append((table.name, key))
-        _put(self.connection, put)
+        put_proofs(self.connection, put)
         self.connection.executemany(_DELETE, gone)
         return Sum(count, total % MODULUS)
+
+    def _values(self, table: LedgerTable, key: str, before: str | None, found: str | None) -> Values | None:
+        """The covered columns of a row, None if it was deleted.
+
+        Raises Unnamed if it is not as our statements left it, or another column than theirs has changed.
+        """
+        left, words = self.named[table.name, key]
+        values = None if found is None else _decode(found)
+        is_ours = found == left
+        if before is not None and values is not None:
+            columns = zip(table.columns, _decode(before), values, strict=True)
+            is_ours &= all(old == new or column.name in words for column, old, new in columns)
+        if not is_ours:
+            raise Unnamed(table.name, key)
+        return values
 
 
 def _was_good(sealer: Sealer, table: LedgerTable, row_key: str, before: str | None, proof: bytes | None) -> bool:
@@ -271,60 +306,6 @@ def _was_good(sealer: Sealer, table: LedgerTable, row_key: str, before: str | No
     if before is None or proof is None:
         return before is None and proof is None
     return is_proven(sealer, table.name, row_key, _decode(before), table.called, proof)
-
-
-def _rows(connection: Connection, table: LedgerTable, keys: Sequence[str]) -> dict[str, Values]:
-    if not keys:
-        return {}
-    parameters = list(chain.from_iterable(table.parameters(key) for key in _padded(keys)))
-    select = _select(table.name, dialect_of(connection), _rounded(len(keys)))
-    return {key: _decode(values) for key, values in connection.execute(select, parameters).fetchall()}
-
-
-@cache
-def _select(table: str, dialect: Dialect, count: int) -> str:
-    declared = TABLES[table]
-    names = ", ".join(column.name for column in declared.key)
-    marks = f"({', '.join('?' * len(declared.key))})"
-    return (
-        f"SELECT {dialect.row_key(declared)}, {dialect.values(declared)} FROM {table}"
-        f" WHERE ({names}) IN (VALUES {', '.join([marks] * count)})"
-    )
-
-
-def _proofs(connection: Connection, table: str, keys: Sequence[str]) -> dict[str, bytes]:
-    return dict(connection.execute(_select_proofs(_rounded(len(keys))), [table, *_padded(keys)]).fetchall())
-
-
-@cache
-def _select_proofs(count: int) -> str:
-    return f"SELECT row_key, proof FROM ledger WHERE table_name = ? AND row_key IN ({', '.join('?' * count)})"
-
-
-def _put(connection: Connection, proofs: Sequence[tuple[str, str, bytes]]) -> None:
-    """Write proofs of distinct rows, by powers of two, so that there are few prepared statements."""
-    start = 0
-    while left := len(proofs) - start:
-        count = min(_CHUNK, 1 << (left.bit_length() - 1))
-        connection.execute(_insert(count), list(chain.from_iterable(proofs[start : start + count])))
-        start += count
-
-
-@cache
-def _insert(count: int) -> str:
-    return (
-        f"INSERT INTO ledger (table_name, row_key, proof) VALUES {', '.join(['(?, ?, ?)'] * count)}"
-        " ON CONFLICT (table_name, row_key) DO UPDATE SET proof = excluded.proof"
-    )
-
-
-def _rounded(count: int) -> int:
-    """Round up to a power of two, so that there are few prepared statements."""
-    return 1 << (count - 1).bit_length() if count else 0
-
-
-def _padded(keys: Sequence[str]) -> list[str]:
-    return [*keys, *([keys[-1]] * (_rounded(len(keys)) - len(keys)))] if keys else []
 
 
 # -- the head
@@ -383,7 +364,7 @@ def _schema_sum(connection: Connection) -> dict[str, Sum]:
     if not found:
         return {}
     connection.execute("DELETE FROM ledger WHERE table_name = ?", (SCHEMA,))
-    _put(connection, [(SCHEMA, name, made) for name, made in objects_on_server(connection).items()])
+    put_proofs(connection, [(SCHEMA, name, made) for name, made in objects_on_server(connection).items()])
     return {SCHEMA: Sum(0, int.from_bytes(found))}
 
 
@@ -422,7 +403,7 @@ def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None
                 total += element(sealer, table.name, key, proof)
                 proven.append((table.name, key, proof))
             count += len(proven)
-            _put(connection, proven)
+            put_proofs(connection, proven)
         sums[table.name] = Sum(count, total % MODULUS)
     sums |= _schema_sum(connection)
     write_ledger_head(connection, sealer, revision, sums, schema_by(connection).seen(connection), {})

@@ -39,8 +39,8 @@ _ADD_PREFIX = (
 )
 # One statement per prefix: single rows from Python would take ten times as long.
 _ADD_NUMBERS = """
-WITH RECURSIVE serial (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM serial WHERE n < 9999)
 INSERT INTO number (number, prefix, pool, locked)
+WITH RECURSIVE serial (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM serial WHERE n < 9999)
 SELECT ?1 || substr(CAST(10000 + n AS TEXT), 2), ?1, ?2, ?3 FROM serial
 """
 _ADD_LEGACY = "INSERT INTO number (number, prefix, pool, legacy) VALUES (?, '', ?, 1) ON CONFLICT DO NOTHING"

@@ -19,7 +19,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from relay.store.connection import Parameters, PostgresBusy, PostgresError, Rows
+from relay.store.connection import Naming, Parameters, PostgresBusy, PostgresError, Rows
 from relay.store.postgres.objects import PIN, VERSION
 
 CONNECT_S: Final = 5
@@ -48,6 +48,7 @@ class PostgresConnection:
     """A connection that reconnects if it was lost between transactions. Threads may use it one after the other."""
 
     schema_seen: object = None  # for `relay.store.schema_check`
+    naming: Naming | None = None
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         """Raises PostgresError if the server cannot be reached."""
@@ -62,6 +63,11 @@ class PostgresConnection:
 
     def execute(self, sql: str, parameters: Parameters = (), /) -> Rows:
         """Raises PostgresError."""
+        if self.naming is None:
+            return self._execute(sql, parameters)
+        return self.naming.execute(self._execute, sql, parameters)
+
+    def _execute(self, sql: str, parameters: Parameters) -> Rows:
         cursor = self._cursor(sql)
         with _server_errors():
             if sql == VERSION:  # which takes longer to plan than to run
@@ -82,6 +88,8 @@ class PostgresConnection:
 
     def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Rows:
         """Raises PostgresError."""
+        if self.naming is not None and self.naming.names(sql):
+            return self.naming.execute_each(self._execute, sql, parameters)
         cursor = self._cursor(sql)
         statement, names = _translated(sql)
         with _server_errors():
