@@ -123,6 +123,10 @@ _REASONS: Final[dict[str, tuple[str, str]]] = {
 # Status to the caller -> the cause of a `failed` call that the relay refused itself.
 _FAULTS: Final[dict[int, tuple[str, str]]] = {
     400: (N_("The caller's message is malformed, or went through too many proxies."), N_("The ladder shows it.")),
+    415: (
+        N_("The caller's message has content of a type or encoding that the relay does not pass on."),
+        N_("The ladder shows its Content-Type, and the 415 what passes."),
+    ),
     420: (
         N_("The caller requires an extension that the relay does not know."),
         N_("Have the caller list it in Supported alone."),
