@@ -66,6 +66,7 @@ _NEEDED = {
 _OPTIONS = {"group_id": "--group"}
 _SHOWN_EVERY = 500  # lines of an import between two updates of the progress bar
 
+_STEP_COLUMNS = ("at", "action", "by", "changed")
 _EXPIRY = "90s, 30m, 2h, 7d, or a time: 2026-01-31T08:00:00Z, or 2026-01-31 for midnight in China."
 
 _restrictions = stacked(
@@ -115,7 +116,7 @@ _restrictions = stacked(
     "expires_in",
     default="",
     metavar="TIME",
-    help=f"{_EXPIRY} Default: no expiry.",
+    help=" ".join((_EXPIRY, "Default: no expiry.")),
 )
 @click.option(
     "--order",
@@ -280,7 +281,7 @@ def history(config_path: Path | None, binding_id: str, as_json: bool) -> None:
     """List who made, changed and ended a binding, and when. The numbers in it are left out."""
     with opened(config_path) as store:
         steps = service.steps(store.reader, store.sealer, _found_one(store, binding_id))
-    show_list(steps, ("at", "action", "by", "changed"), as_json=as_json)
+    show_list(steps, _STEP_COLUMNS, as_json=as_json)
 
 
 @bindings.command("change")
@@ -288,7 +289,9 @@ def history(config_path: Path | None, binding_id: str, as_json: bool) -> None:
 @click.option("--a", metavar="NUMBER", help="Real number of party a.")
 @click.option("--b", metavar="NUMBER", help="Real number of party b.")
 @click.option("--group", "group_id", metavar="ID", help="GXB, GXYB: group whose members call b.")
-@click.option("--expires-in", "--expires-at", "expires_in", metavar="TIME|none", help=f"{_EXPIRY} none: no expiry.")
+@click.option(
+    "--expires-in", "--expires-at", "expires_in", metavar="TIME|none", help=" ".join((_EXPIRY, "none: no expiry."))
+)
 @_restrictions
 @click.option("--white-only/--all-callers", default=None, help="Accept callers on the whitelist only, or all.")
 @click.option("--record/--no-record", default=None, help="Record the calls, after an announcement to both sides.")

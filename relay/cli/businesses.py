@@ -45,7 +45,7 @@ from relay.store.keys import ApiKey, list_keys
 from relay.store.writer import now_ms
 
 _COLUMNS = ("id", "state", "name", "scenario", "live_bindings", "max_bindings", "max_calls", "max_cps")
-_HISTORY = ("at", "state", "by", "version", "reason", "changed")
+_HISTORY_COLUMNS = ("at", "state", "by", "version", "reason", "changed")
 _KEY_COLUMNS = ("id", "business", "created_at", "created_by", "expires_at", "revoked_at", "scopes")
 # Scopes of a key made without --scope: none that shows real numbers or makes further keys.
 _USUAL = key_service.BUSINESS_SCOPES - {key_service.PARTIES, "keys", "recordings:read"}
@@ -143,7 +143,7 @@ def history(config_path: Path | None, business_id: str, as_json: bool) -> None:
     """List changes of state, qualification and contact. Each has who, when, why, and the former values."""
     with opened(config_path) as store:
         changes = state_changes(store.reader, store.sealer, _found(store, business_id).id)
-    show_list((_step_object(each, as_json=as_json) for each in changes), _HISTORY, as_json=as_json)
+    show_list((_step_object(each, as_json=as_json) for each in changes), _HISTORY_COLUMNS, as_json=as_json)
 
 
 def _step_object(step: StateChange, *, as_json: bool) -> dict[str, Any]:

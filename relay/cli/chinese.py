@@ -106,10 +106,11 @@ class _Context(click.Context):
 
 def _row(text: str) -> str:
     """The help of an option; click has put default and range into brackets behind it."""
-    words, bracket, extras = text.rpartition("  [")
-    if not bracket:
+    words, bracket, extras = f"  {text}".rpartition("  [")
+    if not bracket or not text.endswith("]"):
         return _zh(text)
-    return f"{_zh(words)}  [{'；'.join(map(_extra, extras.removesuffix(']').split('; ')))}]"
+    words = words.removeprefix("  ")
+    return f"{f'{_zh(words)}  ' if words else ''}[{'；'.join(map(_extra, extras.removesuffix(']').split('; ')))}]"
 
 
 def _extra(text: str) -> str:

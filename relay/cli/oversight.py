@@ -228,7 +228,7 @@ def _line(line: DailyLine, *, as_json: bool) -> dict[str, Any]:
     return values
 
 
-_RATES = ("business", "prefix", "complaints", "answered", "percent", "few", "high")
+_RATE_COLUMNS = ("business", "prefix", "complaints", "answered", "percent", "few", "high")
 
 
 @report.command("complaints")
@@ -260,7 +260,7 @@ def complaints(
         limit_ppm = store.config.complaint_ppm
         if list_:
             rates = complaint_rates(store.reader, whose, now_ms(), limit_ppm)
-            show_list((rate.form() for rate in rates), _RATES, as_json=as_json)
+            show_list((rate.form() for rate in rates), _RATE_COLUMNS, as_json=as_json)
             return
         if day is None or business is None or prefix is None or count is None:
             raise click.UsageError("Missing argument: write DAY BUSINESS PREFIX COUNT.")

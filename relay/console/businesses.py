@@ -105,7 +105,7 @@ async def show_business(page: Page) -> Response:
         rates = (await page.get("/v1/reports/complaints", business_id=business_id))["items"]
         parts["complaints"] = rates
         if page.may("operator") and business["state"] == "approved":
-            parts["suspend_reason"] = next((rate["suspend_reason"] for rate in rates if rate["high"]), "")
+            parts["suspend_reason"] = page.words(next((rate["suspend_reason"] for rate in rates if rate["high"]), ""))
     if page.may("keys"):
         parts["keys"] = await page.get("/v1/businesses/{}/keys", business_id, limit="100")
     if page.may("lists"):

@@ -11,10 +11,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from relay.cli import main
+from relay.cli import bindings, businesses, calls, filings, groups, main, numbers, oversight, webhooks
 from relay.cli.explain import _lines
 from relay.cli.replay import lines
-from relay.translation import columns_of
+from relay.translation import catalogue, columns_of
 from tests.cli.conftest import Command
 from tests.cli.test_replay import ALIKE, played
 from tests.support.stored import A, X
@@ -150,3 +150,30 @@ def test_the_parts_of_an_explanation_are_translated() -> None:
 @pytest.mark.usefixtures("chinese")
 def test_the_verdicts_of_a_replay_are_translated() -> None:
     assert list(lines(Path("t.pcap"), *played(ALIKE)))[1].endswith("3 条消息：一致")
+
+
+def test_no_option_has_english_sentences(chinese: None) -> None:
+    """Such as "Default: no expiry." behind a Chinese sentence."""
+    english = re.compile(r"(?<![-`/\w.])[A-Z]?[a-z]{2,}(?: [a-z]{2,})+")
+    for path in _commands(main):
+        shown = CliRunner().invoke(main, [*path, "--help"]).output
+        options = shown.partition("选项：")[2]
+        found = [line for line in options.splitlines() if english.search(re.sub(r"`[^`]*`", "", line))]
+        assert not found, path
+        assert "[default:" not in options, path
+
+
+def test_what_is_written_as_an_argument_stays_as_it_is(chinese: None) -> None:
+    assert "none：不设到期时间。" in CliRunner().invoke(main, ["bindings", "change", "--help"]).output
+
+
+def test_headings_are_of_one_language(chinese: None) -> None:
+    columns = [
+        (module.__name__, name, heading)
+        for module in (bindings, businesses, calls, filings, groups, numbers, oversight, webhooks)
+        for name, headings in vars(module).items()
+        if name.endswith("_COLUMNS")
+        for heading in headings
+    ]
+    assert len(columns) > 50
+    assert [each for each in columns if len(each[2]) > 1 and each[2].replace("_", " ") not in catalogue()] == []

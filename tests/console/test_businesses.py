@@ -60,6 +60,8 @@ async def test_a_high_rate_of_complaints_proposes_a_suspension(console: Console,
     page = await browser.see("/businesses/fresh")
     reason = "complaints: 3 of 0 answered calls in 30 days; the limit is 0.05%"
     assert f'value="{reason}"' in page and "Nothing is suspended until an operator does it" in page
+    chinese = await (await console.of(operator, "zh")).see("/businesses/fresh")
+    assert 'value="投诉：30 天内接通 0 次，投诉 3 件；上限为 0.05%"' in chinese
     await browser.send(page, "/businesses/fresh/steps/suspend", reason=reason)
     assert (await operator.get("/v1/businesses/fresh"))["state"] == "suspended"
     rate = ComplaintRate("fresh", "", 3, 0, 500)
