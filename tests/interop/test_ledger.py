@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+import httpx
 import pytest
 
+from relay.store.connection import PostgresServer
 from relay.store.database import connect
+from tests.interop.test_nodes import node
 from tests.story.calls import Ends, assert_sees_none_of, call, refused
+from tests.support import postgres
+from tests.support.addresses import RELAY, free
 from tests.support.ledger_attacks import Copies
 from tests.support.phone import Phone
 from tests.support.relay_process import A, B, RelayProcess, Setup, X
@@ -146,6 +152,53 @@ async def test_a_suspended_business_user_put_back_with_its_proof_is_refused(ends
     put_back()
     found(relay, "business default: was put back")
     assert (await refused(ends, A, X)).status == 503
+
+
+async def test_a_revoked_key_put_back_for_a_moment_stays_refused(tmp_path: Path) -> None:
+    relay = RelayProcess(tmp_path, Setup(api=free(RELAY)), (A, B))
+    relay.start()
+    try:
+        relay.wait_for_event("api.listening")
+        made = relay.answer("keys", "make", "--operator", "--json")
+        assert await asyncio.to_thread(status_of, relay, made["secret"]) == 200
+        put_back = copies(relay, "api_key")
+        assert relay.command("keys", "revoke", made["id"]).returncode == 0
+        genuine = copies(relay, "api_key")
+        assert await asyncio.to_thread(status_of, relay, made["secret"]) == 401
+        put_back()
+        found(relay, "api_key ")
+        genuine()  # as if nothing had happened
+        assert await asyncio.to_thread(status_of, relay, made["secret"]) == 503
+        said = relay.command("verify")
+        assert said.returncode == 1
+        assert f"api_key {made['id']}: " in said.stderr
+    finally:
+        assert relay.stop() == 0
+
+
+def status_of(relay: RelayProcess, secret: str) -> int:
+    """The answer to a request that only reads."""
+    authorization = {"Authorization": f"Bearer {secret}"}
+    address = f"http://{relay.setup.api}/v1/bindings"
+    return httpx.get(address, headers=authorization, trust_env=False, timeout=20).status_code
+
+
+async def test_a_binding_put_back_on_a_server_is_refused_by_each_node(tmp_path: Path) -> None:
+    with postgres.new_url() as url, ExitStack() as stack:
+        first, second = (node(tmp_path, url, name, Setup()) for name in ("a", "b"))
+        for relay in (first, second):
+            stack.callback(relay.stop_if_running)
+            relay.start()
+        place = PostgresServer(url, "thief", tmp_path / "thief")
+        binding = bind(first)
+        with closing(connect(place)) as thief:
+            kept = Copies(thief, "binding", "route")
+            assert first.command("unbind", binding).returncode == 0
+            kept.put_back(thief)
+            found(first, ": was put back as it was before line ")
+        for relay in (first, second):
+            async with Phone(relay.setup.caller) as left, Phone(relay.setup.callee) as right:
+                assert (await refused(Ends(relay, left, right), A, X)).status == 503
 
 
 def copies(relay: RelayProcess, *tables: str) -> Callable[[], None]:
