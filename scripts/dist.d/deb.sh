@@ -39,9 +39,16 @@ add_files() {
     install -d "$tree/usr/bin" "$tree/usr/share/man/man1" "$doc"
     LC_ALL=C.UTF-8 "$venv/bin/python" scripts/dist.d/manual.py "$version" "$SOURCE_DATE_EPOCH" | gzip -9n >"$tree/usr/share/man/man1/relay700.1.gz"
     ln -s /opt/relay700/bin/relay700 "$tree/usr/bin/relay700"
-    install -m 644 LICENSE "$doc/copyright"
+    install -m 644 scripts/dist.d/copyright "$doc/copyright"
+    install -D -m 644 scripts/dist.d/lintian-overrides "$tree/usr/share/lintian/overrides/relay700"
+    changelog | gzip -9n >"$doc/changelog.gz"
     cp -r --no-preserve=mode ./*.md docs config "$doc"
     install -D -m 644 -t "$venv/requirements" requirements/{parquet,otlp,wav}.txt
+}
+
+changelog() {
+    printf 'relay700 (%s) unstable; urgency=medium\n\n  * /usr/share/doc/relay700/CHANGELOG.md has what is new.\n\n -- %s  %s\n' \
+        "$debian_version" "$(maintainer)" "$(LC_ALL=C date --utc --rfc-email --date="@$SOURCE_DATE_EPOCH")"
 }
 
 # Who publishes this: DEBFULLNAME and DEBEMAIL, else the author of the last commit.

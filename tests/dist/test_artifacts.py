@@ -186,6 +186,13 @@ def test_the_bill_of_the_package_has_hashes_and_what_its_wheels_bundle(unpacked:
     assert files == {name: hashlib.sha256(each.read_bytes()).hexdigest() for name, each in libraries.items()}
 
 
+def test_lintian_finds_no_fault_in_the_package(artifacts: list[Path]) -> None:
+    """But for those that the package says why it has (usr/share/lintian/overrides)."""
+    (deb,) = DIST.glob("*.deb")
+    done = subprocess.run(["lintian", "--fail-on=error,warning", deb], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 def test_dpkg_can_check_the_files_of_the_package(unpacked: Path) -> None:
     run("md5sum", "--check", "--quiet", "DEBIAN/md5sums", cwd=unpacked)
     listed = {line.split("  ", 1)[1] for line in (unpacked / "DEBIAN/md5sums").read_text().splitlines()}
