@@ -84,7 +84,7 @@ def test_the_image_has_the_package_of_this_tree(machine: Machine, kinds: list[st
         "scripts/epoch.sh": "echo 0",
         "scripts/wheel.sh": "echo relay700.whl",
         "scripts/dist.d/deb.sh": 'echo deb >>"$LOG" && rm -f dist/*.deb && touch dist/new.deb dist/new.deb.cdx.json',
-        "scripts/dist.d/image.sh": 'echo "image of $*" >>"$LOG" && touch dist/new.oci.tar',
+        "scripts/dist.d/image.sh": 'echo "image of $*" >>"$LOG" && touch dist/new.docker.tar',
         "requirements/dist.txt": "",
         ".venv-dist/relay700.stamp": "",
         "dist/old.deb": "",

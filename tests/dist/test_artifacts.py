@@ -261,20 +261,18 @@ def test_a_call_passes_through_what_pip_installs(system: Path, wanted: str, engi
 
 def test_a_call_passes_through_the_image(built: str) -> None:
     assert "answered" in built
-    (image,) = DIST.glob("*.oci.tar")
+    (image,) = DIST.glob("*.docker.tar")
     with tarfile.open(image) as archive:
 
-        def read(name: str) -> dict[str, Any]:
-            file = archive.extractfile(f"./{name}")
+        def read(name: str) -> Any:
+            file = archive.extractfile(name)
             assert file is not None
-            parsed: dict[str, Any] = json.load(file)
-            return parsed
+            return json.load(file)
 
-        def of(digest: str) -> dict[str, Any]:
-            return read(f"blobs/{digest.replace(':', '/')}")
-
-        (named,) = read("index.json")["manifests"]
-        config = of(of(named["digest"])["config"]["digest"])["config"]
+        (named,) = read("manifest.json")
+        config = read(named["Config"])["config"]
+    assert set(named["RepoTags"]) == {f"{place}/relay700:{VERSION}" for place in ("docker.io/library", "localhost")}
+    assert config["Healthcheck"]["Test"][:2] == ["CMD", "/opt/relay700/bin/relay700"]
     assert (config["User"], config["StopSignal"]) == ("10700:10700", "SIGTERM")
     assert config["Labels"]["org.opencontainers.image.title"] == "relay700"
     assert config["Entrypoint"] == ["/opt/relay700/bin/relay700"]
