@@ -402,7 +402,9 @@ class Backend:
             "ledger": self._ledger_watch.run(),
             "probe": self._prober.run(),
         }
-        return parts if self._leader_lock is None else {**parts, "leader_lock": self._leader_lock.hold()}
+        return (
+            parts if self._leader_lock is None else {**parts, "leader_lock": self._leader_lock.hold(self.check_anchor)}
+        )
 
     async def close(self) -> None:
         await self.writer.close()

@@ -171,13 +171,14 @@ def connect(place: Place) -> WritingConnection:
     return connection
 
 
-def connect_reader(place: Place, *, check_same_thread: bool = True) -> Connection:
+def connect_reader(place: Place, *, check_same_thread: bool = True, in_loop: bool = False) -> Connection:
     """Open a read-only connection. Its next statement sees every commit of others.
 
-    Without `check_same_thread` threads may use it one after the other.
+    Without `check_same_thread` threads may use it one after the other. `in_loop`: also that of an event loop, which
+    must not wait for long for a server.
     """
     if isinstance(place, PostgresServer):
-        return _connect_server(place, read_only=True)
+        return _connect_server(place, read_only=True, in_loop=in_loop)
     connection = sqlite3.connect(
         uri_of(place), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
     )
@@ -208,10 +209,10 @@ def uri_of(path: Path) -> str:
     return f"{path.absolute().as_uri()}?mode=rw"
 
 
-def _connect_server(server: PostgresServer, *, read_only: bool = False) -> WritingConnection:
+def _connect_server(server: PostgresServer, *, read_only: bool = False, in_loop: bool = False) -> WritingConnection:
     from relay.store.postgres.connection import PostgresConnection
 
-    return PostgresConnection(server.url, read_only=read_only)
+    return PostgresConnection(server.url, read_only=read_only, in_loop=in_loop)
 
 
 @contextmanager
@@ -406,7 +407,7 @@ class Reader:
         try:
             return self._idle.pop()  # the one used last, whose pages are in the CPU's cache
         except IndexError:
-            return connect_reader(self._path, check_same_thread=False)
+            return connect_reader(self._path, check_same_thread=False, in_loop=True)
 
     def _keep(self, connection: Connection) -> None:
         if len(self._idle) < MOST_KEPT:

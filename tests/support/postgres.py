@@ -6,10 +6,11 @@ import atexit
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -64,12 +65,31 @@ class PostgresProcess:
         options += f" -c unix_socket_directories='{self.folder}'"
         self._run("pg_ctl", "-D", self.data, "-l", str(self.folder / "log"), "-w", "-o", options, "start")
 
+    def ensure_running(self) -> None:
+        """Start it if it has ended."""
+        status = [*self._as_user, _program("pg_ctl"), "-D", self.data, "status"]
+        if subprocess.run(status, cwd="/", capture_output=True, check=False).returncode:
+            self.start()
+
     def stop(self, mode: str = "immediate") -> None:
         self._run("pg_ctl", "-D", self.data, "-w", "-m", mode, "stop")
 
     def promote(self) -> None:
         """Make a standby the primary."""
         self._run("pg_ctl", "-D", self.data, "-w", "promote")
+
+    def freeze(self) -> None:
+        """Stop all its processes, as on a machine whose disk hangs. The kernel still takes connections and requests."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        first = int(Path(self.data, "postmaster.pid").read_text().split()[0])
+        for pid in (first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def new_database(self, template: str = "template0") -> str:
         """Create a database. Returns its name."""

@@ -9,20 +9,26 @@ The driver interpolates the quoted values, so the server infers the type of each
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.waiting import Ready, Wait
 
 from relay.store.connection import Naming, Parameters, PostgresBusy, PostgresError, Rows
 from relay.store.postgres.objects import PIN, VERSION
 
+T = TypeVar("T")
+
 CONNECT_S: Final = 5
+HURRY_S: Final = 2  # the least that libpq has; to connect in an event loop's thread, or to ask whether a server answers
 PAGE = 1_000  # rows
 # lock_timeout: how long a transaction waits for a lock, as SQLite's busy timeout. A dead server is noticed as soon.
 # client_connection_check_interval: ends the statements of a killed process, which releases its locks.
@@ -41,6 +47,12 @@ _TRANSACTIONS: Final = {
     "BEGIN": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",  # one snapshot, as in SQLite
 }
 _PARAMETER: Final = re.compile(r"x'[0-9a-f]*'|'[^']*'|\?(\d*)|:([a-z_]\w*)|%")
+# A frozen server keeps connections open and acknowledges what it is sent. One that has not answered a statement for
+# SILENT_S is asked anew, by another connection: a long statement goes on as long as that is answered.
+SILENT_S: Final = 5.0
+# Longest wait for a row in the thread of an event loop, which meanwhile serves nobody else.
+LOOP_S: Final = 2.0
+PAUSE_S: Final = 3.0  # after either the server is not asked: what needs it fails at once
 _IN_TRANSACTION: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
@@ -50,10 +62,11 @@ class PostgresConnection:
     schema_seen: object = None  # for `relay.store.schema_check`
     naming: Naming | None = None
 
-    def __init__(self, url: str, *, read_only: bool = False) -> None:
-        """Raises PostgresError if the server cannot be reached."""
+    def __init__(self, url: str, *, read_only: bool = False, in_loop: bool = False) -> None:
+        """`in_loop`: LOOP_S applies in a thread with an event loop. Raises PostgresError if there is no connection."""
         self._url = url
         self._read_only = read_only
+        self._in_loop = in_loop
         self._connection = self._connect()
         self._places = count(1)
 
@@ -97,6 +110,8 @@ class PostgresConnection:
         return _Rows(cursor)
 
     def _cursor(self, sql: str) -> psycopg.ClientCursor[Any]:
+        if sql not in ("COMMIT", "ROLLBACK"):
+            _refuse_in_pause(self._url)
         if self._connection.closed and sql not in ("COMMIT", "ROLLBACK"):
             self._connection = self._connect()
         if sql == "COMMIT" and self._connection.info.transaction_status == TransactionStatus.INERROR:
@@ -107,17 +122,20 @@ class PostgresConnection:
         self._connection.close()
 
     def _connect(self) -> psycopg.Connection[Any]:
-        with _server_errors():
-            connection = psycopg.connect(
+        _refuse_in_pause(self._url)
+        is_hurried = self._in_loop and _is_loops_thread()
+        with _server_errors(), _pause_after_timeout(self._url):
+            connection = _BoundedConnection.connect(
                 self._url,
                 autocommit=True,
-                connect_timeout=CONNECT_S,
+                connect_timeout=HURRY_S if is_hurried else CONNECT_S,
                 options=OPTIONS,
                 tcp_user_timeout=CONNECT_S * 1000,  # for requests that the server has not acknowledged
                 keepalives_idle=2,  # for the answer after that; in seconds
                 keepalives_interval=1,
                 keepalives_count=3,
             )
+            connection.url, connection.in_loop = self._url, self._in_loop
             connection.execute(PIN)
             if self._read_only:  # as an option it would fail with target_session_attrs=read-write
                 connection.execute("SET default_transaction_read_only = on")
@@ -132,6 +150,73 @@ def server_version(url: str) -> str:
     with _server_errors(), psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_S) as connection:
         found = connection.execute("SELECT version()").fetchone()
     return "" if found is None else str(found[0])
+
+
+class _BoundedConnection(psycopg.Connection[Any]):
+    """A connection whose statements end if the server does not answer."""
+
+    url = ""
+    in_loop = False
+
+    def wait(
+        self,
+        gen: Generator[Wait, Ready | int, T],
+        interval: float = 0.1,
+        timeout: float | None = None,
+    ) -> T:
+        return super().wait(self._bounded(gen), interval, timeout)
+
+    def _bounded(self, gen: Generator[Wait, Ready | int, T]) -> Generator[Wait, Ready | int, T]:
+        since = time.monotonic()
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready:  # once an `interval`
+                    since = self._check(since)
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            found: T = done.value
+            return found
+
+    def _check(self, since: float) -> float:
+        """Returns when the server was last known to answer. Closes the connection and raises if it does not."""
+        now = time.monotonic()
+        if not (self.in_loop and now - since > LOOP_S and _is_loops_thread()):
+            if now - since < SILENT_S:
+                return since
+            with suppress(psycopg.Error), psycopg.connect(self.url, connect_timeout=HURRY_S):
+                return time.monotonic()
+        self.close()
+        _pause(self.url)
+        raise psycopg.OperationalError(_SILENT)
+
+
+_SILENT: Final = "the server does not answer"
+_silent_until: dict[tuple[str, bool], float] = {}  # by URL, and whether for threads of event loops
+
+
+def _is_loops_thread() -> bool:
+    return asyncio._get_running_loop() is not None
+
+
+def _pause(url: str) -> None:
+    _silent_until[url, _is_loops_thread()] = time.monotonic() + PAUSE_S
+
+
+def _refuse_in_pause(url: str) -> None:
+    """Raise PostgresError if the server has just not answered such a thread."""
+    if _silent_until and time.monotonic() < _silent_until.get((url, _is_loops_thread()), 0.0):
+        raise PostgresError(_SILENT)
+
+
+@contextmanager
+def _pause_after_timeout(url: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.errors.ConnectionTimeout:
+        _pause(url)
+        raise
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import msgspec
 from relay.call.recovery import KeptAttempt
 from relay.defence.limits import SharedLimits, Told
 from relay.errors import Report, StoreError
-from relay.store.connection import Connection, PostgresServer
+from relay.store.connection import Connection, PostgresError, PostgresServer
 from relay.store.journal.attempts import with_records
 from relay.store.journal.rows import LiveCall, open_all, without_ended
 from relay.store.postgres.objects import PIN
@@ -301,6 +301,7 @@ def nodes_up(connection: Connection) -> dict[str, int]:
 
 BACKEND_LOCK: Final = 700_000_003  # for pg_try_advisory_lock
 LOOK_S: Final = 1.0
+MOST_TRIES: Final = 2  # to take a lost lock again: a session of ours that the server has not ended yet may have it
 
 
 class LeaderLock:
@@ -320,15 +321,33 @@ class LeaderLock:
                 return
             await asyncio.sleep(LOOK_S)
 
-    async def hold(self) -> None:
-        """Check the lock every second. Raises StoreError once it is lost."""
+    async def hold(self, check: Callable[[], None]) -> None:
+        """Check the lock every second. Raises StoreError once another backend has it.
+
+        While the server is away nobody works. When it is back the lock is taken again, and `check`, in a thread, says
+        whether the store is still the one that it was; it raises StoreError.
+        """
+        is_ours, tries = True, 0
         while True:
             await asyncio.sleep(LOOK_S)
             try:
-                assert self._connection is not None  # acquire() made it
-                await self._connection.fetchval("SELECT 1", timeout=PATIENCE_S)
+                if is_ours and self._connection is not None:
+                    await self._connection.fetchval("SELECT 1", timeout=PATIENCE_S)
+                    continue
             except SERVER_FAULTS as error:
-                raise StoreError(f"the store {self._server} failed: {error}") from error
+                self.close()
+                self._failed(str(error) or "no answer in time")
+            is_ours = await self._takes()
+            if is_ours:
+                try:
+                    await asyncio.to_thread(check)
+                except StoreError as error:
+                    if not isinstance(error.__cause__, PostgresError):
+                        raise
+                    self.close()  # it is away again
+            elif not self._reason and tries == MOST_TRIES:
+                raise StoreError(f"another backend works on the store {self._server} now")
+            tries = 0 if is_ours or self._reason else tries + 1
 
     async def _takes(self) -> bool:
         try:

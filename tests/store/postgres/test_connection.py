@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +25,7 @@ from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
 from tests.support import postgres
 from tests.support.places import new_server_store
+from tests.support.postgres import PostgresProcess
 from tests.support.stored import NOW_MS, ended_record, live_record
 
 pytestmark = pytest.mark.outside
@@ -138,3 +140,42 @@ def test_record_of_an_attempt_is_found_without_those_of_other_nodes(store: Store
     (found,) = with_records(store.place, store.sealer, left, ())
     assert found.stored == ended_record("c5", received_at=NOW_MS + 5)
     assert sum(sent) < PAGE
+
+
+# A server that does not answer
+
+
+@pytest.fixture
+def frozen_soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresProcess]:
+    """A server of this test's own, which is noticed early when it is frozen."""
+    for name, seconds in (("SILENT_S", 0.3), ("LOOP_S", 0.2), ("PAUSE_S", 600.0)):
+        monkeypatch.setattr(module, name, seconds)
+    monkeypatch.setattr(module, "_silent_until", {})
+    server = PostgresProcess()
+    yield server
+    server.thaw()
+    server.close()
+
+
+def test_statement_ends_if_the_server_answers_nobody(frozen_soon: PostgresProcess) -> None:
+    with closing(PostgresConnection(frozen_soon.url("postgres"))) as connection:
+        frozen_soon.freeze()
+        for _ in range(2):  # the second one at once, before PAUSE_S is over
+            with pytest.raises(PostgresError, match="the server does not answer"):
+                connection.execute("SELECT 1")
+        frozen_soon.thaw()
+        module._silent_until.clear()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_long_statement_goes_on_while_the_server_answers_others(frozen_soon: PostgresProcess) -> None:
+    with closing(PostgresConnection(frozen_soon.url("postgres"))) as connection:
+        assert connection.execute("SELECT 1 FROM pg_sleep(1)").fetchone() == (1,)
+
+
+async def test_event_loop_waits_for_no_long_statement_of_its_own(frozen_soon: PostgresProcess) -> None:
+    with closing(PostgresConnection(frozen_soon.url("postgres"), in_loop=True)) as connection:
+        for _ in range(2):
+            with pytest.raises(PostgresError, match="the server does not answer"):
+                connection.execute("SELECT 1 FROM pg_sleep(60)")
+        assert await asyncio.to_thread(lambda: connection.execute("SELECT 1").fetchone()) == (1,)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from relay.defence.limits import Rates, SharedLimits, Tally
+from relay.errors import StoreError
 from relay.policy.call_policy import RefusedAttempts
 from relay.store.connection import Connection, PostgresServer
 from relay.store.postgres import nodes
@@ -23,6 +24,9 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.outside
 
 FIRM = "business firm"
+_TERMINATE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 
 
 class Relay:
@@ -136,6 +140,27 @@ async def test_leader_that_falls_silent_loses_the_lock(store: Store, monkeypatch
         async with asyncio.timeout(60):
             await heir.acquire()
     assert store.said == []
+
+
+async def test_lost_lock_is_taken_again_unless_another_backend_has_it(
+    store: Store, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "LOOK_S", 0.05)
+    checked: list[int] = []
+    with closing(LeaderLock(store.place, store.report)) as lock, closing(LeaderLock(store.place, store.report)) as heir:
+        await lock.acquire()
+        holding = asyncio.create_task(lock.hold(lambda: checked.append(1)))
+        connection.execute(_TERMINATE)
+        await until(lambda: checked)
+        assert not await heir._takes()
+        assert not holding.done()
+        monkeypatch.setattr(lock, "_takes", heir._takes)  # the next one to come back is the other
+        heir_has = asyncio.create_task(heir.acquire())
+        connection.execute(_TERMINATE)
+        await heir_has
+        monkeypatch.undo()
+        with pytest.raises(StoreError, match="another backend works"):
+            await asyncio.wait_for(holding, 30)
 
 
 async def test_why_the_lock_cannot_be_asked_for_is_reported_once(store: Store) -> None:
