@@ -49,15 +49,14 @@ class LogReader:
         while self._head.seq < last.seq:
             until = min(self._head.seq + CHUNK, last.seq)
             self._read(connection, self._head, until)
-            self._head = Head(until, connection.execute(_HASH, (until,)).fetchone()[0])
+            self._head = _link(connection, until)
 
     def read_older(self, connection: Connection, *, all_: bool = False) -> None:
         """Read one chunk of older entries, or all. Raises StoreError."""
         while not self.is_complete and self._first is not None:
             purged = read_checkpoint(connection, self.sealer, AUDIT)
             begin = max(self._first - 1 - CHUNK, purged.seq)
-            row = connection.execute(_HASH, (begin,)).fetchone()
-            before = purged if begin == purged.seq else Head(begin, b"" if row is None else row[0])
+            before = purged if begin == purged.seq else _link(connection, begin)
             self._read(connection, before, self._first - 1)
             self._first = begin + 1
             self.is_complete = begin == purged.seq
@@ -70,6 +69,12 @@ class LogReader:
             self.history.take(logged)
         if (rows[-1][0] if rows else before.seq) < last:
             self.faults.append(f"entry {last} of the audit log is missing")
+
+
+def _link(connection: Connection, seq: int) -> Head:
+    """The stored link of an entry; of a missing one, which is a fault, one that nothing follows."""
+    row = connection.execute(_HASH, (seq,)).fetchone()
+    return Head(seq, b"" if row is None else row[0])
 
 
 def read_links(sealer: Sealer, before: Head, rows: Sequence[AuditRow], faults: list[str]) -> Iterator[Logged]:

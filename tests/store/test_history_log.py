@@ -81,6 +81,24 @@ def test_altered_and_missing_entries_are_named_and_the_others_count(filled: Acti
     assert any(fault.startswith("api_key k1: was used after line 1 ") for fault in faults) == ("seq = 1" not in deed)
 
 
+def test_last_entry_that_was_removed_is_named_and_the_next_ones_count(filled: Acting) -> None:
+    log = LogReader(filled.sealer)
+    log.read_new(filled.reader)
+    log.read_older(filled.reader, all_=True)
+    log.take_faults()
+    filled.run(lambda unit: unit.audit("read", "b1"))
+    with closing(connect(filled.path)) as thief:
+        thief.execute("DELETE FROM audit WHERE seq = (SELECT max(seq) FROM audit)")
+    log.read_new(filled.reader)
+    (fault,) = log.take_faults()
+    assert fault.endswith("of the audit log is missing")
+    for _ in range(2):
+        filled.run(lambda unit: unit.audit("binding.make", "b1"), USER)
+    log.read_new(filled.reader)
+    faults = log.take_faults()
+    assert any(fault.startswith("api_key k1: was used after line 1 ") for fault in faults)
+
+
 def test_forged_head_is_an_error(filled: Acting) -> None:
     with closing(connect(filled.path)) as thief:
         thief.execute("UPDATE audit_head SET seq = seq + 1")
