@@ -48,12 +48,13 @@ class PostgresLookUps:
         return STORE_FAILED
 
     def look(self) -> None:
-        """Check for the end of an outage, and for refused rows; call it once a second.
+        """Check for the end of an outage, for refused rows, and at the schema; call it once a second.
 
         Every `SWEEP_EACH` expired counts are deleted.
         """
         self._reader.look()
         self._asking.begin(self._reader.learn_refused())
+        self._asking.begin(self._reader.look_at_schema())
         self._looks += 1
         if self._looks % SWEEP_EACH == 0:
             self._asking.begin(self._reader.sweep())

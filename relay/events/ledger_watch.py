@@ -22,17 +22,19 @@ from relay.errors import StoreError
 from relay.store.audit import read_checkpoint
 from relay.store.chain import AUDIT, Anchor, AnchorFile, Head, growth_faults, read_anchor, read_head
 from relay.store.connection import DATABASE_ERRORS, Connection, Place, local_path, transaction
-from relay.store.database import connect, one_moment, reading, store_errors
+from relay.store.database import Reader, connect, one_moment, reading, store_errors
 from relay.store.history import CALL_GRACE_MS, Use, UsesOfRights
 from relay.store.history_log import LogReader
 from relay.store.ledger import CHANGED, MOST_NAMED, learn_refused, note_fault, outdate, read_ledger_head, refuse
 from relay.store.ledger_check import OUTSIDE, Fault, ledger_faults, quick_faults
 from relay.store.ledger_tables import TABLES
+from relay.store.schema_look import SchemaLook
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, SELECT, AuditRow, follow_entry, open_entry
 from relay.store.writer import Writer, now_ms
 
 LOOK_S: Final = 5.0
+SCHEMA_S: Final = 1.0  # between two looks at the schema
 CHECK_S: Final = 50.0  # before the first check of all rows, and at least between two
 SHARE: Final = 200  # pause before a check, in lengths of the last one
 RIGHTS_SHARE: Final = 100  # pause before rights are compared with their history, in lengths of the last time,
@@ -75,6 +77,7 @@ class LedgerWatch:
         self._check_at_s = clock_s() + CHECK_S
         self._clock_ms = clock_ms
         self._audit = LogReader(sealer)
+        self._schema = SchemaLook(sealer)
         self._uses: UsesOfRights = deque() if uses is None else uses
         self._rights_at_s = 0.0
 
@@ -82,9 +85,17 @@ class LedgerWatch:
         return {"ledger_faults": len(self._told)}
 
     async def run(self) -> None:
-        while True:
-            await self.look()
-            await asyncio.sleep(LOOK_S)
+        with closing(Reader(self._place)) as reader:
+            while True:
+                await self.look()
+                for _ in range(int(LOOK_S / SCHEMA_S)):
+                    await asyncio.to_thread(self._look_at_schema, reader)
+                    await asyncio.sleep(SCHEMA_S)
+
+    def _look_at_schema(self, reader: Reader) -> None:
+        """While it is not relay700's own, keys and all else that this process reads grant nothing."""
+        with contextlib.suppress(StoreError):  # reported elsewhere
+            reader.read(self._schema.look)
 
     async def look(self) -> None:
         """Log new faults and keep the anchor. Failures of the store are reported elsewhere."""

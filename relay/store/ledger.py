@@ -103,6 +103,8 @@ NO_ROWS: Final = Sum(0, 0)
 
 def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> None:
     """Raises StoreError naming the first of these rows whose proof does not hold. Missing rows are ignored."""
+    if sealer.stopped:
+        raise StoreError(sealer.stopped)
     declared = TABLES[table]
     for start in range(0, len(row_keys), CHUNK):
         keys = row_keys[start : start + CHUNK]

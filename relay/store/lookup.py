@@ -205,6 +205,8 @@ class Opener:
         )
 
     def _check(self, values: tuple[Any, ...]) -> None:
+        if self._sealer.stopped:
+            raise StoreError(self._sealer.stopped)
         if self._sealer.refused:
             self._check_refused(values)
         for place, (table, _) in enumerate(self._proven):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,10 +12,11 @@ import pytest
 from structlog import get_logger
 from structlog.testing import capture_logs
 
+from relay.errors import StoreError
 from relay.events.ledger_watch import CHECK_S, LedgerWatch
 from relay.store.chain import AnchorFile, present_anchor, read_anchor
 from relay.store.database import connect
-from relay.store.ledger import sign_all
+from relay.store.ledger import require, sign_all
 from relay.store.ledger_tables import TABLES
 from relay.store.unit_of_work import UnitOfWork
 from tests.support.acting import Acting, acting
@@ -31,6 +33,7 @@ from tests.support.ledger_attacks import (
     proofs,
     put_back,
 )
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -161,6 +164,21 @@ async def test_changed_schema_is_found(store: Acting, deed: str) -> None:
     with closing(connect(store.path)) as thief:
         thief.execute(deed)
     assert any(fault.startswith("schema") for fault in await watching.looks())
+
+
+async def test_running_watch_stops_the_process_from_granting_beside_a_foreign_object(store: Acting) -> None:
+    fill(store, TABLES["api_key"])
+    watching = asyncio.create_task(LedgerWatch(store.path, store.sealer, get_logger()).run())
+    with closing(connect(store.path)) as thief:
+        thief.execute("CREATE VIEW another AS SELECT 1 AS one")
+        await until(lambda: store.sealer.stopped)
+        with pytest.raises(StoreError, match="view another"):
+            require(store.reader, store.sealer, "api_key", ["text0"])
+        thief.execute("DROP VIEW another")
+    await until(lambda: not store.sealer.stopped)
+    require(store.reader, store.sealer, "api_key", ["text0"])
+    watching.cancel()
+    await asyncio.wait([watching])
 
 
 async def test_restored_ledger_is_found_by_the_running_relay(store: Acting) -> None:

@@ -14,11 +14,16 @@ from typing import NamedTuple
 import pytest
 
 from relay.errors import StoreError
+from relay.policy.evaluate import LookupResult
+from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.connection import Connection, PostgresServer, one_moment
 from relay.store.database import connect, open_store, reading
+from relay.store.ledger import require
 from relay.store.ledger_check import ledger_faults
 from relay.store.ledger_tables import POSTGRES, TABLES, triggers
 from relay.store.postgres.captures import CapturePartitions
+from relay.store.postgres.lookup import PostgresRouteReader
+from relay.store.sqlite.lookup import RouteReader
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
 from tests.support.acting import Acting
@@ -212,6 +217,61 @@ def test_tables_of_analyze_may_be_there(revoked: Revoked) -> None:
         operator.execute("ANALYZE")
     revoked.store.run(change)
     assert told(revoked.store) == ""
+
+
+def is_granted(store: Acting) -> bool:
+    """Whether a key of the API is read."""
+    try:
+        require(store.reader, store.sealer, "api_key", ["text0"])
+    except StoreError:
+        return False
+    return True
+
+
+@ON_FILE
+def test_foreign_object_stops_look_ups_and_keys_until_it_is_gone(revoked: Revoked) -> None:
+    store = revoked.store
+    told: list[str] = []
+    rules = Rules()
+    with closing(
+        RouteReader(store.path, store.sealer, rules, lambda _, fields: told.append(fields["reason"]))
+    ) as reader:
+        assert isinstance(reader.fetch("700100000010001", "8613800000001", 1.0), LookupResult)
+        write_schema(store, IN_A_FILE["a name of SQLite's"][0])
+        reader.look()
+        assert reader.fetch("700100000010001", "8613800000001", 2.0) is STORE_FAILED
+        assert not is_granted(store)
+        assert ["trigger sqlite_evil" in each for each in told] == [True]
+        write_schema(store, "DELETE FROM sqlite_master WHERE name = 'sqlite_evil'")
+        reader.look()
+        assert isinstance(reader.fetch("700100000010001", "8613800000001", 3.0), LookupResult)
+        assert is_granted(store)
+
+
+@ON_FILE
+def test_look_ups_that_begin_beside_a_foreign_object_grant_nothing(revoked: Revoked) -> None:
+    store = revoked.store
+    write_schema(store, IN_A_FILE["a view"][0], by=0)
+    with closing(RouteReader(store.path, store.sealer, Rules(), lambda *_: None)) as reader:
+        assert reader.fetch("700100000010001", "8613800000001", 1.0) is STORE_FAILED
+
+
+@pytest.mark.outside
+@ON_SERVER
+async def test_foreign_object_on_a_server_stops_look_ups_and_keys_until_it_is_gone(revoked: Revoked) -> None:
+    store = revoked.store
+    assert isinstance(store.path, PostgresServer)
+    with closing(PostgresRouteReader(store.path, store.sealer, Rules(), lambda *_: None)) as reader:
+        await reader.open()
+        assert isinstance(await reader.fetch("700100000010001", "8613800000001", 1.0), LookupResult)
+        write_as_owner(store, ON_A_SERVER["a trigger"][0])
+        await reader.look_at_schema()
+        assert await reader.fetch("700100000010001", "8613800000001", 2.0) is STORE_FAILED
+        assert not is_granted(store)
+        write_as_owner(store, "DROP FUNCTION evil CASCADE")
+        await reader.look_at_schema()
+        assert isinstance(await reader.fetch("700100000010001", "8613800000001", 3.0), LookupResult)
+        assert is_granted(store)
 
 
 # -- PostgreSQL

@@ -22,12 +22,14 @@ from relay.policy.evaluate import Counted, LookupResult
 from relay.policy.figures import Counts
 from relay.policy.rules import FREQUENCY_CALLER, FREQUENCY_NUMBER, MEMORY_S, STORE_FAILED, Cap, Rules
 from relay.store.connection import LookupOutage, PostgresServer
+from relay.store.database import one_moment, reading
 from relay.store.ledger import HEAD, open_ledger_head
 from relay.store.ledger_tables import POSTGRES
 from relay.store.lookup import Opener, Syntax, decides, decoded, fallback, statement
 from relay.store.postgres.nodes import SERVER_FAULTS
-from relay.store.postgres.objects import PIN
+from relay.store.postgres.objects import PIN, VERSION
 from relay.store.record_index import number_key, pair_key
+from relay.store.schema_look import SchemaLook
 from relay.store.sealing.sealer import Sealer
 
 CONNECTIONS: Final = 8  # look-ups at once
@@ -66,6 +68,7 @@ class PostgresRouteReader:
         self._sealer = sealer
         self._outage = LookupOutage(server, report)
         self._opener = Opener(sealer)
+        self._schema = SchemaLook(sealer)
         self._good = False  # whether the last look-up succeeded
         self._pool: asyncpg.Pool | None = None
         self._parts = sweep_parts()
@@ -93,6 +96,7 @@ class PostgresRouteReader:
             )
         except SERVER_FAULTS as error:
             raise StoreError(f"the store {self._server} failed: {error}") from error
+        await self.look_at_schema()
 
     async def fetch(
         self, number: str, caller: str, unix_s: float, patience_s: float = PATIENCE_S
@@ -179,6 +183,18 @@ class PostgresRouteReader:
             row = await self._pool.fetchrow(HEAD, timeout=PATIENCE_S)
             if row is not None:
                 open_ledger_head(self._sealer, *row)
+
+    async def look_at_schema(self) -> None:
+        """Grant nothing while the schema is not relay700's own. Call it once a second."""
+        assert self._pool is not None  # open() made it
+        with suppress(StoreError, *SERVER_FAULTS):  # the next look-up reports it
+            version = tuple(await self._pool.fetchrow(VERSION, timeout=PATIENCE_S))
+            if self._schema.is_due(version):
+                await asyncio.to_thread(self._check_schema, version)
+
+    def _check_schema(self, version: object) -> None:
+        with reading(self._server) as connection, one_moment(connection):
+            self._schema.check(connection, version)
 
     async def _write(self, statement: str, *values: object) -> None:
         with suppress(*SERVER_FAULTS):

@@ -86,6 +86,7 @@ class Sealer:
         # key ("" is the whole table) the revision up to which no proof counts.
         self.refused: dict[str, dict[str, int]] = {}
         self._refused_at = 0
+        self.stopped = ""  # why nothing is granted, as `relay.store.schema_look` found
         # The same of ended rights that this process has seen: an older proof of theirs was put back.
         self.outdated: dict[str, dict[str, int]] = {}
 

@@ -21,6 +21,7 @@ from relay.store.ledger import learn_refused
 from relay.store.ledger_tables import SQLITE
 from relay.store.lookup import Opener, Row, Syntax, decides, decoded, fallback, statement
 from relay.store.record_rows import SELECT, open_row
+from relay.store.schema_look import SchemaLook
 from relay.store.sealing.rows import ANY_CALLER
 from relay.store.sealing.sealer import Sealer
 
@@ -48,6 +49,7 @@ class RouteReader:
         self._outage = LookupOutage(path, report)
         self._connection: Connection | None = None
         self._opener = Opener(sealer)
+        self._schema = SchemaLook(sealer)
         self._files: StoreFiles | None = None  # of the connection
         self._displaced: Displaced | None = None  # a displaced file, at the last check
         self._looks = 0  # consecutive checks that found it displaced
@@ -86,8 +88,8 @@ class RouteReader:
         return found
 
     def look(self) -> None:
-        """Check, once a second, that the store's files are in place, and which rows are refused. While a file is
-        displaced, calls are refused.
+        """Check, once a second, that the store's files are in place, which rows are refused, and the schema. While a
+        file is displaced, or the schema is not relay700's own, calls are refused.
 
         A deleted log is closed, and the next one opened once the journal has moved the content of the old one into the
         store, and closed it.
@@ -113,6 +115,7 @@ class RouteReader:
         if self._connection is not None:
             with suppress(*DATABASE_ERRORS):  # the next look-up reports it
                 learn_refused(self._connection, self._sealer)
+                self._schema.look(self._connection)
 
     def _failed(self, reason: str) -> None:
         self._good, self._calm_looks = False, 0
@@ -121,6 +124,7 @@ class RouteReader:
     def _row(self, arguments: tuple[Any, ...]) -> Row:
         if self._connection is None:
             self._connection = connect_reader(self._path)
+            self._schema.look(self._connection)
         # fetchall: an open statement would hold the WAL's read mark and block checkpoints.
         ((revision, last_hash, last_sealed, found),) = self._connection.execute(self._statement, arguments).fetchall()
         if self._files is None:
