@@ -74,6 +74,7 @@ class Answers:
             "peers": self.peers,
             "spans": self.spans,
             "explain": self.explain,
+            "give_capture": self.give_capture,
             **self._bans.by_name(),
         }
 
@@ -96,6 +97,10 @@ class Answers:
             **(self._capture.statistics() if self._capture else {}),
             **(self._hooks.statistics() if self._hooks else {}),
         }
+
+    def give_capture(self, call_id: str) -> Answer:
+        """Hand what is captured of a call under way to the backend, and what follows. `held`: there is such a call."""
+        return {"held": self._capture is not None and self._capture.give(call_id)}
 
     def _peer_gauges(self) -> dict[str, dict[str, int]]:
         """Per-peer gauges for the metrics. Keys are label values, separated by blanks."""

@@ -234,9 +234,15 @@ class Backend:
         self.capture = config.capture
         self._prober.apply_config(config.probe, config.numbers)
 
-    def pending_capture(self, call_id: str) -> CapturedCall | None:
+    async def pending_capture(self, call_id: str) -> CapturedCall | None:
         """What is captured so far of a call that is up, or was until some seconds ago."""
-        return None if self.keeper is None else self.keeper.pending(call_id)
+        keeper = self.keeper
+        if keeper is None:
+            return None
+        with contextlib.suppress(Refused):  # the relay does not answer
+            if (await self.control.ask("give_capture", call_id=call_id))["held"]:
+                await keeper.caught_up()
+        return keeper.pending(call_id)
 
     def configured_at(self, connection: StoreConnection, at_ms: int) -> Configured:
         """The configuration in force at a time. Raises StoreError."""

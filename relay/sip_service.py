@@ -147,8 +147,12 @@ class SipService:
         self._next_tick = loop.call_soon(self._tick)
 
     def _capture_if_wanted(self) -> None:
-        is_wanted = self._config.capture.keep != "off" or self._config.hep is not None
-        self._driver.capture_to(self._capture if is_wanted else None)
+        capture, keep, has_hep = self._capture, self._config.capture.keep, self._config.hep is not None
+        if capture is not None and (has_hep or keep == "all"):
+            capture.pass_all()
+        elif capture is not None:
+            capture.hold(keeps_failed=keep == "failed")
+        self._driver.capture_to(capture if has_hep or keep != "off" else None)
 
     def _restore(self, live: Sequence[LiveCall], kept: Sequence[KeptAttempt]) -> None:
         attempts = {attempt.record.call_id: attempt for attempt in kept}

@@ -76,7 +76,7 @@ class Backend(Protocol):
     captures: Captures  # for worker threads
     leads: bool  # False: another node's backend serves the API
 
-    def pending_capture(self, call_id: str) -> CapturedCall | None:
+    async def pending_capture(self, call_id: str) -> CapturedCall | None:
         """What is captured so far of a call that is up, or was until some seconds ago."""
         ...
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import StoreError
-from relay.events.pending import PendingCall, PendingCalls, own_call_id, sip_call_id
+from relay.events.pending import PendingCall, PendingCalls
 from relay.model.capture import (
     LONGEST_AFTER_S,
     REGISTRATIONS,
@@ -27,7 +27,8 @@ from relay.model.capture import (
     CaptureRules,
 )
 from relay.model.settings import Listener
-from relay.net.capture import ENDED, LINK, MARK, RECEIVED, SENT, Ended, Item, Linked, Ring, read_items
+from relay.net.capture import ENDED, LINK, MARK, RECEIVED, SENT, Ended, Linked, Ring, ended_well, read_items
+from relay.net.held import Item, own_call_id, sip_call_id
 from relay.net.hosts import is_literal
 from relay.sip.uri import uri_host
 from relay.store.capture_shares import within_shares
@@ -79,6 +80,7 @@ class Keeper:
         self._saving: asyncio.Task[None] | None = None
         self._arms: Sequence[Arm] = ()
         self._settle_at = self._arms_at = 0.0
+        self._round_over = asyncio.Event()  # of the present round
         self._kept = self._failed = self._faults = 0
 
     def apply_config(self, rules: CaptureRules) -> None:
@@ -92,6 +94,11 @@ class Keeper:
         """What is captured so far of a call that is up, or was until some seconds ago."""
         call = self._calls.get(call_id)
         return None if call is None or not call.is_kept else self._calls.captured(call)
+
+    async def caught_up(self) -> None:
+        """Wait until what is in the ring now has been read. Not while `run` does not run."""
+        for _ in range(2):  # one round lets the next go up to it
+            await self._round_over.wait()
 
     def statistics(self) -> dict[str, int]:
         calls = self._calls
@@ -142,6 +149,8 @@ class Keeper:
         except Exception:
             self._faults += 1
             self._log.exception("capture.fault", faults=self._faults)
+        self._round_over.set()
+        self._round_over = asyncio.Event()
 
     # -- items
 
@@ -235,7 +244,7 @@ class Keeper:
         return self._is_armed(call)
 
     def _is_armed(self, call: PendingCall) -> bool:
-        return any(_names(arm, call) for arm in self._arms if arm.until_ms > time.time() * 1000)
+        return any(_names(arm, call) for arm in self._arms if _is_in_force(arm))
 
     # -- the store
 
@@ -257,6 +266,7 @@ class Keeper:
             if now >= self._arms_at:
                 self._arms_at = now + ARMS_S
                 self._arms = await asyncio.to_thread(self._armed)
+                self._ring.want(all_calls=any(_is_in_force(arm) for arm in self._arms))
         except Exception as error:
             self._failed += len(batch)
             why = {"reason": str(error)} if isinstance(error, StoreError) else {"exc_info": error}
@@ -273,16 +283,17 @@ def _without_text(data: bytes) -> bytes:
 
 
 def _is_well(ended: Ended) -> bool:
-    """Answered, and ended by a party; or a text that was delivered."""
-    return ended.outcome == "delivered" or (
-        ended.outcome == "answered" and ended.ended_by in ("caller", "callee") and ended.end_reason == "bye"
-    )
+    return ended_well(ended.outcome, ended.ended_by, ended.end_reason)
 
 
 def _is_registered(call: PendingCall) -> bool:
     """Whether the last response to a REGISTER accepted it."""
     responses = (data for _, _, _, data, _ in reversed(call.messages) if data.startswith(b"SIP/2.0 "))
     return bool(next(responses, b"").startswith(b"SIP/2.0 2"))
+
+
+def _is_in_force(arm: Arm) -> bool:
+    return arm.until_ms > time.time() * 1000
 
 
 def _names(arm: Arm, call: PendingCall) -> bool:

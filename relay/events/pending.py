@@ -6,14 +6,14 @@ Without room the peer that takes most of it loses its oldest call.
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from relay.model.capture import CapturedCall, CapturedDialog, CapturedMessage, Mark, decode, encode
-from relay.net.capture import Ended, Item
+from relay.net.capture import Ended
+from relay.net.held import Item
 
 MOST_FRESH_BYTES: Final = 48_000_000  # of messages as they came: then the oldest call's are compressed
 MOST_PACKED_BYTES: Final = 32_000_000  # compressed: then those of the oldest call of a peer are given up
@@ -25,34 +25,6 @@ UNCLAIMED_S: Final = 5.0
 _MESSAGE_BYTES: Final = 400  # of an item beside the message's text, about
 
 ReadMessage = Callable[[Item], CapturedMessage]
-
-_match_call_id: Final = re.compile(rb"\r\n(?:call-id|i)[ \t]*:(?:[ \t]|\r\n[ \t])*+([^\r\n]*)", re.IGNORECASE).match
-_OWN_CALL_ID: Final = b"\r\nCall-ID: "
-
-
-def sip_call_id(data: bytes) -> bytes:
-    """The Call-ID of a message, the first of several; b"" if there is none in its head."""
-    if data[:1] in (b"\r", b"\n"):  # empty lines before the start line
-        data = data.lstrip(b"\r\n")
-    at = data.find(b"\r\n")
-    while 0 <= at < len(data) - 2:  # a search by the expression takes twice as long
-        first = data[at + 2]
-        if first == 0x0D:  # the end of the head
-            break
-        first |= 0x20
-        if (first == 0x63 or first == 0x69) and (found := _match_call_id(data, at)):  # c, i
-            return found[1].rstrip()
-        at = data.find(b"\r\n", at + 2)
-    return b""
-
-
-def own_call_id(data: bytes) -> bytes:
-    """The Call-ID of a message that the relay has sent: it writes one, and in one spelling."""
-    at = data.find(_OWN_CALL_ID)
-    if at < 0:
-        return b""
-    at += len(_OWN_CALL_ID)
-    return data[at : data.find(b"\r\n", at)].strip()
 
 
 class PendingCall:

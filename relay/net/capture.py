@@ -17,13 +17,16 @@ from typing import Any, Final, NamedTuple, final
 import msgspec
 
 from relay.model.call import CallRecord
-from relay.model.capture import Side
+from relay.model.capture import REGISTRATIONS, Side
+from relay.net.held import HeldCalls, Item, own_call_id, sip_call_id
 from relay.sip.message import Flow
 
 RING_BYTES: Final = 16 * 1024 * 1024  # 1.5 s at 1,000 calls a second
-_HEAD: Final = 64  # bytes before the ring: two positions
+_HEAD: Final = 64  # bytes before the ring: two positions, and what the reader wants
 _WRITTEN: Final = 0
 _READ: Final = 1
+_WANTED: Final = 2
+_FAILED_ONLY: Final = 1  # 0, all: until the reader has said what it wants
 _LENGTH: Final = struct.Struct("=I")
 
 
@@ -44,7 +47,7 @@ class Ring:
     def __init__(self, descriptor: int) -> None:
         self._memory = memory = mmap.mmap(descriptor, 0)
         self._size = len(memory) - _HEAD
-        self._positions = memoryview(memory)[:16].cast("Q")  # a position is written at once, not byte by byte
+        self._positions = memoryview(memory)[:24].cast("Q")  # a position is written at once, not byte by byte
         self._end = self._positions[_WRITTEN]
 
     def write(self, frame: bytes | bytearray) -> bool:
@@ -57,6 +60,14 @@ class Ring:
         self._put(at + _LENGTH.size, frame)
         self._positions[_WRITTEN] = at + size
         return True
+
+    def want(self, *, all_calls: bool) -> None:
+        """Tell the writer whether calls that ended well are wanted, too."""
+        self._positions[_WANTED] = 0 if all_calls else _FAILED_ONLY
+
+    @property
+    def wants_all(self) -> bool:
+        return bool(self._positions[_WANTED] != _FAILED_ONLY)
 
     def look(self) -> None:
         """Let `take` go up to what is written by now.
@@ -99,8 +110,6 @@ MARK: Final = 2  # call id, step (as in `Mark`), None
 LINK: Final = 3  # Linked, Flow of the dialog's peer, None
 ENDED: Final = 4  # Ended, None, None
 
-Item = tuple[int, float, Any, Any, Any]
-
 
 class Linked(NamedTuple):
     """A dialog of a call."""
@@ -109,6 +118,13 @@ class Linked(NamedTuple):
     sip_call_id: bytes
     side: Side
     peer: str
+
+
+def ended_well(outcome: str | None, ended_by: str | None, end_reason: str | None) -> bool:
+    """Answered, and ended by a party; or a text that was delivered."""
+    return outcome == "delivered" or (
+        outcome == "answered" and ended_by in ("caller", "callee") and end_reason == "bye"
+    )
 
 
 class Ended(NamedTuple):
@@ -150,38 +166,89 @@ _encode_into: Final = msgspec.msgpack.Encoder().encode_into
 
 @final
 class Capture:
-    """Collects items, and writes them to the ring every FLUSH_S. Needs a running loop."""
+    """Collects items, and writes them to the ring every FLUSH_S. Needs a running loop.
+
+    By default it writes all as they come. `hold` keeps those of calls under way until it is known whether they are
+    wanted.
+    """
 
     def __init__(self, ring: Ring) -> None:
         self.messages = 0  # received and sent
         self.dropped = 0  # of these, not written
         self._ring = ring
+        self._calls: HeldCalls | None = None
+        self._keeps_failed = True  # if calls are held
+        self._given_up = 0  # messages, by calls that are held no more
         self._items: list[object] = []
         self._frame = bytearray()  # the memory of each frame: making it anew would cost more than to fill it
         self._bytes = 0
-        self._held = 0  # messages in `_items`
+        self._in_frame = 0  # messages in `_items`
         self._timer: asyncio.TimerHandle | None = None
 
-    def received(self, data: bytes, flow: Flow, at: float, sip_call_id: str) -> None:
-        """`at`: Unix seconds. `sip_call_id`: "" if it is not known."""
-        self._held += 1
-        key = sip_call_id.encode("utf-8", "surrogateescape")
-        self._add(RECEIVED, at, flow, data, key, len(data) + len(key))
+    def hold(self, *, keeps_failed: bool) -> None:
+        """Hold calls until they are over. `keeps_failed`: what did not end well is wanted, else only if all is."""
+        self._keeps_failed = keeps_failed
+        if self._calls is None:
+            self._calls = HeldCalls(self._write)
+
+    def pass_all(self) -> None:
+        """Hold no calls from now on: write what is held, and all else as it comes."""
+        calls, self._calls = self._calls, None
+        if calls is not None:
+            calls.give_all()
+            self._given_up += calls.given_up
+
+    def give(self, call_id: str) -> bool:
+        """Write what is held of a call, and what follows. Returns whether it is held."""
+        is_held = self._calls is not None and self._calls.give(call_id)
+        self.flush()
+        return is_held
+
+    def received(self, data: bytes, flow: Flow, at: float, call_id: str) -> None:
+        """`at`: Unix seconds. `call_id`: the SIP Call-ID, "" if it is not known."""
+        key = call_id.encode("utf-8", "surrogateescape")
+        if self._calls is None:
+            self._in_frame += 1
+            self._add(RECEIVED, at, flow, data, key, len(data) + len(key))
+            return
+        key = key or sip_call_id(data)
+        self._calls.message((RECEIVED, at, flow, data, key), key)
 
     def sent(self, data: bytes, flow: Flow) -> None:
-        self._held += 1
-        self._add(SENT, _clock(), flow, data, b"", len(data))
+        if self._calls is None:
+            self._in_frame += 1
+            self._add(SENT, _clock(), flow, data, b"", len(data))
+            return
+        self._calls.message((SENT, _clock(), flow, data, b""), own_call_id(data))
 
     def mark(self, call_id: str, step: str) -> None:
-        self._add(MARK, _clock(), call_id, step, None, 0)
+        item = (MARK, _clock(), call_id, step, None)
+        if self._calls is None:
+            self._write(item)
+        else:
+            self._calls.step(item, call_id)
 
     def link(self, call_id: str, sip_call_id: str, side: Side, peer: str, flow: Flow) -> None:
         """Say which call a dialog belongs to."""
         # A peer's Call-ID may hold any byte, and a string with surrogate escapes is not encoded.
-        linked = (call_id, sip_call_id.encode("utf-8", "surrogateescape"), side, peer)
-        self._add(LINK, _clock(), linked, flow, None, 0)
+        key = sip_call_id.encode("utf-8", "surrogateescape")
+        item = (LINK, _clock(), (call_id, key, side, peer), flow, None)
+        if self._calls is None:
+            self._write(item)
+        elif call_id.startswith(REGISTRATIONS):
+            self._calls.register(item, call_id, key, peer)
+        else:
+            self._calls.link(item, call_id, key, peer)
+
+    def answered(self, call_id: str) -> None:
+        """The call is up: its capture goes first if memory is short."""
+        if self._calls is not None:
+            self._calls.answered(call_id)
 
     def ended(self, record: CallRecord) -> None:
+        calls = self._calls
+        if calls is not None and not self._wants(record) and calls.forget(record.call_id):
+            return
         ended = (
             record.call_id,
             record.outcome,
@@ -199,7 +266,23 @@ class Capture:
             record.callee_lost,
             record.callee_jitter_ms,
         )
-        self._add(ENDED, _clock(), ended, None, None, 0)
+        item = (ENDED, _clock(), ended, None, None)
+        if calls is None:
+            self._write(item)
+        else:
+            calls.end(item, record.call_id)
+
+    def _wants(self, record: CallRecord) -> bool:
+        is_failed = not ended_well(record.outcome, record.ended_by, record.end_reason)
+        return (is_failed and self._keeps_failed) or self._ring.wants_all
+
+    def _write(self, item: Item) -> None:
+        kind, at, first, second, third = item
+        length = 0
+        if kind <= SENT:
+            self._in_frame += 1
+            length = len(second) + len(third)
+        self._add(kind, at, first, second, third, length)
 
     def _add(self, kind: int, at: float, first: object, second: object, third: object, length: int) -> None:
         items = self._items
@@ -223,7 +306,7 @@ class Capture:
     def flush(self) -> None:
         """Write what is collected."""
         items, self._items = self._items, []
-        held, self._held, self._bytes = self._held, 0, 0
+        in_frame, self._in_frame, self._bytes = self._in_frame, 0, 0
         if not items:
             return
         try:
@@ -231,9 +314,16 @@ class Capture:
             is_written = self._ring.write(self._frame)
         except ValueError:  # text that cannot be encoded
             is_written = False
-        self.messages += held
+        self.messages += in_frame
         if not is_written:
-            self.dropped += held
+            self.dropped += in_frame
 
     def statistics(self) -> dict[str, int]:
-        return {"capture_messages": self.messages, "capture_dropped": self.dropped}
+        calls = self._calls
+        return {
+            "capture_messages": self.messages,
+            "capture_dropped": self.dropped,
+            "captures_held": 0 if calls is None else len(calls),
+            "captures_held_bytes": 0 if calls is None else calls.bytes,
+            "capture_held_given_up": self._given_up + (0 if calls is None else calls.given_up),
+        }

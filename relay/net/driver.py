@@ -382,13 +382,16 @@ class Driver:
                 self._answers.add(action.token)
             else:
                 self._uncommitted.append(now)
-        if self._capture is not None:
-            self._mark(action.token, action.record.call_id, "commit")
+        record, capture = action.record, self._capture
+        if capture is not None:
+            self._mark(action.token, record.call_id, "commit")
         self._append(action, self.committed)
-        if action.record.ended_at is not None:
-            self._log_ended(ended_call(action.record))
-            if self._capture is not None:
-                self._capture.ended(action.record)
+        if record.ended_at is not None:
+            self._log_ended(ended_call(record))
+            if capture is not None:
+                capture.ended(record)
+        elif capture is not None:
+            capture.answered(record.call_id)
 
     def _mark(self, token: int, call_id: str, step: str) -> None:
         """A step of a call begins; `token` as in the action, 0 if its end is not told."""

@@ -69,7 +69,7 @@ class TestBackend:
         self.counts: Json = {}  # for `statistics`
         self.leads = True
 
-    def pending_capture(self, call_id: str) -> CapturedCall | None:
+    async def pending_capture(self, call_id: str) -> CapturedCall | None:
         return self.pending.get(call_id)
 
     def configured_at(self, connection: Connection, at_ms: int) -> Configured:

@@ -352,6 +352,18 @@ async def test_what_is_armed_is_kept(arm: Arm, keep: Keep) -> None:
     assert bench.settle() == []
 
 
+async def test_the_relay_is_told_whether_good_calls_are_wanted() -> None:
+    bench = Bench("failed")
+    assert bench.writer.wants_all  # until the keeper knows what is armed
+    await read_arms(bench)
+    assert not bench.writer.wants_all
+    for until_ms, is_wanted in ((FOREVER, True), (1, False)):
+        bench.arms = [ARMED[0]._replace(until_ms=until_ms)]
+        bench.now += 10
+        await read_arms(bench)
+        assert bench.writer.wants_all is is_wanted
+
+
 async def test_a_kept_call_says_whose_room_it_takes() -> None:
     bench = Bench("failed")
     for is_armed in (False, True):

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import random
 
-import pytest
-
 from relay.events.pending import (
     MOST_CALL_BYTES,
     MOST_CALLS,
     MOST_UNCLAIMED_BYTES,
     PendingCall,
     PendingCalls,
-    own_call_id,
-    sip_call_id,
 )
 from relay.model.capture import CapturedDialog, CapturedMessage
-from relay.net.capture import RECEIVED, Item
-from relay.sip.message import parse_message
+from relay.net.capture import RECEIVED
+from relay.net.held import Item
 
 SIP = b"INVITE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.2\r\nCall-ID: %s\r\n\r\n" + b"a=rtpmap:8 PCMA/8000\r\n" * 20
 
@@ -125,37 +121,3 @@ def test_a_removed_call_leaves_the_dialog_to_another_of_the_same_call_id() -> No
     found = calls.join(message(b"BYE"), b"same", 0.0)
     assert found is not None
     assert found[0].call_id == "c1"
-
-
-@pytest.mark.parametrize("data", [b"", b"\r\n\r\n", b"INVITE sip:x SIP/2.0\r\nVia: y\r\n\r\nCall-ID: z", b"\xff" * 50])
-def test_a_message_without_call_id_has_none(data: bytes) -> None:
-    assert sip_call_id(data) == b""
-
-
-@pytest.mark.parametrize(
-    ("before", "line"),
-    [
-        (b"", b"Call-ID: a@b"),
-        (b"", b"Call-ID:  a@b \t"),
-        (b"", b"i:a@b \t"),
-        (b"", b"CALL-ID \t:\r\n\t a@b"),
-        (b"", b"Call-ID: \r\n a@b"),
-        (b"\r\n\r\n", b"Call-ID: a@b"),
-    ],
-)
-def test_a_peer_cannot_hide_its_call_id_from_the_capture(before: bytes, line: bytes) -> None:
-    data = before + b"OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/UDP y;branch=z9hG4bK1\r\n" + line + b"\r\n\r\n"
-    assert sip_call_id(data) == b"a@b"
-    assert parse_message(data).values("call-id") == ["a@b"]
-
-
-@pytest.mark.parametrize("call_id", [b"a@b", b"a@b \t", b""])
-def test_the_call_id_of_a_message_of_the_relay_is_found_faster(call_id: bytes) -> None:
-    data = b"SIP/2.0 200 OK\r\nVia: y\r\nCall-ID: " + call_id + b"\r\nCSeq: 1 INVITE\r\n\r\n"
-    assert own_call_id(data) == sip_call_id(data) == call_id.strip()
-    assert own_call_id(b"\r\n") == b""
-
-
-@pytest.mark.parametrize("first", [b"i: x", b"I: x", b"call-id: x", b"CALL-ID : x", b"Via: y\r\nCall-Id:x"])
-def test_the_first_call_id_of_several_counts(first: bytes) -> None:
-    assert sip_call_id(b"OPTIONS sip:x SIP/2.0\r\n" + first + b"\r\nCall-ID: a@b\r\n\r\n") == b"x"

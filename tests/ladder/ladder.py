@@ -17,11 +17,11 @@ import pytest
 from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
 from relay.errors import ParseError
-from relay.events.pending import sip_call_id
 from relay.model.actions import CallEvent, Commit, DropAttempt, KeepAttempt, Link, LookUp, Mediate, Note, Send, SendAll
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.capture import CapturedCall, CapturedDialog, CapturedMessage, Mark
 from relay.model.capture import Side as CaptureSide
+from relay.net.held import sip_call_id
 from relay.sip.message import Flow, Request, parse_message, transport_address
 from tests.ladder.checks import Checks, check_prescan
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER

@@ -131,7 +131,67 @@ async def test_each_item_arrives_as_it_was_handed_over() -> None:
     assert mark == (MARK, "call", "look_up", None)
     assert sent == (SENT, list(FLOW), b"\xff100", b"")
     assert ended == (ENDED, [getattr(record, name) for name in Ended._fields], None, None)
-    assert capture.statistics() == {"capture_messages": 2, "capture_dropped": 0}
+    assert (capture.messages, capture.dropped) == (2, 0)
+
+
+def of_a_call(capture: Capture, call_id: str, outcome: str) -> None:
+    """A call of which the capture gets all."""
+    capture.received(b"INVITE", FLOW, 1.0, call_id)
+    capture.link(call_id, call_id, "caller", "carrier", FLOW)
+    capture.sent(b"SIP/2.0 200 OK\r\nCall-ID: " + call_id.encode() + b"\r\n\r\n", FLOW)
+    capture.ended(live_record(call_id, outcome=outcome, ended_by="caller", end_reason="bye", ended_at=5))
+
+
+def kinds(ends: Ends, capture: Capture) -> list[object]:
+    capture.flush()
+    return [item[0] for item in items(ends)]
+
+
+WHOLE = [LINK, RECEIVED, SENT, ENDED]
+
+
+async def test_once_the_reader_wants_failed_calls_alone_a_good_one_leaves_nothing() -> None:
+    ends = Ends(10_000)
+    capture = Capture(ends.writer)
+    capture.hold(keeps_failed=True)
+    of_a_call(capture, "c1", "answered")
+    assert kinds(ends, capture) == WHOLE  # the reader has not said yet what it wants
+    ends.reader.want(all_calls=False)
+    of_a_call(capture, "c2", "answered")
+    of_a_call(capture, "c3", "delivered")
+    assert kinds(ends, capture) == []
+    of_a_call(capture, "c4", "busy")
+    assert kinds(ends, capture) == WHOLE
+    ends.reader.want(all_calls=True)  # something is armed
+    of_a_call(capture, "c5", "answered")
+    assert kinds(ends, capture) == WHOLE
+
+
+async def test_where_failed_calls_are_not_kept_only_what_may_be_armed_is_written() -> None:
+    ends = Ends(10_000)
+    capture = Capture(ends.writer)
+    capture.hold(keeps_failed=False)
+    ends.reader.want(all_calls=False)
+    of_a_call(capture, "c1", "busy")
+    assert kinds(ends, capture) == []
+    ends.reader.want(all_calls=True)
+    of_a_call(capture, "c2", "busy")
+    assert kinds(ends, capture) == WHOLE
+
+
+async def test_what_is_held_is_written_once_all_is_to_be() -> None:
+    ends = Ends(10_000)
+    capture = Capture(ends.writer)
+    capture.hold(keeps_failed=True)
+    ends.reader.want(all_calls=False)
+    capture.received(b"INVITE", FLOW, 1.0, "a@b")
+    capture.link("c1", "a@b", "caller", "carrier", FLOW)
+    assert capture.statistics()["captures_held"] == 1
+    assert kinds(ends, capture) == []
+    capture.pass_all()
+    capture.mark("c1", "commit")
+    assert kinds(ends, capture) == [LINK, RECEIVED, MARK]
+    assert capture.statistics()["captures_held"] == 0
 
 
 async def test_a_single_message_is_written_soon() -> None:
