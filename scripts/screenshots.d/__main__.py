@@ -31,7 +31,7 @@ OUTCOMES = {
 TEXTS = {"name": "青鸟同城配送有限公司", "order_id": "外卖 1128-0917", "display": "Qingniao", "area": "上海"}
 DESKTOP, LAPTOP, TALL, PHONE = (
     {"width": 1440, "height": 720},
-    {"width": 1280, "height": 720},
+    {"width": 1280, "height": 800},
     {"width": 1440, "height": 1280},
     {"width": 390, "height": 844},
 )
@@ -84,6 +84,7 @@ async def photograph(made: Ground, folder: Path) -> None:
             "overview-phone": ("/", "zh-CN", "light", PHONE),
             "call": (f"/calls/{busy}", "en-GB", "light", TALL),
             "refused": (f"/calls/{refused}", "zh-CN", "dark", LAPTOP),
+            "live": ("/live", "zh-CN", "light", LAPTOP),
             "businesses": ("/businesses", "zh-CN", "light", LAPTOP),
             "webhook": (f"/webhooks/{made.seeds.failing_webhook}", "en-GB", "light", LAPTOP),
         }
