@@ -170,7 +170,7 @@ class Dialect(NamedTuple):
         return " || ' ' || ".join(parts) if len(parts) > 1 else parts[0]
 
     def values(self, table: LedgerTable, prefix: str = "") -> str:
-        """The expression for the covered columns as the text of a JSON array. Blobs are hex, and NULL if empty."""
+        """The expression for the covered columns as the text of a JSON array. Blobs are hex."""
         return self.json(*(self._value(column, prefix) for column in table.columns))
 
     def json(self, *parts: str) -> str:
@@ -182,7 +182,7 @@ class Dialect(NamedTuple):
         return [part for table, alias in rows for part in self._proven(TABLES[table], f"{alias}.")]
 
     def _array(self, parts: Iterable[str]) -> str:
-        return f"{'json_build_array' if self.is_server else 'json_array'}({', '.join(parts)})"
+        return f"{'pg_catalog.json_build_array' if self.is_server else 'json_array'}({', '.join(parts)})"
 
     def _proven(self, table: LedgerTable, prefix: str) -> tuple[str, str, str]:
         key = self.row_key(table, prefix)
@@ -199,14 +199,18 @@ class Dialect(NamedTuple):
 
     def _value(self, column: Column, prefix: str) -> str:
         name = self._name(column, prefix)
-        return f"nullif({self._hex(name)}, '')" if column.kind == "blob" else name
+        if column.kind != "blob":
+            return name
+        # SQLite's hex makes '' of NULL.
+        return self._hex(name) if self.is_server else f"CASE WHEN {name} IS NOT NULL THEN hex({name}) END"
 
     def _name(self, column: Column, prefix: str) -> str:
         """The column, quoted after a prefix: PL/pgSQL reserves words such as "by"."""
         return f'{prefix}"{column.name}"' if prefix else column.name
 
     def _hex(self, name: str) -> str:
-        return f"upper(encode({name}, 'hex'))" if self.is_server else f"hex({name})"
+        """On a server the functions are named in full: one of the schema could fit the arguments better."""
+        return f"pg_catalog.upper(pg_catalog.encode({name}, 'hex'))" if self.is_server else f"hex({name})"
 
 
 SQLITE: Final = Dialect(False, "1")

@@ -33,6 +33,19 @@ def test_row_altered_without_a_note_is_not_proven_by_the_next_change(store: Acti
     assert names(faults(store), row)
 
 
+@pytest.mark.parametrize("store_kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.outside)], indirect=True)
+@pytest.mark.parametrize(("was", "becomes"), [(None, b""), (b"", None)])
+def test_nothing_and_an_empty_value_have_different_proofs(store: Acting, was: object, becomes: object) -> None:
+    contact = "UPDATE business SET sealed_contact = ? WHERE id = 'default'"
+    store.run(lambda unit: unit.connection.execute(contact, (was,)))
+    require(store.reader, store.sealer, "business", ["default"])
+    with closing(connect(store.path)) as thief:
+        thief.execute(contact, (becomes,))
+        thief.execute("DELETE FROM ledger_touch")
+    with pytest.raises(StoreError, match="business default is not as relay700 wrote it"):
+        require(store.reader, store.sealer, "business", ["default"])
+
+
 @pytest.mark.parametrize(("deed", "named"), HEAD_CHANGES)
 def test_altered_head_is_named_and_stops_all_writes(store: Acting, deed: str, named: str) -> None:
     fill(store, TABLES["api_key"])
