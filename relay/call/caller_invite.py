@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from relay.call.reliable import write_progress
+from relay.call.progress import write_progress
 from relay.call.state_codec import head_of
 from relay.errors import ParseError
 from relay.privacy import masking

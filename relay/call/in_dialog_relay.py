@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.call.leg import Leg, PendingRequest
-from relay.call.reliable import write_progress
+from relay.call.progress import write_progress
 from relay.errors import ParseError, ProtocolError
 from relay.peers.user_agent import ClientRequest
 from relay.privacy import masking

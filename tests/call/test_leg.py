@@ -6,7 +6,6 @@ import pytest
 
 from relay.call.call import Call
 from relay.call.leg import Leg
-from relay.call.reliable import write_progress
 from relay.model.actions import Send
 from relay.privacy.leak_check import Leak, LeakCheck
 from relay.privacy.messages import Reply
@@ -47,13 +46,6 @@ class Pair:
 
     def take(self) -> list[Request | Response]:
         return [parse_message(action.data) for action in self.parts.outbox.take_actions() if isinstance(action, Send)]
-
-    def progress(self, rseq: int | None) -> bytes | None:
-        """The callee's 183 for the caller."""
-        line = "" if rseq is None else f"RSeq: {rseq}\r\nRequire: 100rel\r\n"
-        response = parse_message(f"SIP/2.0 183 x\r\n{line}\r\n".encode())
-        assert isinstance(response, Response)
-        return write_progress(self.caller, self.invite, self.reply, 183, response, 0.0)
 
     def ack(self, number: int) -> Request:
         return invite(f"CSeq: {number} ACK", method="ACK")
@@ -185,16 +177,6 @@ def test_ack_stays_due_after_a_leak() -> None:
         pair.callee.guard("192.0.2.77", None)
     pair.callee.acknowledge_due()
     assert pair.callee.ack_due is None
-
-
-def test_reliable_responses_get_our_rseq() -> None:
-    pair = Pair()
-    shown = [pair.progress(rseq) for rseq in (900, None, 901, 901, 900)]
-    assert [data and parse_message(data).rseq for data in shown] == [1, None, 2, 2, None]
-    pair.callee.invite_again(2)
-    again = pair.progress(900)
-    assert again
-    assert parse_message(again).rseq == 1
 
 
 def test_forgotten_leg_is_not_found() -> None:
