@@ -90,7 +90,7 @@ def require_stopped(revoked: Revoked, named: str) -> None:
 
 # -- SQLite
 
-REVIVE = "BEGIN UPDATE api_key SET revoked_at = NULL; END"
+UNREVOKE = "BEGIN UPDATE api_key SET revoked_at = NULL; END"
 
 
 def planted(kind: str, name: str, table: str, text: str) -> str:
@@ -106,17 +106,19 @@ def edited(name: str, old: str, new: str) -> str:
 
 
 IN_A_FILE = {
-    "a trigger": (f"CREATE TRIGGER evil AFTER INSERT ON audit {REVIVE}", "trigger evil"),
+    "a trigger": (f"CREATE TRIGGER evil AFTER INSERT ON audit {UNREVOKE}", "trigger evil"),
     "a name of SQLite's": (
-        planted("trigger", "sqlite_evil", "audit", f"CREATE TRIGGER sqlite_evil AFTER INSERT ON audit {REVIVE}"),
+        planted("trigger", "sqlite_evil", "audit", f"CREATE TRIGGER sqlite_evil AFTER INSERT ON audit {UNREVOKE}"),
         "trigger sqlite_evil",
     ),
     "a trigger that says it is an index": (
-        planted("index", "sqlite_autoindex_audit_1", "audit", f"CREATE TRIGGER evil AFTER INSERT ON audit {REVIVE}"),
+        planted("index", "sqlite_autoindex_audit_1", "audit", f"CREATE TRIGGER evil AFTER INSERT ON audit {UNREVOKE}"),
         "sqlite_autoindex_audit_1",
     ),
     "a trigger that says it is a table of ANALYZE": (
-        planted("table", "sqlite_stat1", "sqlite_stat1", f"CREATE TRIGGER sqlite_stat1 AFTER INSERT ON audit {REVIVE}"),
+        planted(
+            "table", "sqlite_stat1", "sqlite_stat1", f"CREATE TRIGGER sqlite_stat1 AFTER INSERT ON audit {UNREVOKE}"
+        ),
         "sqlite_stat1",
     ),
     "a second trigger of an own name": (
@@ -124,7 +126,7 @@ IN_A_FILE = {
             "trigger",
             "ledger_webhook_insert",
             "webhook",
-            f"CREATE TRIGGER ledger_webhook_insert AFTER INSERT ON webhook {REVIVE}",
+            f"CREATE TRIGGER ledger_webhook_insert AFTER INSERT ON webhook {UNREVOKE}",
         ),
         "ledger_webhook_insert",
     ),
@@ -140,7 +142,7 @@ IN_A_FILE = {
     "a view": ("CREATE VIEW evil AS SELECT 1 AS one", "view evil"),
     "a view in place of a table": (
         "ALTER TABLE webhook RENAME TO other; CREATE VIEW webhook AS SELECT * FROM other;"
-        f" CREATE TRIGGER evil INSTEAD OF INSERT ON webhook {REVIVE}",
+        f" CREATE TRIGGER evil INSTEAD OF INSERT ON webhook {UNREVOKE}",
         "view webhook",
     ),
     "a table": ("CREATE TABLE evil (id)", "table evil"),
