@@ -211,7 +211,7 @@ def verify(
     anchor = _anchor(since)
     if accept and not fields.says_something(reason):
         raise click.UsageError("--accept needs --reason TEXT, for the audit log")
-    with opened(config_path, earlier=True) as store:
+    with opened(config_path, earlier=True, as_is=not accept) as store:
         rested = _accept(store, reason, anchor, rest) if accept else None
         if rested:
             say(

@@ -120,8 +120,12 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def opened(config_path: Path | None, *, make: bool = False, earlier: bool = False) -> Iterator[Opened]:
+def opened(
+    config_path: Path | None, *, make: bool = False, earlier: bool = False, as_is: bool = False
+) -> Iterator[Opened]:
     """Open the configured store. Raises ConfigError and StoreError; without `earlier` also for a restored older copy.
+
+    With `as_is` foreign triggers stay, to be named.
 
     With `make` a missing store is created. Without it that is an error: run in the wrong folder, a command would
     answer with an empty list, or "intact".
@@ -138,7 +142,7 @@ def opened(config_path: Path | None, *, make: bool = False, earlier: bool = Fals
             f"there is no store at {where}: `serve` and `bind` create it; if they have, run this in the folder that "
             f"the relay was started in{or_name}"
         )
-    sealer = open_store(place, config.store.key_file)
+    sealer = open_store(place, config.store.key_file, as_is=as_is)
     if is_new:
         say(f"no config/relay.toml here: made a new store at {where}", err=True)
     with reading(place) as reader, closing(Writer(place, sealer)) as writer:

@@ -75,12 +75,12 @@ _FILES = 4  # that a connection may have open at once: the store, its log, the l
 _KEY_CHECK = "SELECT hash FROM key_check"
 
 
-def open_store(place: Place, key_file: Path) -> Sealer:
+def open_store(place: Place, key_file: Path, *, as_is: bool = False) -> Sealer:
     """Create what is missing (folder, key, tables), migrate, and check that the key belongs to the store.
 
     A key is only created with a new store, and a new store only where none was served before: a lost one must be
     restored, not replaced. If nothing is missing nothing is written, so a store that accepts no writes opens too.
-    Raises StoreError, also if other users have access to the files.
+    `as_is`: foreign triggers stay, to be named. Raises StoreError, also if other users have access to the files.
     """
     schema = schema_of(place)
     if not isinstance(place, Path):
@@ -112,7 +112,7 @@ def open_store(place: Place, key_file: Path) -> Sealer:
         may_begin = seen < schema.ledger and not anchor_path(local_path(place)).exists()
         if has_keys := bool(sealing_keys(connection)):
             check_keys(connection, sealer, key_file)  # the head of the ledger is sealed with the key in use
-        open_ledger(connection, sealer, now_ms, may_begin=may_begin)
+        open_ledger(connection, sealer, now_ms, may_begin=may_begin, as_is=as_is)
         if not has_keys:
             with ledger_transaction(connection, sealer, now_ms):
                 enter_keys(connection, sealer)

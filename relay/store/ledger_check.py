@@ -161,14 +161,16 @@ def note_script(connection: Connection, sealer: Sealer, *, is_last: bool) -> Non
     note_schema(connection, sealer)
 
 
-def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, may_begin: bool) -> None:
+def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, may_begin: bool, as_is: bool) -> None:
     """Create the ledger if needed, and repair the triggers.
+
+    `as_is`: repair nothing.
 
     `may_begin`: the store had no ledger before. Raises StoreError if it had one, and it is gone. If the store has
     records or audit entries already, the audit log gets an entry of the begin.
     """
     is_begun = _has_head(connection)
-    if is_begun and not foreign_triggers(connection):
+    if is_begun and (as_is or not foreign_triggers(connection)):
         return
     if not is_begun and not may_begin:
         raise StoreError("the head of the ledger was removed: put a backup of the store in its place")

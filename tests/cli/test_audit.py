@@ -156,6 +156,17 @@ def test_verify_prints_counts_and_the_head(relay700: Command) -> None:
     }
 
 
+def test_foreign_trigger_is_reported_until_it_is_gone(relay700: Command) -> None:
+    bind(relay700, binding("b1"))
+    steal(relay700, "CREATE TRIGGER evil AFTER INSERT ON audit BEGIN UPDATE binding SET ended_at = NULL; END")
+    for _ in range(2):
+        result = relay700.run("verify")
+        assert result.exit_code == 1
+        assert "schema trigger evil: is not as relay700 made it" in result.stderr
+    steal(relay700, "DROP TRIGGER evil")
+    assert relay700.run("verify").exit_code == 0
+
+
 def test_each_changed_row_is_reported(relay700: Command) -> None:
     bind(relay700, binding("b1"))
     steal(relay700, "UPDATE binding SET expires_at = 1", "UPDATE business SET max_calls = 9")
