@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from relay.reports.evidence import check
 from relay.service.fields import CHINA
+from relay.store.database import connect
 from relay.store.writer import now_ms
 from tests.api.conftest import Api, Client
 from tests.support.papers import PAPERS
@@ -142,7 +144,8 @@ async def test_the_log_is_paginated_newest_first(operator: Client) -> None:
 async def test_the_log_is_verified(api: Api, operator: Client) -> None:
     await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"} | PAPERS)
     assert (await operator.get("/v1/audit/verify"))["broken"] is None
-    await api.run(lambda unit: unit.connection.execute("UPDATE audit SET actor = 'cli:nobody' WHERE seq = 1"))
+    with closing(connect(api.backend.path)) as thief:
+        thief.execute("UPDATE audit SET actor = 'cli:nobody' WHERE seq = 1")
     assert (await operator.get("/v1/audit/verify"))["broken"] is not None
 
 

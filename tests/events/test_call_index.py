@@ -15,7 +15,7 @@ from relay.events.call_index import CallIndex
 from relay.events.follower import Follower
 from relay.policy.fraud import Signals, Watch
 from relay.store.call_counts import owner_of_business, read_counts
-from relay.store.database import connect_reader
+from relay.store.database import connect, connect_reader
 from relay.store.record_index import CURSOR, FOLLOWED, PREVIOUS_CURSOR, SET_CURSOR, IndexRow
 from relay.store.records import Wanted, read_all
 from relay.store.writer import GroupWriter
@@ -195,7 +195,8 @@ async def test_the_index_is_complete_if_all_that_the_previous_version_followed_i
     """Else it would be behind, and lists be refused, until the next call has ended."""
     await shop.record(*CALLS)
     shop.run(lambda unit: unit.connection.execute(SET_CURSOR, (PREVIOUS_CURSOR, 5)))
-    shop.run(lambda unit: unit.connection.execute("DELETE FROM call_record"))
+    with closing(connect(shop.path)) as connection:
+        connection.execute("DELETE FROM call_record")
     follower = a_follower(shop, writer, lambda: 0.0)
     await follower.look()
     await follower.look()

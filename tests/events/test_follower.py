@@ -19,7 +19,7 @@ from relay.policy.fraud import Signal, Signals, Watch
 from relay.store.audit import AuditQuery, all_entries
 from relay.store.bindings import find_binding
 from relay.store.call_counts import owner_of_business, read_counts, summed
-from relay.store.database import connect_reader
+from relay.store.database import connect, connect_reader
 from relay.store.record_index import SET_CURSOR
 from relay.store.unit_of_work import Actor, UnitOfWork
 from relay.store.writer import GroupWriter
@@ -218,8 +218,9 @@ async def test_an_altered_record_is_logged_and_stops_no_other(shop: Shop, writer
     async with shop.journal() as journal:
         journal.queue.emit(CallEvent("ringing", live_record("c9", business="shop")))
     await shop.record(of_shop(), of_shop("c2"), of_shop("c3"))
-    shop.run(lambda unit: unit.connection.execute("UPDATE call_record SET sealed = x'00' WHERE chain_seq = 2"))
-    shop.run(lambda unit: unit.connection.execute("UPDATE call_event SET kind = 'answered'"))
+    with closing(connect(shop.path)) as thief:
+        thief.execute("UPDATE call_record SET sealed = x'00' WHERE chain_seq = 2")
+        thief.execute("UPDATE call_event SET kind = 'answered'")
     made = await follow(shop, writer)
     assert [event.event_id for event in shop.waiting(hook)] == ["c1.ended", "c3.ended"]
     reasons = [fields["reason"] for event, fields in shop.log.said if event == "follower.unreadable"]

@@ -306,7 +306,10 @@ def test_an_unused_key_is_dropped_at_once_and_its_id_not_reused(backend: Backend
 
 def test_add_is_refused_after_the_last_id(backend: Backend, key_file: Path) -> None:
     added(backend, key_file)
-    backend.run(lambda unit: unit.connection.execute("UPDATE sealing_key SET id = 255 WHERE id = 2"))
+    columns = "proof, added_at, used_at, dropped_at"
+    copy = f"INSERT INTO sealing_key (id, {columns}) SELECT 255, {columns} FROM sealing_key WHERE id = 2"
+    backend.run(lambda unit: unit.connection.execute(copy))
+    backend.run(lambda unit: unit.connection.execute("DELETE FROM sealing_key WHERE id = 2"))
     rotation.forget(key_file, 2, backend.sealer.hash_keys)
     backend.run(lambda unit: unit.connection.execute("UPDATE sealing_key SET dropped_at = 1 WHERE id = 255"))
     assert "255 keys" in refused(lambda: added(backend, key_file))
