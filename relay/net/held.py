@@ -1,8 +1,8 @@
 """What is captured of calls under way stays in the relay until their end: of most calls nothing is kept.
 
 Messages are joined to calls by their SIP Call-ID. A call that ended well is forgotten; what was held of any other is
-written to the ring, and so is what follows for some seconds. Memory is bounded: answered calls go first, since most of
-them end well, then the oldest of the peer whose calls hold most. It reads no clock.
+written to the ring, and so is what follows for some seconds. Memory is bounded: the peer whose calls hold most gives up
+its answered calls first, since most of them end well, then its oldest. It reads no clock.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def own_call_id(data: bytes) -> bytes:
 class HeldCall:
     """A call, or a registration. Once it `is_given`, its items are written as they come."""
 
-    __slots__ = ("call_id", "is_answered", "is_given", "items", "keys", "last_s", "peer", "size")
+    __slots__ = ("call_id", "is_given", "items", "keys", "last_s", "peer", "size")
 
     def __init__(self, call_id: str, peer: str) -> None:
         self.call_id = call_id
@@ -62,9 +62,28 @@ class HeldCall:
         self.keys: list[bytes] = []  # its SIP Call-IDs
         self.items: list[Item] = []
         self.size = 0  # bytes of `items`
-        self.is_answered = False
         self.is_given = False
         self.last_s = 0.0  # Unix seconds of the last item after the end
+
+
+@final
+class _Share:
+    """The calls of one peer of which nothing is written yet, each the oldest first."""
+
+    __slots__ = ("answered", "size", "unanswered")
+
+    def __init__(self) -> None:
+        self.size = 0  # bytes
+        self.answered: dict[str, HeldCall] = {}
+        self.unanswered: dict[str, HeldCall] = {}
+
+    def next_to_go(self) -> HeldCall:
+        return next(iter((self.answered or self.unanswered).values()))
+
+    def remove(self, call: HeldCall) -> None:
+        self.size -= call.size
+        self.answered.pop(call.call_id, None)
+        self.unanswered.pop(call.call_id, None)
 
 
 @final
@@ -77,8 +96,9 @@ class HeldCalls:
         self._write = write
         self._most_bytes = most_bytes
         self._calls: dict[str, HeldCall] = {}  # under way, the oldest first
-        self._answered: dict[str, HeldCall] = {}  # of these, in order of their answers
+        self._shares: dict[str, _Share] = {}  # by peer
         self._by_key: dict[bytes, HeldCall] = {}
+        self._clashes: dict[bytes, list[HeldCall]] = {}  # of Call-IDs that several have, the latest last
         self._over: deque[HeldCall] = deque()  # given to the writer; they may get more items
         self._over_ids: set[str] = set()
         self._last: Item | None = None  # the last message of an unknown dialog: its dialog is told next, if at all
@@ -99,19 +119,15 @@ class HeldCalls:
             self._hold(call, item, len(item[3]) + ITEM_BYTES)
 
     def link(self, item: Item, call_id: str, key: bytes, peer: str) -> None:
-        """Open a dialog of a call.
-
-        Peers choose their Call-IDs. Two calls with the same one are given to the writer: its reader tells them apart.
-        """
+        """Open a dialog of a call."""
         call = self._calls.get(call_id)
         if call is None:
+            if len(self._calls) >= MOST_CALLS:
+                self._give_up_one()
             call = self._calls[call_id] = HeldCall(call_id, peer)
-            if len(self._calls) > MOST_CALLS:
-                self._give_up(self._next_to_go())
-        other = self._by_key.get(key)
-        if other is not None and other is not call:
-            self._give(other)
-            self._give(call)
+            if peer not in self._shares:
+                self._shares[peer] = _Share()
+            self._shares[peer].unanswered[call_id] = call
         self._open(call, item, key)
 
     def register(self, item: Item, call_id: str, key: bytes, peer: str) -> None:
@@ -133,9 +149,9 @@ class HeldCalls:
     def answered(self, call_id: str) -> None:
         """The call is up."""
         call = self._calls.get(call_id)
-        if call is not None and not call.is_answered:
-            call.is_answered = True
-            self._answered[call_id] = call
+        share = None if call is None or call.is_given else self._shares[call.peer]
+        if share is not None and (ringing := share.unanswered.pop(call_id, None)) is not None:
+            share.answered[call_id] = ringing
 
     def give(self, call_id: str) -> bool:
         """Write what is held of a call, and what follows. Returns whether it is under way."""
@@ -168,15 +184,17 @@ class HeldCalls:
         self._give(call)
         self._write(item)
         del self._calls[call_id]
-        self._answered.pop(call_id, None)
         call.last_s = at
         self._over_ids.add(call_id)
         self._add_over(call)
 
     def _open(self, call: HeldCall, item: Item, key: bytes) -> None:
-        if self._by_key.get(key) is not call:
+        other = self._by_key.get(key)
+        if other is not call:
             self._by_key[key] = call
             call.keys.append(key)
+        if other is not None and other is not call:
+            self._clash(other, call, key)
         claimed, self._last = self._last if self._last_key == key else None, None
         if call.is_given:
             self._write(item)
@@ -187,6 +205,13 @@ class HeldCalls:
         if claimed is not None:
             self._hold(call, claimed, len(claimed[3]) + ITEM_BYTES)
 
+    def _clash(self, other: HeldCall, call: HeldCall, key: bytes) -> None:
+        """Peers choose their Call-IDs. Calls with the same one are written, and the reader tells them apart."""
+        self._give(other)
+        self._give(call)
+        having = self._clashes.setdefault(key, [other])
+        having.append(call)
+
     def _hold(self, call: HeldCall, item: Item, size: int) -> None:
         if call.size + size > MOST_CALL_BYTES:
             self.given_up += 1
@@ -194,35 +219,39 @@ class HeldCalls:
         call.items.append(item)
         call.size += size
         self.bytes += size
+        self._shares[call.peer].size += size
         if self.bytes > self._most_bytes:
-            self._give_up(self._next_to_go())
+            self._give_up_one()
 
-    def _next_to_go(self) -> HeldCall:
-        if self._answered:
-            return next(iter(self._answered.values()))
-        sizes: dict[str, int] = {}
-        for call in self._calls.values():
-            sizes[call.peer] = sizes.get(call.peer, 0) + call.size
-        peer = max(sizes, key=sizes.__getitem__)
-        return next(call for call in self._calls.values() if call.peer == peer)
+    def _give_up_one(self) -> None:
+        """Forget a call of which nothing is written; if there is none, the oldest."""
+        shares = self._shares.values()
+        call = max(shares, key=_size).next_to_go() if shares else next(iter(self._calls.values()))
+        self.given_up += len(call.items)
+        self._forget(call)
 
     def _give(self, call: HeldCall) -> None:
+        if call.is_given:
+            return
+        self._leave_share(call)
         call.is_given = True
         items = call.items
-        self.bytes -= call.size
         call.items, call.size = [], 0
         for item in items:
             self._write(item)
 
-    def _give_up(self, call: HeldCall) -> None:
-        self.given_up += len(call.items)
-        self._forget(call)
-
     def _forget(self, call: HeldCall) -> None:
         del self._calls[call.call_id]
-        self._answered.pop(call.call_id, None)
-        self.bytes -= call.size
+        if not call.is_given:
+            self._leave_share(call)
         self._drop_keys(call)
+
+    def _leave_share(self, call: HeldCall) -> None:
+        share = self._shares[call.peer]
+        share.remove(call)
+        if not share.answered and not share.unanswered:
+            del self._shares[call.peer]
+        self.bytes -= call.size
 
     def _add_over(self, call: HeldCall) -> None:
         self._over.append(call)
@@ -241,5 +270,15 @@ class HeldCalls:
 
     def _drop_keys(self, call: HeldCall) -> None:
         for key in call.keys:
-            if self._by_key.get(key) is call:
+            having = self._clashes.get(key)
+            if having is None:
                 del self._by_key[key]
+                continue
+            having.remove(call)
+            self._by_key[key] = having[-1]
+            if len(having) == 1:
+                del self._clashes[key]
+
+
+def _size(share: _Share) -> int:
+    return share.size

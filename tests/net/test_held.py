@@ -107,6 +107,31 @@ def test_two_calls_with_one_call_id_are_written_for_the_reader_to_tell_apart() -
     assert [text for _, text in bench.written] == ["c1", b"INVITE", b"another INVITE", "c2", b"180"]
 
 
+def test_what_one_of_two_calls_with_one_call_id_leaves_goes_to_the_other() -> None:
+    bench = Bench()
+    bench.begin("c1")
+    bench.link("c2", "c1@a")
+    bench.end("c2")
+    bench.at += 2 * QUIET_S
+    bench.begin("c3")
+    bench.end("c3")
+    bench.written.clear()
+    bench.message("c1@a", b"of c1")
+    bench.end("c1")
+    assert bench.written == [(RECEIVED, b"of c1"), (ENDED, "c1")]
+
+
+def test_a_registration_with_the_call_id_of_a_call_takes_nothing_from_it() -> None:
+    bench = Bench()
+    bench.begin("c1")
+    bench.message("c1@a", b"REGISTER")
+    bench.calls.register((LINK, bench.at, "register:phone", None, None), "register:phone", b"c1@a", "phone")
+    bench.message("c1@a", b"BYE")
+    bench.end("c1")
+    texts = [text for _, text in bench.written]
+    assert texts == ["c1", b"INVITE", b"REGISTER", "register:phone", b"BYE", "c1"]
+
+
 def test_registrations_are_written_as_they_come() -> None:
     bench = Bench()
     bench.message("r@a", b"REGISTER")
@@ -130,6 +155,34 @@ def test_answered_calls_go_first_then_the_oldest_of_the_peer_with_most() -> None
     assert bench.written == []
     bench.end("mine")
     assert [kind for kind, _ in bench.written] == [LINK, RECEIVED, ENDED]
+
+
+def test_a_peer_whose_calls_ring_takes_nothing_from_the_answered_calls_of_another() -> None:
+    size = ITEM_BYTES * 2 + 1_000
+    bench = Bench(20 * size)
+    for number in range(5):
+        bench.begin(f"good{number}", b"x" * 1_000, "good")
+        bench.calls.answered(f"good{number}")
+    for number in range(100):
+        bench.begin(f"evil{number}", b"x" * 1_000, "evil")
+    for number in range(5):
+        bench.end(f"good{number}")
+    assert [kind for kind, _ in bench.written] == [LINK, RECEIVED, ENDED] * 5
+
+
+def test_a_call_that_somebody_looked_at_is_not_given_up() -> None:
+    size = ITEM_BYTES * 2 + 1_000
+    bench = Bench(3 * size)
+    bench.begin("seen", b"x" * 1_000)
+    bench.calls.answered("seen")
+    bench.calls.give("seen")
+    for number in range(20):
+        bench.begin(f"c{number}", b"x" * 1_000)
+    bench.written.clear()
+    bench.message("seen@a", b"BYE")
+    bench.end("seen")
+    assert bench.written == [(RECEIVED, b"BYE"), (ENDED, "seen")]
+    assert bench.calls.bytes <= 3 * size
 
 
 def test_one_call_cannot_take_the_memory_of_all() -> None:
