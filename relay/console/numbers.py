@@ -63,7 +63,7 @@ async def show_numbers(page: Page) -> Response:
 
 
 async def _is_ours(page: Page, number: str) -> bool:
-    """Whether a number that reads like a real one is a middle number of before the pilot."""
+    """Whether a number that no URL may have is a middle number of before the pilot."""
     try:
         await page.get("/v1/numbers/{}", number)
     except Problem:

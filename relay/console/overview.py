@@ -16,7 +16,7 @@ from relay.console.calls import CALLS
 from relay.console.charts import DAY_S, RANGES, Chart, Range, by_class, stacked
 from relay.console.outcomes import OUTCOMES, Class, class_of
 from relay.console.page import Page, PageRoute, get
-from relay.console.references import may_be_in_url
+from relay.console.references import holds_real_number
 from relay.console.tables import search_party
 from relay.policy.evaluate import ANSWERED
 from relay.service.complaints import complaint_rates
@@ -254,7 +254,7 @@ async def _find(page: Page) -> Response:
         return page.redirect(f"/calls/{text}")
     if text.isdigit() and text.startswith("700"):
         return page.go("/calls", number=text)
-    if not may_be_in_url(text) and page.may("parties:read"):
+    if holds_real_number(text) and page.may("parties:read"):
         return await search_party(page, CALLS, normalize("NFKC", text))
     return page.go("/calls", order_id=text)
 

@@ -12,16 +12,33 @@ import secrets
 from base64 import urlsafe_b64encode
 from collections import OrderedDict
 from typing import Final
+from unicodedata import normalize
 
+from relay.model.numbers import is_700
 from relay.privacy.texts import LONGEST_TEXT, mask_numbers
 
 MOST: Final = 200  # of one session; beyond it the one made first is forgotten
+_SHORTEST: Final = 3  # digits of an extension
 _is_reference: Final = re.compile("~[A-Za-z0-9_-]{16}").fullmatch
 
 
 def may_be_in_url(text: str) -> bool:
-    """Whether a text holds no real number, as far as `mask_numbers` finds them. 700 numbers are public."""
-    return len(text) <= LONGEST_TEXT and mask_numbers(text, "") == text and not is_reference(text)
+    """Whether a text is no number of three digits or more, and holds none that `mask_numbers` finds; 700 numbers may.
+
+    Only digits in a text may be a foreign number as records show it, or an extension.
+    """
+    return not is_reference(text) and not _is_number(text) and not holds_real_number(text)
+
+
+def holds_real_number(text: str) -> bool:
+    """Whether `mask_numbers` finds a number in a text, or the text is too long for it."""
+    return len(text) > LONGEST_TEXT or mask_numbers(text, "") != text
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is digits of any script, with or without separators, but no 700 number."""
+    signs = "".join(filter(str.isalnum, normalize("NFKC", text)))
+    return len(signs) >= _SHORTEST and signs.isnumeric() and not is_700(signs)
 
 
 def is_reference(text: str) -> bool:

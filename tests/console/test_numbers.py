@@ -43,6 +43,15 @@ async def test_a_number_that_is_asked_for_is_opened(console: Console, company: C
     await browser.see("/numbers/700999999999999", 404)
 
 
+async def test_a_foreign_number_that_is_asked_for_is_in_no_url(
+    console: Console, company: Client, operator: Client
+) -> None:
+    browser = await console.of(operator)
+    place = await browser.search(await browser.see("/numbers"), "/numbers", number="447700900123")
+    assert "447700900123" not in place
+    assert "not a number of this platform" in await browser.see(place, 400)
+
+
 async def test_a_number_is_locked_and_unlocked_with_a_reason(
     console: Console, company: Client, operator: Client
 ) -> None:

@@ -15,6 +15,7 @@ from tests.support.shelf import Shelf, call
 from tests.support.stored import ended_record
 
 WIDE = {ord("0") + digit: ord("０") + digit for digit in range(10)}
+FOREIGN = "447700900123"  # as records show it, without "+"
 PEERS: Json = {
     "peers": [
         {
@@ -69,6 +70,10 @@ async def test_a_real_number_is_looked_for_as_a_party_and_is_in_no_url(
         answer = await browser.send(await browser.see("/calls"), "/find", q=written)
         assert answer.status_code == 200 and "order-7" in answer.text
         assert written not in urls_of(answer.text)
+    for order in (FOREIGN, "1128001"):
+        answer = await browser.send(await browser.see("/calls"), "/find", q=order)
+        place = answer.headers["location"].removeprefix("/console")
+        assert place.startswith("/calls?order_id=") and order not in place and order in await browser.see(place)
     masked = await console.of(await api.company("acme", ["calls:read"]))
     answer = await masked.send(await masked.see("/calls"), "/find", q=A)
     assert answer.status_code == 303 and A not in answer.headers["location"]
