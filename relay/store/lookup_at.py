@@ -20,7 +20,7 @@ from relay.store.filings import filing_at
 from relay.store.groups import of_binding, of_business, was_member
 from relay.store.hooks import find_hook
 from relay.store.journal.rows import open_caller
-from relay.store.records import LAST_MS, Wanted, read_all
+from relay.store.records import LAST_MS, Wanted, live_calls, read_all
 from relay.store.sealing.sealer import Sealer
 
 # Driven by the party: a number may have had thousands of bindings. "|| ''" keeps the indexes of numbers unused.
@@ -105,9 +105,15 @@ class PastLookUps:
         values = {"party": caller_hash, "number": asked.number, "at": asked.at_ms + _LONGEST_HOOK_MS}
         for (binding_id,) in self._connection.execute(OF_CALLER, values).fetchall():
             made = self._read(binding_id)[0]
-            if made.created_by == "hook" and made.created_at > asked.at_ms:
+            if made.created_by == "hook" and made.created_at > asked.at_ms and self._is_recorded(asked, binding_id):
                 return made.created_at
         return None
+
+    def _is_recorded(self, asked: Moment, binding_id: str) -> bool:
+        """Whether a call with that binding is up, or has a record. A float of its time may lose a millisecond."""
+        wanted = Wanted(number=asked.number, since_ms=asked.at_ms - 1, until_ms=asked.at_ms + 2)
+        calls = (*live_calls(self._connection, self._sealer), *read_all(self._connection, self._sealer, wanted))
+        return any(call.caller == asked.caller and call.binding_id == binding_id for call in calls if wanted.fits(call))
 
     def _anybodys(self, asked: Moment, cool_down_ms: int, *, even_ended: bool) -> tuple[Binding, str] | None:
         """The AXN on the number, unless the caller was its party a until a change, and it still rests for him.

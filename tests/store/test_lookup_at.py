@@ -175,12 +175,16 @@ def test_anyone_hears_that_the_last_axn_has_expired_though_others_are_bound_ther
 
 
 def test_a_call_whose_unknown_caller_a_hook_bound_finds_that_binding(store: Acting) -> None:
+    """Not so an earlier call of that caller, which was refused."""
     later, number = NOW_MS + 60_800, X[:-1] + "4"
     hooked = binding("000000000004", a=C, b=A, x=number, created_at=later, created_by="hook")
     put(store.path, store.sealer, hooked, binding("000000000005", a=FOREIGN, b=B, x=number, created_at=later))
+    shelf = Shelf(store.path, store.sealer)
+    of_hook = {"caller": C, "number_dialled": number, "binding_id": "000000000004"}
+    shelf.add(call(1, **of_hook, received_at=NOW_MS + 60_000))
     bound = found(store, 60, number, C).bound
     assert bound is not None and (bound.binding_id, bound.in_force) == ("000000000004", 1)
-    assert found(store, 40, number, C).bound is None
+    assert found(store, 55, number, C).bound is None
     assert found(store, 60, number, FOREIGN).bound is None
 
 
