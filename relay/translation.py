@@ -35,12 +35,12 @@ def accepted_language(header: str) -> Language:
     """The language that an Accept-Language (RFC 9110 12.5.4) prefers of those known; English if it names none."""
     wanted: list[tuple[float, Language]] = []
     for part in header.lower().split(",", 16)[:16]:
-        tag, _, weight = part.strip().partition(";q=")
+        tag, *parameters = map(str.strip, part.split(";"))
         try:
-            quality = float(weight or "1")
+            quality = float(next((each[2:] for each in parameters if each.startswith("q=")), "1"))
         except ValueError:
             continue
-        wanted += [(quality, known) for known in LANGUAGES if tag.strip().partition("-")[0] == known and quality > 0]
+        wanted += [(quality, known) for known in LANGUAGES if tag.partition("-")[0] == known and quality > 0]
     return max(wanted, key=lambda each: each[0], default=(0.0, "en"))[1]
 
 

@@ -13,7 +13,7 @@ from babel.messages.pofile import read_po
 
 from relay.config import parse_config
 from relay.errors import ConfigError
-from relay.translation import MOST_READ, PLACEHOLDER, catalogue, language_of_locale, translation
+from relay.translation import MOST_READ, PLACEHOLDER, accepted_language, catalogue, language_of_locale, translation
 
 # English terms, and their Chinese by the glossary.
 TERMS = {
@@ -118,6 +118,22 @@ def test_the_reader_is_addressed_in_one_way_and_a_pool_has_one_name() -> None:
 )
 def test_the_language_is_that_of_the_locale(environment: dict[str, str], language: str) -> None:
     assert language_of_locale(environment) == language
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ("zh; q=0.9, en; q=0.5", "zh"),  # RFC 9110 5.6.6: blanks around ";"
+        ("zh ;\tq=0.5 , en;Q=0.9", "en"),
+        ("en;q=0.5, zh-Hans;Q=0.9", "zh"),
+        ("zh;q=0, en;q=0.1", "en"),
+        ("zh;q=x", "en"),
+        ("zh;level=1;q=0.4, en;q=0.5", "en"),
+        ("", "en"),
+    ],
+)
+def test_the_language_is_the_preferred_one_of_a_request(header: str, language: str) -> None:
+    assert accepted_language(header) == language
 
 
 # -- Texts made from messages
