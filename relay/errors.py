@@ -50,6 +50,7 @@ class Refused(RelayError):
     """
 
     attempt: Attempt | None = None
+    tried = 1  # how many numbers the refused step named
 
     def __init__(self, kind: str, field: str, problem: str, fields: tuple[tuple[str, str], ...] = ()) -> None:
         self.kind = kind

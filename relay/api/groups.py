@@ -116,7 +116,9 @@ def _own(context: RequestContext, group_id: str) -> Group:
 
 @router.post("", status_code=201, response_model=GroupResponse, operation_id="createGroup", summary="Make a group")
 async def post_group(asked: GroupCreateRequest, context: Writes) -> Response:
-    """Make a group, optionally with members."""
+    """Make a group, optionally with members, for which operator keys need `parties:read`."""
+    if asked.members:
+        context.check_naming("members")
     business, rules = context.own(asked.business_id), context.backend.settings.rules
 
     def do(unit: UnitOfWork) -> Answer:
@@ -175,7 +177,11 @@ async def get_members(group_id: GroupId, context: Reads, paging: Paging, asked: 
     summary="Add members to a group",
 )
 async def post_members(group_id: GroupId, asked: MembersRequest, context: Writes) -> Response:
-    """Add all or none. Parties that are already members are ignored. A group has at most 1,000 members."""
+    """Add all or none. Parties that are already members are ignored. A group has at most 1,000 members.
+
+    Operator keys need `parties:read`.
+    """
+    context.check_naming("members")
     rules = context.backend.settings.rules
 
     def do(unit: UnitOfWork) -> Answer:

@@ -5,7 +5,8 @@ A change of members applies to all bindings of the group at once, from the next 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
@@ -67,6 +68,11 @@ def add_members(unit: UnitOfWork, group_id: str, numbers: Sequence[str], rules: 
 
     Raises Refused over MOST_MEMBERS (quota), or if one is already bound on a number of the group (conflict).
     """
+    with _counted(numbers):
+        return _add(unit, group_id, numbers, rules)
+
+
+def _add(unit: UnitOfWork, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
     group = get_group(unit, group_id)
     new = put_members(unit, group_id, _normal(numbers, partial(parse_party, parties=rules.parties)))
     if group.size + len(new) > MOST_MEMBERS:
@@ -84,11 +90,22 @@ def add_members(unit: UnitOfWork, group_id: str, numbers: Sequence[str], rules: 
 
 def remove_members(unit: UnitOfWork, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
     """Remove members, which then cool down on the group's numbers. Returns the count. Raises Refused."""
-    group = get_group(unit, group_id)
-    normal = _normal(numbers, normalise_party)  # of any kind: `rules.parties` may have changed since
-    gone = _take(unit, group_id, [unit.sealer.lookup_hash(number) for number in normal], rules)
+    with _counted(numbers):
+        group = get_group(unit, group_id)
+        normal = _normal(numbers, normalise_party)  # of any kind: `rules.parties` may have changed since
+        gone = _take(unit, group_id, [unit.sealer.lookup_hash(number) for number in normal], rules)
     unit.audit("group.remove", group_id, business=group.business, details={"removed": gone})
     return gone
+
+
+@contextmanager
+def _counted(numbers: Sequence[str]) -> Iterator[None]:
+    """Let the audit log count the numbers that a refusal in the block is about: one of them may be a guess."""
+    try:
+        yield
+    except Refused as refused:
+        refused.tried = len(numbers)
+        raise
 
 
 def remove_group(unit: UnitOfWork, group_id: str, rules: BindRules) -> Group:

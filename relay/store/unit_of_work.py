@@ -115,7 +115,7 @@ class UnitOfWork(NamedTuple):
 
         A key could try numbers, since an existing one is answered differently. What the relay does is not counted.
         """
-        kinds = []
+        kinds, tried = set(), 0
         for refused in refusals:
             if (attempt := refused.attempt) is not None:
                 asked: dict[str, object] = {"action": attempt.action, "kinds": [refused.kind]}
@@ -123,10 +123,11 @@ class UnitOfWork(NamedTuple):
                     "change.refused", attempt.business, business=attempt.business, reason=attempt.reason, details=asked
                 )
             elif refused.kind != "rate_limited":
-                kinds.append(refused.kind)
+                kinds.add(refused.kind)
+                tried += refused.tried
         if kinds and self.actor != RELAY:
             business = self.actor.business
-            details: dict[str, object] = {"refused": len(kinds), "kinds": sorted(set(kinds))}
+            details: dict[str, object] = {"refused": tried, "kinds": sorted(kinds)}
             self.audit("change.refused", business or self.actor.name, business=business, details=details)
 
 

@@ -93,6 +93,28 @@ async def test_an_operator_without_parties_read_takes_no_number_away(api: Api, c
     await seeing.ask("DELETE", "/v1/lists/business/acme/entries", {"number": A})
 
 
+async def test_an_operator_without_parties_read_adds_no_members(api: Api, company: Client) -> None:
+    """A thousand candidates would fit beside one member only if it is among them."""
+    group = await company.post("/v1/groups", {"name": "riders", "members": [A]})
+    blind = await api.operator(OPERATOR_SCOPES - {"parties:read"})
+    others = [f"1370000{n:04}" for n in range(999)]
+    for guess in (A, C):
+        asked = {"members": [*others, guess]}
+        problem = await blind.refused("POST", f"/v1/groups/{group['id']}/members", "forbidden", asked)
+        assert problem["errors"][0]["field"] == "members"
+        await blind.refused("POST", "/v1/groups", "forbidden", asked | {"name": "tried", "business_id": "acme"})
+    await blind.post("/v1/groups", {"name": "empty", "business_id": "acme"})
+    assert (await company.get(f"/v1/groups/{group['id']}"))["size"] == 1
+
+
+async def test_members_that_are_refused_are_audited_with_their_count(company: Client, operator: Client) -> None:
+    group = await company.post("/v1/groups", {"name": "riders", "members": [A]})
+    asked = {"members": [f"1370000{n:04}" for n in range(1000)]}
+    await company.refused("POST", f"/v1/groups/{group['id']}/members", "quota", asked)
+    line, *_ = (await operator.get("/v1/audit?action=change.refused"))["items"]
+    assert line["details"] == {"refused": 1000, "kinds": ["quota"]}
+
+
 async def test_a_list_of_an_unknown_owner_is_not_found(company: Client) -> None:
     for owner in ("business/nobody", "binding/0123456789abcdef", "business/default"):
         await company.refused("GET", f"/v1/lists/{owner}/entries", "not_found")

@@ -306,7 +306,7 @@ class AsyncOperations(ABC):
     ) -> models.Group:
         """Make a group.
 
-        Make a group, optionally with members.
+        Make a group, optionally with members, for which operator keys need `parties:read`.
 
         Scope: `bindings:write`.
         """
@@ -405,6 +405,8 @@ class AsyncOperations(ABC):
         """Add members to a group.
 
         Add all or none. Parties that are already members are ignored. A group has at most 1,000 members.
+
+        Operator keys need `parties:read`.
 
         Scope: `bindings:write`.
         """
