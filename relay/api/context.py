@@ -119,8 +119,8 @@ class RequestContext(NamedTuple):
     def check_naming(self, field: str) -> None:
         """Check that the request may name a number that the store has, or has not. Raises Refused.
 
-        An operator's key sees the numbers of others masked, and "not found" for one would leave fewer to try. Business
-        users name their own.
+        An operator's key sees the numbers of others masked, and an answer that differs for one of them would tell who
+        is behind the mask. Business users name their own.
         """
         if self.business is None and PARTIES not in self.actor.scopes:
             raise lacks(PARTIES, field)

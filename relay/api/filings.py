@@ -173,8 +173,9 @@ def _shown(filing: Row, at_ms: int, *, clear: bool = False) -> Filing:
 async def post_filing(asked: FilingNew, context: Writes) -> Response:
     """File an A number, or change its filing. Effective from the next call.
 
-    A filing in force stays so while its holder stays the same.
+    A filing in force stays so while its holder stays the same. Operator keys need `parties:read`.
     """
+    context.check_naming("number")
     business, parties = context.own(asked.business_id), context.backend.settings.rules.parties
     words = FilingWords(**{name: getattr(asked, name) or "" for name in FilingWords._fields})
 

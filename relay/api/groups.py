@@ -287,7 +287,11 @@ async def get_entries(
 
 @list_router.put("", response_model=EntryResponse, operation_id="setListEntry", summary="Put a caller on a list")
 async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRequest, context: ListWrites) -> Response:
-    """`black` refuses the caller, `white` admits it under `white_only`. Entries of a binding override its business."""
+    """`black` refuses the caller, `white` admits it under `white_only`. Entries of a binding override its business.
+
+    Operator keys need `parties:read`.
+    """
+    context.check_naming("number")
 
     def do(unit: UnitOfWork) -> Answer:
         number = set_entry(unit, whose, owner_id, asked.number, asked.kind)

@@ -73,6 +73,17 @@ async def test_an_operator_without_parties_read_answers_by_reference_alone(api: 
         await blind.refused("POST", "/v1/filings/forget", "forbidden", forgotten)
 
 
+async def test_an_operator_without_parties_read_files_no_number(api: Api, company: Client) -> None:
+    """A right guess would be answered with the holder, and would change the filing."""
+    made = await company.post("/v1/filings", {"number": A, "holder": "张三", "document": "11010519491231002X"})
+    blind = await api.operator(OPERATOR_SCOPES - {"parties:read"})
+    for guess in (A, C):
+        asked = {"number": guess, "reference": "tried", "state": "submitted", "business_id": "acme"}
+        problem = await blind.refused("POST", "/v1/filings", "forbidden", asked)
+        assert problem["errors"][0]["field"] == "number"
+    assert (await company.get("/v1/filings"))["items"] == [made]
+
+
 async def test_answers_that_are_refused_to_an_operator_are_audited_with_their_count(
     operator: Client, company: Client
 ) -> None:

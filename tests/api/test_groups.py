@@ -107,6 +107,18 @@ async def test_an_operator_without_parties_read_adds_no_members(api: Api, compan
     assert (await company.get(f"/v1/groups/{group['id']}"))["size"] == 1
 
 
+async def test_an_operator_without_parties_read_puts_no_number_on_a_list(api: Api, company: Client) -> None:
+    """A right guess would leave the list as long as it was, and could turn the entry of the business user round."""
+    await company.ask("PUT", "/v1/lists/business/acme/entries", {"number": A, "kind": "black"})
+    before = await company.get("/v1/lists/business/acme/entries")
+    blind = await api.operator(OPERATOR_SCOPES - {"parties:read"})
+    for guess in (A, C):
+        asked = {"number": guess, "kind": "white"}
+        problem = await blind.refused("PUT", "/v1/lists/business/acme/entries", "forbidden", asked)
+        assert problem["errors"][0]["field"] == "number"
+    assert await company.get("/v1/lists/business/acme/entries") == before
+
+
 async def test_members_that_are_refused_are_audited_with_their_count(company: Client, operator: Client) -> None:
     group = await company.post("/v1/groups", {"name": "riders", "members": [A]})
     asked = {"members": [f"1370000{n:04}" for n in range(1000)]}

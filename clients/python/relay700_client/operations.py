@@ -457,7 +457,7 @@ class Operations(ABC):
 
         File an A number, or change its filing. Effective from the next call.
 
-        A filing in force stays so while its holder stays the same.
+        A filing in force stays so while its holder stays the same. Operator keys need `parties:read`.
 
         Scope: `filings`.
         """
@@ -681,6 +681,8 @@ class Operations(ABC):
         """Put a caller on a list.
 
         `black` refuses the caller, `white` admits it under `white_only`. Entries of a binding override its business.
+
+        Operator keys need `parties:read`.
 
         Scope: `lists`.
         """
