@@ -12,6 +12,8 @@ from relay.api.context import Answer, Operator, OperatorChanges
 from relay.api.models import Moment, Name, Page, Paging, Party, RequestModel, ResponseModel, Text64, shown_moment
 from relay.api.routes import Router
 from relay.model.capture import ArmKind
+from relay.model.numbers import is_700
+from relay.service import fields
 from relay.service.capture import LONGEST_MS, arm, disarm
 from relay.store.capture_arms import StoredArm, list_arms
 from relay.store.unit_of_work import UnitOfWork
@@ -24,7 +26,7 @@ ArmId = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")]
 class ArmRequest(RequestModel, json_schema_extra={"examples": [{"number": "13800000001", "for_s": 3600}]}):
     """What to arm: one of number, business and peer."""
 
-    number: Party | None = Field(None, description="a party, or a 700 number")
+    number: Party | None = Field(None, description="a 700 number, or a party: requires the scope parties:read")
     business_id: Name | None = None
     peer: Text64 | None = None
     for_s: int = Field(ge=1, le=LONGEST_MS // 1000, description="seconds after which it ends by itself")
@@ -78,6 +80,8 @@ def _shown(stored: StoredArm) -> ArmResponse:
 async def post_arm(asked: ArmRequest, context: OperatorChanges) -> Response:
     """Capture its calls, starting within 2 seconds, whatever comes of them. Refused while `[capture] keep` is "off"."""
     ((kind, value),) = asked.given
+    if kind == "number" and not is_700(fields.number("number", value)):
+        context.check_naming("number")
     backend = context.backend
 
     def do(unit: UnitOfWork) -> Answer:
