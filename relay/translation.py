@@ -18,6 +18,7 @@ Language = Literal["zh", "en"]
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 
 MOST_READ: Final = 400  # characters: reading takes a power of their number, and strangers write parts of texts
+MOST_TRIES: Final = 150  # of parts and messages in a text; those of relay700 take up to 40 a line
 PLACEHOLDER: Final = re.compile(r"\{(\w+)(?:!r)?\}")
 _ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', re.MULTILINE)
 
@@ -60,11 +61,14 @@ def translation(language: Language) -> Callable[[str], str]:
 
 
 def _in_chinese(text: str) -> str:
-    """A long text is read line by line, and a long line stays as it is."""
+    """A long text, or one that takes too many tries, is read line by line; such a line stays as it is."""
     if (chinese := catalogue().get(text)) is not None:
         return chinese
     if len(text) <= MOST_READ:
-        return _Reader().read(text).chinese
+        reader = _Reader(text)
+        chinese = reader.read(text).chinese
+        if reader.tries <= MOST_TRIES:
+            return chinese
     lines = text.splitlines(keepends=True)
     return "".join(map(_in_chinese, lines)) if len(lines) > 1 else text
 
@@ -157,13 +161,18 @@ class _Reading(NamedTuple):
 class _Reader:
     """Reads one text, and the parts of it, each once."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str) -> None:
+        self._forms = [form for form in _forms() if form.mark in text]  # no part has other marks
         self._known: dict[str, _Reading] = {}
+        self.tries = 0  # beyond MOST_TRIES nothing is read
 
     def read(self, text: str) -> _Reading:
         """The reading with most characters of messages. Spaces and line breaks around the text stay."""
         if (known := self._known.get(text)) is not None:
             return known
+        self.tries += 1
+        if self.tries > MOST_TRIES:
+            return _Reading(0, text)
         bare = text.strip()
         best = max(self._readings(bare), default=_Reading(0, bare), key=lambda reading: reading.weight)
         self._known[text] = reading = _Reading(best.weight, text.replace(bare, best.chinese, 1))
@@ -173,9 +182,11 @@ class _Reader:
         if (chinese := catalogue().get(text)) is not None:
             yield _Reading(len(text), chinese)
             return
-        for form in _forms():
-            if form.mark in text and _may_be(form, text) and (found := _pattern(form).fullmatch(text)):
-                yield self._with_values(form, found.groupdict())
+        for form in self._forms:
+            if form.mark in text and _may_be(form, text):
+                self.tries += 1
+                if found := _pattern(form).fullmatch(text):
+                    yield self._with_values(form, found.groupdict())
         first = {joint[0]: joint for joint in reversed(list(_JOINT.finditer(text)))}
         for joint in first.values():
             yield self._joined(self.read(text[: joint.start()]), joint[0], self.read(text[joint.end() :]))

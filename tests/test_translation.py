@@ -13,7 +13,16 @@ from babel.messages.pofile import read_po
 
 from relay.config import parse_config
 from relay.errors import ConfigError
-from relay.translation import MOST_READ, PLACEHOLDER, accepted_language, catalogue, language_of_locale, translation
+from relay.translation import (
+    MOST_READ,
+    MOST_TRIES,
+    PLACEHOLDER,
+    _Reader,
+    accepted_language,
+    catalogue,
+    language_of_locale,
+    translation,
+)
 
 # English terms, and their Chinese by the glossary.
 TERMS = {
@@ -202,6 +211,15 @@ def test_long_lines_stay_as_they_are_and_short_ones_beside_them_are_read() -> No
     long = "nobody reaches {b} yet: give a by bindings change; a will dial {x}, and {b} dial " * 100
     assert len(long) > MOST_READ
     assert zh(f"{long}\nline 3: a: must be in the future\n" * 3) == f"{long}\n第 3 行：a：必须在将来\n" * 3
+
+
+@pytest.mark.parametrize("part", [". a", ": a", "; allowed", "the caller is a. a, "])
+def test_a_text_of_many_parts_stays_as_it_is(part: str) -> None:
+    """As a stranger may write it: 400 characters took 0.2 s."""
+    text = (part * 400)[: MOST_READ - 30] + " must be in the future"
+    reader = _Reader(text)
+    reader.read(text)
+    assert reader.tries < 2 * MOST_TRIES and zh(text) == text
 
 
 @pytest.mark.parametrize(("order", "is_read"), [("o" * 20, True), ("o" * 160, False)])
