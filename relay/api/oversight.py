@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Annotated, Any
 
-import anyio.to_thread
 from fastapi import Depends, Query
 from pydantic import Field, model_validator
 from starlette.responses import Response, StreamingResponse
@@ -33,7 +32,7 @@ from relay.api.models import (
 )
 from relay.api.routes import Router
 from relay.reports.daily import DailyLine, daily
-from relay.reports.disclosure import ask_trace, details_form, reason_form, span_of, trace
+from relay.reports.disclosure import Trace, ask_trace, details_form, reason_form, span_of, trace
 from relay.reports.evidence import ask_evidence, bundle
 from relay.service import fields
 from relay.service.complaints import MOST_COMPLAINTS, complaint_rates, set_complaints
@@ -54,7 +53,9 @@ class TraceRequest(
         default=None, description="a whole minute stands for its sixty seconds, a whole second for that second"
     )
     since: Time | None = Field(default=None, description="instead of `at`: beginning of a span")
-    until: Time | None = Field(default=None, description="end of that span, not included")
+    until: Time | None = Field(
+        default=None, description="end of that span, not included: at most 31 days after its beginning"
+    )
     reason: Reason
 
     @model_validator(mode="after")
@@ -200,10 +201,17 @@ _CHUNK = 1 << 16
 
 @router.post("/trace", operation_id="traceNumber", summary="Trace a number")
 async def post_trace(asked: TraceRequest, context: Traces) -> TraceResponse:
-    """The parties behind a number at a given time, in clear, however long ago. Audited before the response."""
+    """The parties behind a number at a given time, in clear, however long ago. Audited before the response.
+
+    A span of time is 31 days at most; evidence takes longer ones.
+    """
     number = fields.number("number", asked.number)
     question = await context.run(lambda unit: ask_trace(unit, number, *asked.span, asked.reason))
-    found = await anyio.to_thread.run_sync(trace, context.backend.path, context.backend.sealer, question)
+    backend = context.backend
+    return await context.work(lambda: _shown_trace(trace(backend.path, backend.sealer, question)))
+
+
+def _shown_trace(found: Trace) -> TraceResponse:
     bindings = [binding._replace(released_at=None) for binding in found.bindings]  # all in force then
     return TraceResponse(
         number=found.number,
@@ -227,7 +235,8 @@ async def post_evidence(asked: EvidenceRequest, context: Traces) -> Response:
     number, since_ms, until_ms = fields.number("number", asked.number), given_ms(asked.since), given_ms(asked.until)
     question = await context.run(lambda unit: ask_evidence(unit, number, since_ms, until_ms, asked.reason))
     file = BytesIO()  # no temporary file: it holds real numbers
-    await anyio.to_thread.run_sync(bundle, context.backend.path, context.backend.sealer, question, file)
+    backend = context.backend
+    await context.work(lambda: bundle(backend.path, backend.sealer, question, file))
     headers = {"content-disposition": f'attachment; filename="evidence-{context.request.state.request_id}.zip"'}
     return StreamingResponse(_chunks(file), headers=headers, media_type=_ZIP)
 

@@ -42,7 +42,9 @@ _COLUMNS = ("business", "prefix", "attempts", "answered", "unanswered", "refused
     help="Time, such as 2026-01-31T16:00+08:00: a minute stands for its sixty seconds, a second for that second.",
 )
 @click.option("--from", "since_ms", type=moment, metavar="TIME", help="Instead of --at: beginning of a span of time.")
-@click.option("--to", "until_ms", type=moment, metavar="TIME", help="End of that span, not included.")
+@click.option(
+    "--to", "until_ms", type=moment, metavar="TIME", help="End of that span, not included; at most 31 days later."
+)
 @needed_reason
 @json_option
 @config_option

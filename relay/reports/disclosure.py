@@ -15,6 +15,7 @@ from relay.privacy.records import Value, mask_text, reported
 from relay.privacy.texts import mask_numbers
 from relay.service import fields
 from relay.service.fields import format_moment
+from relay.service.retention import DAY_MS
 from relay.store.bindings import bindings_between
 from relay.store.connection import Connection, Place
 from relay.store.database import reading
@@ -137,6 +138,9 @@ def ask(unit: UnitOfWork, action: str, number: str, since_ms: int, until_ms: int
 # -- Traceback (溯源): who was behind a number in a span of time. Its bindings, groups and calls, in clear
 
 
+LONGEST_TRACE_MS = 31 * DAY_MS  # all of it is in memory; evidence is for more
+
+
 class Trace(NamedTuple):
     """`bindings` have the parties of that time, and their end as known now. `calls` are in order of arrival."""
 
@@ -159,8 +163,13 @@ def span_of(at_ms: int) -> tuple[int, int]:
 def ask_trace(unit: UnitOfWork, number: str, since_ms: int, until_ms: int, reason: str) -> DisclosureRequest:
     """Request a traceback. `number`: a 700 number or a party, normalised; `until_ms` is not included.
 
-    Raises Refused without a reason.
+    Raises Refused without a reason, and for a span over LONGEST_TRACE_MS.
     """
+    if until_ms - since_ms > LONGEST_TRACE_MS:
+        raise fields.invalid(
+            "until",
+            "it must be at most 31 days after the beginning: for longer use `relay700 evidence`, or POST /v1/evidence",
+        )
     return ask(unit, "traceback", number, since_ms, until_ms, reason)
 
 

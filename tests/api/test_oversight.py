@@ -57,6 +57,27 @@ async def test_a_trace_takes_a_span_instead_of_a_time(inspector: Client) -> None
         await inspector.refused("POST", "/v1/trace", "invalid", asked | wrong)
 
 
+async def test_a_trace_spans_31_days_at_most(inspector: Client) -> None:
+    asked = {"number": X, "reason": "case 2026-114", "since": "2026-01-01T00:00:00Z"}
+    await inspector.post("/v1/trace", asked | {"until": "2026-02-01T00:00:00Z"}, 200)
+    longer = asked | {"until": "2026-02-01T00:00:00.001Z"}
+    problem = await inspector.refused("POST", "/v1/trace", "invalid", longer)
+    assert problem["errors"][0]["field"] == "until" and "31 days" in problem["detail"]
+    assert "/v1/evidence" in problem["detail"]
+    assert len((await inspector.get("/v1/audit?action=traceback"))["items"]) == 1
+
+
+async def test_tracebacks_and_evidence_wait_for_a_place_as_other_long_reads_do(api: Api, inspector: Client) -> None:
+    reader = f"key:{inspector.key.split('_')[1]}"
+    for _ in range(8):
+        api.app.state.downloads.begin(reader)
+    asked = {"number": X, "at": DURING, "reason": "case 2026-114"}
+    await inspector.refused("POST", "/v1/trace", "rate_limited", asked)
+    await inspector.refused("POST", "/v1/evidence", "rate_limited", EVIDENCE)
+    api.app.state.downloads.end(reader)
+    assert len((await inspector.post("/v1/trace", asked, 200))["calls"]) == 1
+
+
 async def test_a_trace_requires_a_reason_and_both_scopes(api: Api, inspector: Client) -> None:
     asked = {"number": X, "at": DURING}
     await inspector.refused("POST", "/v1/trace", "invalid", asked)

@@ -66,6 +66,8 @@ def test_a_span_of_time_is_traced_with_all_its_calls(relay700: Command) -> None:
     span = ("--from", "2026-01-01T00:00Z", "--to", "2026-01-01T00:01Z")
     assert relay700.objects("traceback", X, *WHY, *span) == [traced]
     assert "must be after the beginning" in relay700.refused("traceback", X, *WHY, *span[:3], "2026-01-01T00:00Z")
+    said = relay700.refused("traceback", X, *WHY, *span[:3], "2026-02-01T00:01Z")
+    assert "31 days" in said and "relay700 evidence" in said
 
 
 def test_a_live_call_is_traced_by_its_party(relay700: Command) -> None:

@@ -1884,6 +1884,8 @@ class Operations(ABC):
 
         The parties behind a number at a given time, in clear, however long ago. Audited before the response.
 
+        A span of time is 31 days at most; evidence takes longer ones.
+
         Scope: `trace` and `operator`.
         """
         return self._ask(
