@@ -96,8 +96,8 @@ _NEEDS_DIGIT, _NEEDS_WORDS, _NEEDS_SHORT = 6, 7, 17
 _FEW, _SHORT = 3, 150
 _HEAD: Final = "(?:(?!: ).)*?"  # a value that begins a message: what is before ": " is the place of a fault
 _TAIL: Final = "(?:, .*?)?"  # a value right behind another one: a further part, or none
-_JOINT = re.compile(r": |; |(?<=\.) |\n")  # between messages: `file: key.path: fault; what to write`
-_CHINESE_JOINTS = {": ": "：", "; ": "；", " ": "", "\n": "\n"}
+_JOINT = re.compile(r": |; |, or |(?<=\.) |\n")  # between messages: `file: key.path: fault; what to write`
+_CHINESE_JOINTS = {": ": "：", "; ": "；", ", or ": "，或", " ": "", "\n": "\n"}
 
 
 class _Form(NamedTuple):

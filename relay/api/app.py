@@ -56,6 +56,7 @@ from relay.api.routes import Router
 from relay.defence.limits import Rates
 from relay.errors import ParseError, Refused, StoreError
 from relay.service.keys import OPERATOR
+from relay.translation import N_
 
 # -- Routes outside /v1
 
@@ -105,7 +106,7 @@ async def openapi(_: Request) -> Response:
 # -- Standing by
 
 _OF_EACH_NODE = frozenset({"/healthz", "/readyz", "/metrics"})
-_STANDS_BY = "this node's backend stands by: another node serves the API; send the request there"
+_STANDS_BY = N_("this node's backend stands by: another node serves the API; send the request there")
 
 
 class Standby:
@@ -217,7 +218,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     """Name each invalid field, and never repeat its value."""
     assert isinstance(error, RequestValidationError)
     if isinstance(error.body, bytes):  # FastAPI reads a body by its content type
-        errors = [("body", "must be JSON: send the header content-type: application/json")]
+        errors = [("body", N_("must be JSON: send the header content-type: application/json"))]
     else:
         errors = field_errors(error.errors(), within=1)
         if any(fault["loc"][0] == "path" for fault in error.errors()):  # an id that no resource can have
@@ -228,12 +229,12 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:  # FastAPI's, without a reason: the body is no UTF-8, or json.loads gave up
-        errors = [("body", "must be JSON in UTF-8, with fewer levels and no integer of thousands of digits")]
+        errors = [("body", N_("must be JSON in UTF-8, with fewer levels and no integer of thousands of digits"))]
         return problem_response(request.state.request_id, "invalid", summary(errors), errors)
     headers = {"allow": ", ".join(sorted(_methods(request)))} if error.status_code == 405 else error.headers
     kind = HTTP_KINDS.get(error.status_code, "invalid")
     ours = error.detail if kind in ("too_large", "rate_limited") else ""  # raised by `relay.api.middleware`
-    detail = "there is no such path: /docs lists all of them" if kind == "not_found" else ours
+    detail = N_("there is no such path: /docs lists all of them") if kind == "not_found" else ours
     return problem_response(request.state.request_id, kind, detail, headers=headers)
 
 

@@ -24,9 +24,10 @@ from relay.defence.nonces import SeenNonces
 from relay.errors import Refused, StoreError
 from relay.store.keys import ApiKey, find_key
 from relay.store.unit_of_work import Actor
+from relay.translation import N_
 
 _PROXY_HEADERS = frozenset([b"forwarded", b"via", b"x-real-ip"])  # and X-Forwarded-…
-_BAD_KEY = "the key is unknown, wrong, expired or revoked"
+_BAD_KEY = N_("the key is unknown, wrong, expired or revoked")
 
 
 class Authentication:

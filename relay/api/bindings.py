@@ -48,6 +48,7 @@ from relay.service.placement import AreaMatch, Wanted
 from relay.store.bindings import BindingQuery, State, find_binding, find_page, state_of
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
+from relay.translation import N_
 
 ExpiresIn = Annotated[int, Field(ge=SOONEST_S, le=LATEST_S, description="seconds from now")]
 MaxCall = Annotated[int, Field(ge=MAX_CALL_S[0], le=MAX_CALL_S[-1])]
@@ -71,7 +72,7 @@ class ExpiryRequest(RequestModel, json_schema_extra={"examples": [{"expires_in":
     @model_validator(mode="after")
     def _not_both(self) -> Self:
         if self.expires_in is not None and self.expires_at is not None:
-            raise ValueError("expires_in and expires_at exclude each other: send one of them")
+            raise ValueError(N_("expires_in and expires_at exclude each other: send one of them"))
         return self
 
 

@@ -55,6 +55,7 @@ from relay.store.bindings import find_binding
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.records import LAST_MS, Wanted, read_all
+from relay.translation import N_
 
 END_REASON: Final = [{"type": "string", "enum": [*END_REASONS]}, {"type": "string", "pattern": "^sip_[1-6][0-9]{2}$"}]
 CallOutcome = Annotated[str, one_of(*OUTCOMES)]
@@ -64,7 +65,7 @@ CallMode = Annotated[str, one_of(*MODES)]
 
 def _known(outcome: str) -> str:
     if outcome not in OUTCOMES:
-        raise ValueError(f"must be one of: {', '.join(OUTCOMES)}")
+        raise ValueError(N_("must be one of: {outcomes}").format(outcomes=", ".join(OUTCOMES)))
     return outcome
 
 

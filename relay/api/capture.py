@@ -18,6 +18,7 @@ from relay.service.capture import LONGEST_MS, arm, disarm
 from relay.store.capture_arms import StoredArm, list_arms
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
+from relay.translation import N_
 
 router = Router(prefix="/v1/capture/arms", tags=["capture"])
 ArmId = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")]
@@ -43,7 +44,7 @@ class ArmRequest(RequestModel, json_schema_extra={"examples": [{"number": "13800
     @model_validator(mode="after")
     def _one(self) -> ArmRequest:
         if len(self.given) != 1:
-            raise ValueError("number, business_id and peer exclude each other: send one of them")
+            raise ValueError(N_("number, business_id and peer exclude each other: send one of them"))
         return self
 
 

@@ -24,7 +24,7 @@ from relay.api.backend import METHODS, ApiSettings, RequestCounts
 from relay.api.problems import HTTP_KINDS, MEDIA_TYPE, in_chinese, problem_response
 from relay.defence.limits import is_within_share
 from relay.net.spans import RequestSpan, Spans
-from relay.translation import accepted_language
+from relay.translation import N_, accepted_language
 
 BATCH = "/v1/bindings/batch"
 SMALL = 1 << 16  # bytes of each body that do not count against ROOM
@@ -228,7 +228,7 @@ class _Body:
     def _take(self, more: int) -> None:
         self._name = self._name or self._named()
         if not self._room.take(self._name, more):
-            raise HTTPException(429, "too many large bodies at once: retry after 1 second", {"retry-after": "1"})
+            raise HTTPException(429, N_("too many large bodies at once: retry after 1 second"), {"retry-after": "1"})
         self._taken += more
 
     def leave(self) -> None:
@@ -239,7 +239,7 @@ class _Body:
 
 
 def _too_large(most: int) -> str:
-    return f"the body must be at most {most} bytes"
+    return N_("the body must be at most {most} bytes").format(most=most)
 
 
 # -- Token buckets

@@ -33,6 +33,7 @@ from relay.service.fields import (
     invalid,
 )
 from relay.store.sealing.sealer import Sealer
+from relay.translation import N_
 
 T = TypeVar("T")
 
@@ -50,14 +51,14 @@ _INDUSTRIAL_ID = f"^{INDUSTRIAL_ID}$"
 _HOURS = r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9]$"
 # Pattern -> problem text for a value that does not match.
 FORMS = {
-    CLEAN: "must not contain control characters",
-    _NUMBER_700: "must be the 15 digits of a 700 number, such as 700100000010001",
-    _PLATFORM_NUMBER: "must be a 700 number, such as 700100000010001, or an old middle number",
+    CLEAN: N_("must not contain control characters"),
+    _NUMBER_700: N_("must be the 15 digits of a 700 number, such as 700100000010001"),
+    _PLATFORM_NUMBER: N_("must be a 700 number, such as 700100000010001, or an old middle number"),
     _PREFIX: PREFIX_WORDS,
     _NAME: NAME_WORDS,
-    _PARTY: "must be a phone number, such as 13800000001 or +86 138 0000 0001",
+    _PARTY: N_("must be a phone number, such as 13800000001 or +86 138 0000 0001"),
     _INDUSTRIAL_ID: INDUSTRIAL_ID_WORDS,
-    _HOURS: "must be two times of day in China time, such as 08:00-22:00",
+    _HOURS: N_("must be two times of day in China time, such as 08:00-22:00"),
 }
 
 Number700 = Annotated[str, StringConstraints(pattern=_NUMBER_700)]
@@ -100,7 +101,7 @@ Hours = Annotated[
 
 def _check_year(moment: datetime) -> datetime:
     if not _EARLIEST <= moment <= _LATEST:
-        raise ValueError("must be between 1970 and 2200")
+        raise ValueError(N_("must be between 1970 and 2200"))
     return moment
 
 

@@ -40,6 +40,7 @@ from relay.service.keys import OPERATOR
 from relay.store.audit import AuditQuery, Logged, newest_entries, verify_audit
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
+from relay.translation import N_
 
 
 class TraceRequest(
@@ -62,9 +63,9 @@ class TraceRequest(
     def _one_time(self) -> TraceRequest:
         given = [name for name in ("at", "since", "until") if getattr(self, name) is not None]
         if given not in (["at"], ["since", "until"]):
-            raise ValueError("give either at, or since and until")
+            raise ValueError(N_("give either at, or since and until"))
         if self.since is not None and self.until is not None and self.until <= self.since:
-            raise ValueError("until must be after since")
+            raise ValueError(N_("until must be after since"))
         return self
 
     @property
@@ -110,7 +111,7 @@ class EvidenceRequest(
     @model_validator(mode="after")
     def _forward(self) -> EvidenceRequest:
         if self.until <= self.since:
-            raise ValueError("until must be after since")
+            raise ValueError(N_("until must be after since"))
         return self
 
 

@@ -115,11 +115,11 @@ def field_errors(faults: Sequence[Any], within: int = 0) -> list[tuple[str, str]
 
     `within`: how many leading parts of a location to drop, such as "body".
     """
-    found: dict[str, str] = {}
+    found: dict[str, dict[str, None]] = {}  # an ordered set of problems by field
     for fault in faults[:MOST_ERRORS]:
         field, problem = _field_error(fault, within)
-        found[field] = f"{found[field]}, or {problem}" if field in found else problem
-    return list(found.items())
+        found.setdefault(field, {})[problem] = None
+    return [(field, ", or ".join(problems)) for field, problems in found.items()]
 
 
 def summary(errors: Sequence[tuple[str, str]]) -> str:
@@ -153,14 +153,17 @@ _WORDS: Final = {
     **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), _OBJECT),
 }
 _TIME: Final = N_("must be a time with its zone, such as 2026-01-31T08:00:00Z")
+_SYNTAX: Final = N_("must be JSON: syntax error at character {place}")
 _DAY: Final = N_("must be a day, such as 2026-01-31")
 
 
 def _field_error(fault: Any, within: int) -> tuple[str, str]:
     kind = fault["type"]
     if kind == "json_invalid":
-        return "body", f"must be JSON: syntax error at character {fault['loc'][1]}"
-    return _path(fault["loc"], within), _words(kind, fault["msg"], fault.get("ctx", {}))
+        return "body", _SYNTAX.format(place=fault["loc"][1])
+    return _path(fault["loc"], within, is_named=kind == "extra_forbidden"), _words(
+        kind, fault["msg"], fault.get("ctx", {})
+    )
 
 
 def _words(kind: str, message: str, values: Mapping[str, Any]) -> str:
@@ -176,10 +179,15 @@ def _words(kind: str, message: str, values: Mapping[str, Any]) -> str:
     return _WORDS.get(kind, _OTHER).format_map(values)
 
 
-def _path(location: tuple[Any, ...], within: int) -> str:
-    """("body", "items", 3, "a") -> items.3.a, without pydantic's names of what the field may be."""
+def _path(location: tuple[Any, ...], within: int, *, is_named: bool) -> str:
+    """("body", "items", 3, "a") -> items.3.a, without pydantic's names of what the field may be.
+
+    `is_named`: the last part is a name of the request, also if it reads like one of pydantic's.
+    """
     parts = [str(part) for part in location[within:]]
-    return ".".join(part for part in parts if _MEMBER.fullmatch(part) is None) or str(
+    named = parts[-1:] if is_named else []
+    rest = parts[:-1] if is_named else parts
+    return ".".join([part for part in rest if _MEMBER.fullmatch(part) is None] + named) or str(
         location[0] if location else "item"
     )
 

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from relay.api.problems import KINDS, MEDIA_TYPE, MOST_ERRORS, Problem, field_errors, problem_of, problem_response
+from relay.api.models import FORMS
+from relay.api.problems import (
+    _WORDS,
+    KINDS,
+    MEDIA_TYPE,
+    MOST_ERRORS,
+    Problem,
+    field_errors,
+    problem_of,
+    problem_response,
+)
 from relay.errors import Refused
 from relay.translation import catalogue
 from tests.api.conftest import Client
@@ -76,6 +86,37 @@ async def test_refusals_before_a_key_is_known_are_translated_as_well(operator: C
     assert (nobody.status_code, nobody.json()["title"]) == (401, "请求没有有效的密钥")
     good = await operator.http.get("/v1/calls", headers=chinese)
     assert good.status_code == 200 and "content-language" not in good.headers and "vary" not in good.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/v1/nothing", {}, "没有这个路径：全部路径见 /docs"),
+        ("/v1/businesses", {"name": "Acme", "max_cps": 1.5}, "max_cps：必须是整数，或必须是 'none'"),
+        (
+            "/v1/trace",
+            {"number": "13800000001", "at": "2026-01-31T08:00:00Z", "since": "2026-01-31T08:00:00Z", "reason": "x"},
+            "body：请给出 at，或者 since 和 until",
+        ),
+    ],
+)
+async def test_the_detail_is_in_chinese_as_a_whole(operator: Client, path: str, body: Any, said: str) -> None:
+    answer = await operator.http.post(path, json=body, headers={"accept-language": "zh"})
+    assert answer.json()["detail"] == said
+
+
+def test_every_problem_of_a_field_is_translated() -> None:
+    said = {*FORMS.values(), *_WORDS.values()}
+    for path in Path("relay/api").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("ValueError", "HTTPException"):
+                for each in (part for argument in node.args for part in ast.walk(argument)):
+                    if isinstance(each, ast.JoinedStr):
+                        said.add(ast.unparse(each))  # nothing marks it: N_("...").format(...)
+                    elif isinstance(each, ast.Constant) and isinstance(each.value, str) and each.value.count(" ") > 1:
+                        said.add(each.value)
+    assert len(said) > 30
+    assert said - catalogue().keys() == set()
 
 
 def test_every_title_is_translated() -> None:
@@ -158,6 +199,18 @@ async def test_detail_names_the_field_and_the_fix(operator: Client) -> None:
     problem = await operator.refused("POST", "/v1/bindings", "invalid", {"mode": "AXB", "b": "13900000002"})
     assert problem["detail"] == "a: required"
     assert "/docs" in (await operator.refused("GET", "/v1/nothing", "not_found"))["detail"]
+
+
+@pytest.mark.parametrize("name", ["int", "hours[0]", "constrained-str"])
+async def test_an_unknown_field_is_named_however_it_is_called(operator: Client, name: str) -> None:
+    problem = await operator.refused("POST", "/v1/bindings", "invalid", {"mode": "AXB", name: 1})
+    assert {"field": name, "problem": "there is no such field: see /docs"} in problem["errors"]
+
+
+def test_equal_problems_of_a_field_are_said_once() -> None:
+    faults = [{"type": kind, "loc": ("a", kind), "msg": ""} for kind in ("int", "float")]
+    faults = [fault | {"loc": ("a", "int"), "type": kind} for fault in faults for kind in ("int_type", "float_type")]
+    assert field_errors(faults) == [("a", "must be a whole number, or must be a number")]
 
 
 @pytest.mark.parametrize("body", [b'{"name": "\xff"}', b"[" * 100_000, b"1" * 5_000], ids=["UTF-8", "depth", "digits"])
