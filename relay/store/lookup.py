@@ -116,7 +116,7 @@ class Opener:
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
-        self.revision = 0  # the latest revision of the ledger seen
+        self.revision = 0  # the latest revision of the ledger whose seal has opened
         self._is_put_back = False  # until the process ends: further changes hide what the store lacks
         self._caller_windows_s: tuple[int, ...] = ()
         self._number_windows_s: tuple[int, ...] = ()
@@ -132,6 +132,14 @@ class Opener:
         self._proven = _proven_rows(filing=rules.filing_required)
         self._first_count = 3 * len(self._proven) + 1
 
+    def know(self, revision: int, before: int) -> None:
+        """Take over the revision of a head that has just been opened. `before`: `self.revision` before it was read.
+
+        The revision that a call finds is not sealed: only that of an opened head shows that the store was put back.
+        """
+        self._is_put_back |= revision < before
+        self.revision = max(self.revision, revision)
+
     def counted(self, number: str, caller_hash: bytes, unix_s: float) -> tuple[Any, ...]:
         """The arguments for the counts of earlier calls; empty without such counts."""
         if not self._caller_windows_s and not self._number_windows_s:
@@ -145,17 +153,15 @@ class Opener:
         )
 
     def found(self, caller_hash: bytes, row: Row, revision: int, counted: Counted | None = None) -> LookupResult:
-        """Open a row of the statement. `revision`: the latest seen before the query. `counted`: as in `LookupResult`.
+        """Open a row of the statement. `revision`: as above, before the query. `counted`: as in `LookupResult`.
 
         Raises StoreError if the proof of a row does not hold.
         """
         now, last_hash, last_sealed, values = row
-        self._is_put_back |= now is not None and now < revision
-        if now is None or self._is_put_back:
+        if now is None or now < revision or self._is_put_back:
             raise StoreError(
                 "the store was put back to an earlier state: see `relay700 verify`, then restart the relay"
             )
-        self.revision = max(self.revision, now)
         self._check(values)
         locked, legacy = values[_NUMBER + 2] or (None, 0)
         route = values[_ROUTE + 2]

@@ -36,7 +36,7 @@ class LookUps:
         if self._loop is None:
             self._in_file.look()
         else:
-            self._loop.run_until_complete(self._on_server.learn_refused())
+            self._loop.run_until_complete(self._on_server.learn_head())
 
     def apply_config(self, rules: Rules) -> None:
         (self._in_file if self._loop is None else self._on_server).apply_config(rules)

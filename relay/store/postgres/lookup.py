@@ -113,6 +113,7 @@ class PostgresRouteReader:
             found = self._opener.found(caller_hash, row, revision, counted)
         except StoreError as error:
             self._outage.altered(str(error))
+            await self.learn_head()
             return STORE_FAILED
         except SERVER_FAULTS as error:
             self._good = False
@@ -176,13 +177,18 @@ class PostgresRouteReader:
         """Delete expired counts in one part of the table. Call it every few seconds."""
         await self._write(SWEEP, *next(self._parts))
 
-    async def learn_refused(self) -> None:
+    async def learn_head(self) -> None:
         """Rows found altered by another node grant nothing here either. Call it once a second."""
         assert self._pool is not None  # open() made it
-        with suppress(StoreError, *SERVER_FAULTS):  # the next look-up reports it
+        before = self._opener.revision
+        try:
             row = await self._pool.fetchrow(HEAD, timeout=PATIENCE_S)
             if row is not None:
-                open_ledger_head(self._sealer, *row)
+                self._opener.know(open_ledger_head(self._sealer, *row).revision, before)
+        except StoreError as error:
+            self._outage.altered(str(error))
+        except SERVER_FAULTS:  # the next look-up reports it
+            pass
 
     async def look_at_schema(self) -> None:
         """Grant nothing while the schema is not relay700's own. Call it once a second."""

@@ -17,7 +17,7 @@ from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.connection import DATABASE_ERRORS, Connection, LookupOutage
 from relay.store.database import connect_reader, reading, reason_of
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
-from relay.store.ledger import learn_refused
+from relay.store.ledger import read_ledger_head
 from relay.store.ledger_tables import SQLITE
 from relay.store.lookup import Opener, Row, Syntax, decides, decoded, fallback, statement
 from relay.store.record_rows import SELECT, open_row
@@ -83,6 +83,7 @@ class RouteReader:
             return STORE_FAILED
         except StoreError as error:
             self._outage.altered(str(error))
+            self._learn_head()
             return STORE_FAILED
         self._good = True
         return found
@@ -103,18 +104,21 @@ class RouteReader:
             self._calm_looks += 1
             if self._good and self._calm_looks >= CALM_LOOKS:
                 self._outage.is_over()
-            self._learn_refused()
+            self._learn_head()
             return
         self._looks += 1
         self._failed(str(self._displaced))
         if self._displaced.is_log and self._looks >= LOOKS:
             self.close()
 
-    def _learn_refused(self) -> None:
+    def _learn_head(self) -> None:
         """Rows found altered by another process grant nothing here either, whatever proof is put back."""
         if self._connection is not None:
             with suppress(*DATABASE_ERRORS):  # the next look-up reports it
-                learn_refused(self._connection, self._sealer)
+                try:
+                    self._opener.know(read_ledger_head(self._connection, self._sealer).revision, self._opener.revision)
+                except StoreError as error:
+                    self._outage.altered(str(error))
                 self._schema.look(self._connection)
 
     def _failed(self, reason: str) -> None:

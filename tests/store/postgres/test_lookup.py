@@ -90,6 +90,41 @@ async def test_a_peek_sees_the_counts_that_the_next_look_up_compares_and_counts_
     postgres.drop(place)
 
 
+@pytest.mark.parametrize("by", [-1, 1_000_000])
+async def test_revision_without_its_seal_stops_no_later_call(tmp_path: Path, by: int) -> None:
+    """Anyone who can write the database can change it, and put it back at once."""
+    place, sealer = new_server_store(tmp_path)
+    put(place, sealer, binding())
+    told: list[str] = []
+    reader = PostgresRouteReader(place, sealer, Rules(), lambda _, fields: told.append(str(fields["reason"])))
+    await reader.open()
+    with closing(reader), closing(postgres.connect(place)) as thief:
+        await reader.learn_head()
+        thief.execute(f"UPDATE ledger_head SET revision = revision + {by}")
+        await reader.fetch(X, A, NOW_MS / 1000)
+        await reader.learn_head()
+        thief.execute(f"UPDATE ledger_head SET revision = revision - {by}")
+        assert isinstance(await reader.fetch(X, A, NOW_MS / 1000), LookupResult)
+    assert any("the head of the ledger was altered" in reason for reason in told)
+    postgres.drop(place)
+
+
+async def test_store_that_was_put_back_is_not_used_again(tmp_path: Path) -> None:
+    place, sealer = new_server_store(tmp_path)
+    reader = PostgresRouteReader(place, sealer, Rules(), lambda *_: None)
+    await reader.open()
+    with closing(reader), closing(postgres.connect(place)) as thief:
+        thief.execute("CREATE TEMPORARY TABLE earlier AS SELECT * FROM ledger_head")
+        put(place, sealer, binding())
+        thief.execute("CREATE TEMPORARY TABLE later AS SELECT * FROM ledger_head")
+        await reader.learn_head()
+        assert isinstance(await reader.fetch(X, A, NOW_MS / 1000), LookupResult)
+        for head in ("earlier", "later"):
+            thief.execute(f"UPDATE ledger_head SET (revision, sealed) = (SELECT revision, sealed FROM {head})")
+            assert await reader.fetch(X, A, NOW_MS / 1000) is STORE_FAILED
+    postgres.drop(place)
+
+
 async def test_look_up_under_way_uses_changed_rules(tmp_path: Path) -> None:
     """Its first answer has the columns of the old rules."""
     place, sealer = new_server_store(tmp_path)

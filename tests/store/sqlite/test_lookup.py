@@ -217,12 +217,33 @@ def test_altered_row_fails_closed(rows: Rows, reader: RouteReader, theft: str) -
 def test_store_that_was_put_back_is_not_used_again_however_it_goes_on(rows: Rows, reader: RouteReader) -> None:
     """Rights that were taken back meanwhile are in force in it. The process that is started next checks the anchor."""
     rows.binding("b1")
-    rows.run("UPDATE ledger_head SET revision = 10")
+    ((revision, sealed),) = rows.run("SELECT revision, sealed FROM ledger_head").fetchall()
+    rows.entry("business other", B, "black")
     bound(reader)
-    rows.run("UPDATE ledger_head SET revision = 8")
+    reader.look()
+    rows.run("UPDATE ledger_head SET revision = ?, sealed = ?", revision, sealed)
     assert reader.fetch(X, A, NOW_S) == STORE_FAILED
-    rows.run("UPDATE ledger_head SET revision = 12")
+    for _ in range(3):
+        rows.entry("business other", C, "black")
+        rows.run("DELETE FROM list_entry WHERE owner = 'business other'")
+    reader.look()
     assert reader.fetch(X, A, NOW_S) == STORE_FAILED
+
+
+@pytest.mark.parametrize("by", [-1, 1_000_000])
+def test_revision_without_its_seal_stops_no_later_call(
+    rows: Rows, reader: RouteReader, reported: Reported, by: int
+) -> None:
+    """Anyone who can write the database can change it, and put it back at once."""
+    rows.binding("b1")
+    bound(reader)
+    reader.look()
+    rows.run("UPDATE ledger_head SET revision = revision + ?", by)
+    reader.fetch(X, A, NOW_S)
+    reader.look()
+    rows.run("UPDATE ledger_head SET revision = revision - ?", by)
+    bound(reader)
+    assert any("the head of the ledger was altered" in str(fields["reason"]) for _, fields in reported)
 
 
 @pytest.mark.parametrize(
