@@ -170,6 +170,13 @@ def test_english_texts_stay_as_they_are() -> None:
             "the ledger had the revision 19 when var/relay.db.anchor was written, and has 18 now",
             "var/relay.db.anchor 写成之时，账本的修订号是 19，现在是 18",
         ),
+        (
+            "the chain of call records had the link 9 when var/relay.db.anchor was written, and ends at 8 now,"
+            " 1 missing: an earlier copy of the store was put in its place. Put the right one back, or, if you did it,"
+            " vouch for the copy with `relay700 verify --accept --reason …`",
+            "var/relay.db.anchor 写成之时，话单链有第 9 条，现在止于第 8 条，缺少 1 条：存储被换成了较早的副本。"
+            "请放回正确的存储；如是您所为，请用 `relay700 verify --accept --reason …` 认可此副本",
+        ),
         ("  the callee got INVITE, 512 bytes", "  被叫收到 INVITE，512 字节"),
         ("on no list; only white callers", "不在名单中；只接受白名单主叫"),
         ("expires 2026-01-01T00:00:01Z", "2026-01-01T00:00:01Z 到期"),

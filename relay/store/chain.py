@@ -157,7 +157,7 @@ def anchor_fault(connection: Connection, chain: Chain, anchor: Head, holder: str
         return None
     last = max(last, purged_to)
     if last < anchor.seq:
-        return f"{chain.words} had the link {anchor.seq} {holder}, and ends at {last} now: {anchor.seq - last} missing"
+        return f"{chain.words} had the link {anchor.seq} {holder}, and ends at {last} now, {anchor.seq - last} missing"
     now = "none" if found is None else "another"
     return f"{chain.words} had the link {anchor.seq} {holder}, and has {now} now"
 

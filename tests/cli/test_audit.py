@@ -210,7 +210,7 @@ def test_truncated_records_with_a_restored_head_are_reported(relay700: Command) 
         thief.execute("UPDATE chain_head SET (seq, hash, mac) = (?, ?, ?)", old)
         thief.execute("DELETE FROM ledger_touch")
     said = relay700.run("verify").stderr
-    assert "the chain of call records had the link 3 when" in said and ", and ends at 1 now: 2 missing\n" in said
+    assert "the chain of call records had the link 3 when" in said and ", and ends at 1 now, 2 missing\n" in said
     assert "when the given head was written" in relay700.run("verify", "--since", head).stderr
 
 
@@ -273,7 +273,7 @@ def test_a_restored_backup_is_reported_until_it_is_accepted(relay700: Command) -
         file.unlink()
     path.write_bytes(backup)
     said = relay700.run("verify").stderr
-    lost_record = f"call records had the link 1 when {path}.anchor was written, and ends at 0 now: 1 missing\n"
+    lost_record = f"call records had the link 1 when {path}.anchor was written, and ends at 0 now, 1 missing\n"
     assert lost_record in said and "the ledger had the revision" in said and "earlier copy of the store" in said
     assert "earlier copy of the store" in relay700.run("serve").stderr
     assert relay700.run("verify", "--accept").exit_code == 2
