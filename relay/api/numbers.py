@@ -30,7 +30,6 @@ from relay.api.models import ManagedPrefix as PrefixText
 from relay.api.routes import Router
 from relay.errors import Refused
 from relay.service.numbers import (
-    LONGEST_COOL_DOWN_MS,
     MOST_BINDINGS,
     WARN_PERCENT,
     PoolChange,
@@ -50,6 +49,7 @@ from relay.service.numbers import (
     unlock,
 )
 from relay.store.numbers import (
+    LONGEST_COOL_DOWN_MS,
     Lock,
     Number,
     NumberQuery,

@@ -17,6 +17,7 @@ from relay.store import allocation
 from relay.store.connection import Connection
 from relay.store.numbers import (
     LEGACY_POOL,
+    LONGEST_COOL_DOWN_MS,
     Number,
     Pool,
     Prefix,
@@ -36,7 +37,6 @@ from relay.store.unit_of_work import UnitOfWork
 
 DEFAULT_POOL = "default"
 PREFIX_STATES: tuple[PrefixState, ...] = ("active", "locked", "returned")
-LONGEST_COOL_DOWN_MS = 365 * 24 * 3_600_000
 MOST_BINDINGS = range(1, 5_001)
 WARN_PERCENT = range(1, 101)
 

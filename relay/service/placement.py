@@ -31,11 +31,11 @@ from relay.store.allocation import (
     rest_routes,
     take,
 )
-from relay.store.bindings import count_of_group, due, insert, set_released
+from relay.store.bindings import count_of_group, due, find_binding, insert, set_released
 from relay.store.businesses import Business, count_binding, discount_binding
 from relay.store.connection import Connection
 from relay.store.groups import find_group, is_member, member_hashes
-from relay.store.ledger import require
+from relay.store.ledger import CHANGED_MEANWHILE, is_locking, require
 from relay.store.numbers import Pool, find_number, find_pool, pools_of
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import queue_event
@@ -87,8 +87,9 @@ def release_due(unit: UnitOfWork, rules: BindRules) -> int:
         data |= {"industrial_id": binding.industrial_id, "user_data": binding.user_data}
         data |= {"expired_at": format_moment(binding.expires_at or unit.now_ms)}
         with suppress(StoreError):  # a row that someone gave to another business user tells them nothing
-            require(unit.connection, unit.sealer, "binding", [binding.binding_id])
-            queue_event(unit, binding.business, "binding.expired", f"{binding.binding_id}.expired", data)
+            proven = find_binding(unit.connection, unit.sealer, binding.binding_id, binding.business)
+            if proven is not None:
+                queue_event(unit, proven.business, "binding.expired", f"{binding.binding_id}.expired", data)
     return released
 
 
@@ -163,6 +164,7 @@ def place(unit: UnitOfWork, wanted: Wanted, rules: BindRules, business: Business
     """
     with undone_if_refused(unit.connection):
         found = _numbers(unit, wanted, rules)
+        _require_found(unit, wanted.binding.business, found)
         x, y = found[0].number, found[1].number if len(found) > 1 else None
         if x == y:
             raise invalid("y", "must differ from x: choose another number")
@@ -234,6 +236,22 @@ def _numbers(unit: UnitOfWork, wanted: Wanted, rules: BindRules) -> list[_Found]
             raise
     y = find("y", None, wish_y, None)  # the only number left for y may be the one chosen for x: choose y first
     return [find("x", None, wish_x, y.number), y]
+
+
+def _require_found(unit: UnitOfWork, business: str, found: Sequence[_Found]) -> None:
+    """Raise StoreError unless the numbers and their pools are proven, and on a server still as they were read."""
+    numbers, pools = [one.number for one in found], {one.pool.pool_id: one.pool for one in found}
+    for table, keys in (("number", numbers), ("pool", list(pools))):
+        if require(unit.connection, unit.sealer, table, keys) != len(set(keys)):
+            raise StoreError(CHANGED_MEANWHILE)
+    if not is_locking(unit.connection):
+        return
+    own = pools_of(unit.connection, business)
+    for number, pool in found:
+        now = find_number(unit.connection, number, unit.now_ms)
+        is_of_pool = now is not None and now.pool == pool.pool_id and (now.legacy or pool in own)
+        if not is_of_pool or find_pool(unit.connection, pool.pool_id) != pool:
+            raise StoreError(CHANGED_MEANWHILE)
 
 
 def _wishes(unit: UnitOfWork, wanted: Binding) -> tuple[Wish, Wish]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from relay.errors import Refused
+from relay.errors import Refused, StoreError
 from relay.model.binding import Binding, Party, compile_lines, ends
-from relay.model.numbers import mask_number
+from relay.model.numbers import is_700, mask_number
 from relay.store.connection import Connection
+from relay.store.ledger import require
+from relay.store.numbers import LONGEST_COOL_DOWN_MS, SERIAL_DIGITS
 from relay.store.sealing.rows import ANY_CALLER
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
@@ -156,7 +158,7 @@ WHERE number = :number AND locked = 0 AND exclusive = 0 AND bindings < :cap AND 
   AND (bindings > 0 OR cools_until <= :now OR ({_RESTS_ALONE}))
 """
 _STATE = "SELECT locked, exclusive, bindings, holder FROM number WHERE number = ?"
-_COOL_DOWN = "SELECT cool_down_ms FROM number JOIN prefix USING (prefix) WHERE number = ?"
+_COOL_DOWN = "SELECT cool_down_ms FROM prefix WHERE prefix = ?"
 _START_COOL_DOWN = "UPDATE number SET cools_until = ?2 WHERE number = ?1 AND cools_until < ?2"
 _REST_ALL_FREE = """
 UPDATE number SET cools_until = ?1 + coalesce((SELECT cool_down_ms FROM prefix WHERE prefix.prefix = number.prefix), ?2)
@@ -263,9 +265,21 @@ def _why_not(unit: UnitOfWork, field: str, number: str, business: str, *, exclus
 
 
 def cool_down_ms(unit: UnitOfWork, number: str, configured_ms: int) -> int:
-    """The cool-down of the number: that of its prefix, else the configured one."""
-    row = unit.connection.execute(_COOL_DOWN, (number,)).fetchone()
-    return configured_ms if row is None or row[0] is None else int(row[0])
+    """The cool-down of the number: that of its prefix, else the configured one.
+
+    The longest if the row of the prefix is not proven: the number is released all the same.
+    """
+    if not is_700(number):
+        return configured_ms
+    prefix = number[:-SERIAL_DIGITS]
+    try:
+        is_proven = require(unit.connection, unit.sealer, "prefix", [prefix]) == 1
+    except StoreError:
+        is_proven = False
+    if not is_proven:
+        return LONGEST_COOL_DOWN_MS
+    (found,) = unit.connection.execute(_COOL_DOWN, (prefix,)).fetchone()
+    return configured_ms if found is None else int(found)
 
 
 def rest(unit: UnitOfWork, number: str, free_at: int) -> None:

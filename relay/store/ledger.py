@@ -42,6 +42,7 @@ from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry
 
 MODULUS: Final = 1 << 256
+CHANGED_MEANWHILE: Final = "a row was changed meanwhile: try again"
 CHANGED: Final = "changed outside relay700"  # the reason of most entries `ledger.fault`
 MOST_NAMED: Final = 100  # faults per transaction that get their own entry in the audit log
 MOST_REFUSED: Final = 1_000  # rows of a table in the head of the ledger; if there are more, the whole table is refused
@@ -101,21 +102,33 @@ NO_ROWS: Final = Sum(0, 0)
 # -- reading
 
 
-def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> None:
-    """Raises StoreError naming the first of these rows whose proof does not hold. Missing rows are ignored."""
+def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> int:
+    """Raises StoreError naming the first of these rows whose proof does not hold. Returns how many of them exist.
+
+    In a unit of work on a server the rows are locked from now on, so that one read afterwards is as it was proven.
+    """
     if sealer.stopped:
         raise StoreError(sealer.stopped)
-    declared = TABLES[table]
+    declared, found_rows = TABLES[table], 0
+    locks = is_locking(connection)
     for start in range(0, len(row_keys), CHUNK):
         keys = row_keys[start : start + CHUNK]
         with one_moment(connection):  # else a change between the two would look like a forgery
-            rows, proofs = rows_of(connection, declared, keys), proofs_of(connection, table, keys)
+            rows = rows_of(connection, declared, keys, locked=locks)
+            proofs = proofs_of(connection, table, keys)
+        found_rows += len(rows)
         for key, found in rows.items():
             values, proof = _decode(found), proofs.get(key)
             if not is_proven(sealer, table, key, values, declared.called, proof) and not _is_ours(
                 connection, sealer, declared, key, proof
             ):
                 raise StoreError(not_proven(table, key))
+    return found_rows
+
+
+def is_locking(connection: Connection) -> bool:
+    """Whether `require` locks rows: in a unit of work on a server. SQLite has one writer at a time."""
+    return dialect_of(connection).is_server and getattr(connection, "naming", None) is not None
 
 
 def outdate(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> None:

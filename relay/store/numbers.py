@@ -24,7 +24,9 @@ _LOCKS: dict[int, Lock] = {
 }
 
 LEGACY_POOL = "legacy"  # no number is chosen from it
-SERIALS = 10_000  # the last four digits of a 700 number
+SERIAL_DIGITS = 4  # the last of a 700 number, after the prefix
+SERIALS = 10_000
+LONGEST_COOL_DOWN_MS = 365 * 24 * 3_600_000
 
 _STATE = """CASE WHEN locked <> 0 THEN 'locked' WHEN bindings > 0 THEN 'bound'
 WHEN cools_until > :now THEN 'cooling' ELSE 'free' END"""

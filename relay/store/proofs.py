@@ -13,12 +13,17 @@ from relay.store.ledger_tables import TABLES, Dialect, LedgerTable, dialect_of
 CHUNK: Final = 128  # rows per statement
 
 
-def rows_of(connection: Connection, table: LedgerTable, keys: Sequence[str]) -> dict[str, str]:
-    """The covered columns of rows, as `Dialect.values` gives them."""
+def rows_of(connection: Connection, table: LedgerTable, keys: Sequence[str], *, locked: bool = False) -> dict[str, str]:
+    """The covered columns of rows, as `Dialect.values` gives them.
+
+    `locked`: on a server, no other transaction can change or delete them until this one ends.
+    """
     if not keys:
         return {}
     parameters = list(chain.from_iterable(table.parameters(key) for key in _padded(keys)))
     select = _select(table.name, dialect_of(connection), _rounded(len(keys)))
+    if locked:
+        select += f" FOR NO KEY UPDATE OF {table.name}"  # as UPDATE takes: a weaker one would have to be raised
     return dict(connection.execute(select, parameters).fetchall())
 
 
