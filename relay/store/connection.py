@@ -176,6 +176,11 @@ def transaction(connection: Connection) -> Iterator[None]:
         raise
 
 
+def quoted(name: str) -> str:
+    """An identifier that was found in a database, for use in a statement."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 @contextmanager
 def one_moment(connection: Connection) -> Iterator[None]:
     """A read transaction: all statements of the block see one snapshot of the store.

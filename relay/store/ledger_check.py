@@ -13,7 +13,7 @@ import msgspec
 
 from relay.errors import StoreError
 from relay.store.chain import AUDIT, EMPTY, RECORDS, anchor_fault, stored_head
-from relay.store.connection import DATABASE_ERRORS, Connection, each_row, transaction
+from relay.store.connection import DATABASE_ERRORS, Connection, each_row, quoted, transaction
 from relay.store.ledger import MODULUS, NO_ROWS, LedgerHead, Sum, note_schema, read_ledger_head, sign_all
 from relay.store.ledger_tables import CHAINS, TABLES, LedgerTable, dialect_of, triggers
 from relay.store.schema_check import different_objects, foreign_objects, is_left
@@ -214,7 +214,7 @@ def _put_back(connection: Connection, names: list[str]) -> None:
 
 def _drop(connection: Connection, name: str) -> None:
     if not dialect_of(connection).is_server:
-        connection.execute(f'DROP TRIGGER IF EXISTS "{name}"')
+        connection.execute(f"DROP TRIGGER IF EXISTS {quoted(name)}")
         return
     tables = connection.execute(
         "SELECT CAST(CAST(tgrelid AS regclass) AS text) FROM pg_trigger"
@@ -222,7 +222,7 @@ def _drop(connection: Connection, name: str) -> None:
         (name,),
     ).fetchall()
     for (table,) in tables:
-        connection.execute(f'DROP TRIGGER "{name}" ON {table}')
+        connection.execute(f"DROP TRIGGER {quoted(name)} ON {table}")
 
 
 def _has_head(connection: Connection) -> bool:

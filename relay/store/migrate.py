@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from relay.errors import StoreError
 from relay.store.audit import verify_audit
 from relay.store.chain import AnchorFile
-from relay.store.connection import Connection, Place, PostgresServer
+from relay.store.connection import Connection, Place, PostgresServer, quoted
 from relay.store.database import (
     connect,
     is_newer,
@@ -136,7 +136,7 @@ def _proving(target: Connection, key_file: Path) -> Iterator[None]:
 
 
 def _copy_table(source: Connection, target: Connection, table: str) -> int:
-    columns = ", ".join(row[1] for row in source.execute(f"PRAGMA table_info({table})").fetchall())
+    columns = ", ".join(quoted(row[1]) for row in source.execute(f"PRAGMA table_info({table})").fetchall())
     waiting: list[tuple[Any, ...]] = []
     copied = 0
     for row in source.execute(f"SELECT {columns} FROM {table}"):

@@ -134,6 +134,19 @@ def test_changed_schema_of_a_server_is_named(store: Acting, deed: str) -> None:
 
 @pytest.mark.outside
 @pytest.mark.parametrize("store_kind", ["postgresql"], indirect=True)
+def test_name_of_a_trigger_is_run_as_no_statement(store: Acting, tmp_path: Path) -> None:
+    name = 'x"" ON webhook; CREATE TABLE evil (); --'
+    with closing(connect(store.path)) as thief:
+        thief.execute("CREATE FUNCTION helper() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+        for each in (name, "x"):
+            thief.execute(f'CREATE TRIGGER "{each}" AFTER INSERT ON webhook FOR EACH ROW EXECUTE FUNCTION helper()')
+        open_store(store.path, tmp_path / "relay.key")
+        assert thief.execute("SELECT to_regclass('evil')").fetchone() == (None,)
+        assert thief.execute("SELECT tgname FROM pg_trigger WHERE tgname LIKE 'x%'").fetchall() == []
+
+
+@pytest.mark.outside
+@pytest.mark.parametrize("store_kind", ["postgresql"], indirect=True)
 def test_a_change_from_outside_during_our_transaction_is_not_ours_whatever_it_says(store: Acting) -> None:
     row = fill(store, TABLES["webhook"])
 

@@ -18,7 +18,7 @@ _ROW: Final = 128  # bytes of a row beside what is sealed
 _FIND: Final = "SELECT CAST(to_regclass(?) AS text)"
 _USED: Final = f"SELECT coalesce(sum(length(sealed) + {_ROW}), 0) FROM capture"
 _PARTITIONS: Final = """
-SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+SELECT relname, CAST(CAST(inhrelid AS regclass) AS text) FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
 WHERE inhparent = CAST('capture' AS regclass) ORDER BY relname
 """
 
@@ -60,9 +60,9 @@ class CapturePartitions:
 
     def give_back(self, connection: Connection, max_bytes: int, oldest_us: int) -> None:
         oldest = _name(oldest_us // _DAY_US)
-        for (name,) in connection.execute(_PARTITIONS).fetchall():
+        for name, quoted in connection.execute(_PARTITIONS).fetchall():
             if name < oldest:
-                connection.execute(f"DROP TABLE {name}")
+                connection.execute(f"DROP TABLE {quoted}")
 
 
 def _name(day: int) -> str:

@@ -52,6 +52,15 @@ def test_a_day_has_a_partition_and_loses_it(server: tuple[PostgresServer, Sealer
         assert captures.sizes().rows == 1
 
 
+def test_name_of_a_partition_is_run_as_no_statement(server: tuple[PostgresServer, Sealer]) -> None:
+    with closing(Captures(*server)) as captures, closing(connect(server[0])) as thief:
+        captures.save([captured(1, MIDNIGHT_MS)])
+        name = '"capture; CREATE TABLE evil ()"'
+        thief.execute(f"CREATE TABLE {name} PARTITION OF capture FOR VALUES FROM (0) TO (1)")
+        captures.trim(BIG, MIDNIGHT_MS)
+        assert thief.execute("SELECT to_regclass('evil')").fetchone() == (None,)
+
+
 def test_a_dump_without_captures_is_a_whole_store(server: tuple[PostgresServer, Sealer], tmp_path: Path) -> None:
     """With the option that the manual names."""
     place, sealer = server
