@@ -444,6 +444,11 @@ def test_setting_that_disables_triggers_is_named_and_stops_writers(revoked: Revo
         "search_path = evil, public",
         "search_path = pg_temp, evil, public",
         "default_transaction_isolation = serializable",
+        "default_transaction_read_only = on",
+        "quote_all_identifiers = on",
+        "standard_conforming_strings = off",
+        "client_encoding = 'SQL_ASCII'",
+        "statement_timeout = 1",
     ],
 )
 def test_settings_of_the_database_change_nothing(revoked: Revoked, setting: str) -> None:
@@ -458,7 +463,8 @@ def test_settings_of_the_database_change_nothing(revoked: Revoked, setting: str)
     with closing(Writer(store.path, store.sealer)) as another:
         another.run(RELAY, change)
     assert told(store) == ""
-    assert store.reader.execute("SELECT count(*) FROM public.webhook").fetchone() == (1,)
+    with reading(store.path) as reader:
+        assert reader.execute("SELECT count(*) FROM public.webhook").fetchone() == (1,)
     assert revoked.is_revoked()
 
 

@@ -23,18 +23,22 @@ from psycopg.pq import TransactionStatus
 from psycopg.waiting import Ready, Wait
 
 from relay.store.connection import Naming, Parameters, PostgresBusy, PostgresError, Rows
-from relay.store.postgres.objects import PIN, VERSION
+from relay.store.postgres.objects import PIN, PINNED, VERSION
 
 T = TypeVar("T")
 
 CONNECT_S: Final = 5
 HURRY_S: Final = 2  # the least that libpq has; to connect in an event loop's thread, or to ask whether a server answers
 PAGE = 1_000  # rows
-# lock_timeout: how long a transaction waits for a lock, as SQLite's busy timeout. A dead server is noticed as soon.
+# lock_timeout (ms): how long a transaction waits for a lock, as SQLite's busy timeout. A dead server is noticed then.
 # client_connection_check_interval: ends the statements of a killed process, which releases its locks.
-OPTIONS: Final = (
-    "-c lock_timeout=5000 -c client_connection_check_interval=1000 -c client_min_messages=warning -c timezone=UTC"
-)
+_SETTINGS: Final = PINNED | {
+    "lock_timeout": "5000",
+    "client_connection_check_interval": "1000",
+    "client_min_messages": "warning",
+    "timezone": "UTC",
+}
+OPTIONS: Final = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
 ACTS_LOCK: Final = 700_000_001  # for pg_advisory_xact_lock
 # In ms, shorter than lock_timeout: a machine that freezes within a unit of work must not block those of others.
 IDLE_ACT: Final = 3_000

@@ -27,7 +27,7 @@ from relay.store.ledger import HEAD, open_ledger_head
 from relay.store.ledger_tables import POSTGRES
 from relay.store.lookup import Opener, Syntax, decides, decoded, fallback, statement
 from relay.store.postgres.nodes import SERVER_FAULTS
-from relay.store.postgres.objects import PIN, VERSION
+from relay.store.postgres.objects import PIN, PINNED, VERSION
 from relay.store.record_index import number_key, pair_key
 from relay.store.schema_look import SchemaLook
 from relay.store.sealing.sealer import Sealer
@@ -37,6 +37,7 @@ PATIENCE_S: Final = 2.0
 # A generic plan: each part is a search by key, and planning for each call would take longer than that.
 # synchronous_commit is off since only counts are written: others see them at once, and calls do not wait for the disk.
 SETTINGS: Final = {
+    **PINNED,
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
     "enable_seqscan": "off",

@@ -23,7 +23,7 @@ from relay.errors import Report, StoreError
 from relay.store.connection import Connection, PostgresError, PostgresServer
 from relay.store.journal.attempts import with_records
 from relay.store.journal.rows import LiveCall, open_all, without_ended
-from relay.store.postgres.objects import PIN
+from relay.store.postgres.objects import PIN, PINNED
 from relay.store.sealing.keys import IN_USE, Turning
 from relay.store.sealing.sealer import Sealer
 
@@ -34,7 +34,7 @@ MOST_COUNT: Final = 10**12  # of one kind and name on another node; more was for
 MOST_TAKEN: Final = 1_000  # calls resumed at once, so that heartbeats go on between
 # In ms: a machine that freezes or is cut off within a transaction must not keep its locks, which block all nodes. A
 # node that was only slow finds its connection closed, and retries.
-NOT_IDLE_FOR_EVER: Final = {"idle_in_transaction_session_timeout": "1000"}
+NOT_IDLE_FOR_EVER: Final = {**PINNED, "idle_in_transaction_session_timeout": "1000"}
 # In ms, for a session that holds a lock: a machine that vanishes closes no connection, and would keep the lock until
 # TCP gives it up, hours later. One that lives asks each second, and ends if it has no answer for PATIENCE_S, before
 # another gets the lock.
@@ -352,7 +352,9 @@ class LeaderLock:
     async def _takes(self) -> bool:
         try:
             if self._connection is None:
-                self._connection = await asyncpg.connect(self._server.url, timeout=PATIENCE_S, server_settings=SILENT)
+                self._connection = await asyncpg.connect(
+                    self._server.url, timeout=PATIENCE_S, server_settings=PINNED | SILENT
+                )
                 await self._connection.execute(PIN)
             took = await self._connection.fetchval(f"SELECT pg_try_advisory_lock({BACKEND_LOCK})", timeout=PATIENCE_S)
         except SERVER_FAULTS as error:

@@ -15,8 +15,23 @@ _MADE: Final = 16_384  # the server's own objects have smaller oids
 # What somebody has added to the server's own functions, operators and collations is found before the schema's.
 _IN_REACH: Final = f"({{0}} = {_HERE} OR ({{0}} = CAST('pg_catalog' AS regnamespace) AND {{1}}oid >= {_MADE}))"
 
-# -- The schema
+# -- The settings and the schema of a session
 
+# Of each connection, whatever a role or the database has set: they decide how the server writes and reads texts, and
+# when it ends a statement.
+PINNED: Final = {
+    "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
+    "quote_all_identifiers": "off",
+    "transform_null_equals": "off",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "default_transaction_read_only": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+}
 # Tables are those of one schema, whatever the role's or database's setting says: the first in its search_path that has
 # a store, else the first. Functions, types and operators of the server come before those of the schema, temporary
 # tables last.

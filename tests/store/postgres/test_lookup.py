@@ -70,6 +70,21 @@ async def test_look_up_with_frequency_caps_is_one_statement(tmp_path: Path) -> N
     postgres.drop(place)
 
 
+@pytest.mark.parametrize("setting", ["default_transaction_read_only = on", "quote_all_identifiers = on"])
+async def test_settings_of_the_database_stop_no_look_up(tmp_path: Path, setting: str) -> None:
+    place, sealer = new_server_store(tmp_path)
+    put(place, sealer, binding())
+    with closing(postgres.connect(place)) as thief:
+        ((name,),) = thief.execute("SELECT current_database()").fetchall()
+        thief.execute(f"ALTER DATABASE {name} SET {setting}")
+    reader = PostgresRouteReader(place, sealer, Rules(caller_caps=(Cap(3, 300),)), lambda *_: None)
+    await reader.open()
+    with closing(reader):
+        await reader.look_at_schema()
+        assert isinstance(await reader.fetch(X, A, NOW_MS / 1000), LookupResult)
+    postgres.drop(place)
+
+
 async def test_a_peek_sees_the_counts_that_the_next_look_up_compares_and_counts_none(tmp_path: Path) -> None:
     place, sealer = new_server_store(tmp_path)
     put(place, sealer, binding())
