@@ -15,6 +15,7 @@ from relay.service.businesses import get as get_business
 from relay.service.fields import invalid
 from relay.store import allocation
 from relay.store.connection import Connection
+from relay.store.ledger import require
 from relay.store.numbers import (
     LEGACY_POOL,
     LONGEST_COOL_DOWN_MS,
@@ -29,6 +30,8 @@ from relay.store.numbers import (
     insert_pool,
     insert_prefix,
     move_number,
+    proven_pool,
+    proven_prefix,
     set_locks,
     update_pool,
     update_prefix,
@@ -116,7 +119,7 @@ def change_prefix(
 
 def get_prefix(unit: UnitOfWork, prefix: str) -> Prefix:
     """The prefix. Raises Refused if it is not loaded."""
-    found = find_prefix(unit.connection, prefix) if prefix.isprintable() else None
+    found = proven_prefix(unit, prefix) if prefix.isprintable() else None
     if found is None:
         raise Refused("not_found", "prefix", "not loaded: see the list of prefixes")
     return found
@@ -192,6 +195,10 @@ def unhold(unit: UnitOfWork, number: str, reason: str = "") -> Number:
 def _own_number(unit: UnitOfWork, number: str) -> Number:
     """The number. Raises Refused to a business user if its pool is not of that business user."""
     found, business = get_number(unit, number), unit.actor.business
+    if business is not None:
+        require(unit.connection, unit.sealer, "number", [found.number])
+        require(unit.connection, unit.sealer, "pool", [found.pool])
+        found = get_number(unit, found.number)
     pool = find_pool(unit.connection, found.pool, business)
     if pool is None:
         raise _unknown()
@@ -260,7 +267,7 @@ def make_pool(unit: UnitOfWork, wanted: Pool) -> Pool:
 def change_pool(unit: UnitOfWork, pool_id: str, asked: PoolChange) -> Pool:
     """Change the given fields of a pool. Raises Refused."""
     _operator(unit)
-    old = find_pool(unit.connection, pool_id) if pool_id.isprintable() else None
+    old = proven_pool(unit, pool_id) if pool_id.isprintable() else None
     if old is None or pool_id == LEGACY_POOL:
         raise Refused("not_found", "pool", "there is no such pool")
     pool = _checked(unit, old._replace(**asked))

@@ -13,9 +13,10 @@ import msgspec
 from relay.errors import StoreError
 from relay.model.binding import RING_TIMEOUT_S, Binding, ids_of
 from relay.model.numbers import is_700
-from relay.store.connection import Connection, selected
+from relay.store.connection import Connection, Parameters, selected
 from relay.store.groups import was_member
 from relay.store.ledger import require
+from relay.store.proven_reads import proven_row, proven_rows
 from relay.store.sealing.rows import SealedRows, Secret, binding_context, key_of, open_binding, seal_binding
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
@@ -241,12 +242,11 @@ def live_with_a(
         "since": int(after[:12] or "0", 16),  # an id begins with its time
         "most": most,
     }
-    rows = unit.connection.execute(_LIVE_WITH_A.format(wanted=wanted), values).fetchall()
-    return _proven(unit.connection, unit.sealer, rows)
+    return _proven(unit.connection, unit.sealer, _LIVE_WITH_A.format(wanted=wanted), values)
 
 
 def unreleased_of_group(unit: UnitOfWork, group_id: str) -> list[Binding]:
-    return _proven(unit.connection, unit.sealer, unit.connection.execute(_OF_GROUP, (group_id,)).fetchall())
+    return _proven(unit.connection, unit.sealer, _OF_GROUP, (group_id,))
 
 
 # -- reading
@@ -259,8 +259,8 @@ def find_binding(
 
     Raises StoreError if the proof of its row does not hold.
     """
-    row = connection.execute(_BY_ID, {"id": binding_id, "business": business}).fetchone()
-    require(connection, sealer, "binding", [binding_id])
+    asked = {"id": binding_id, "business": business}
+    row = proven_row(connection, sealer, "binding", binding_id, _BY_ID, asked)
     return None if row is None else open_row(sealer, row)
 
 
@@ -275,8 +275,8 @@ def find_numbered(
     rows = [row for row in found if x in (None, row[_X])]
     if len(rows) != 1:
         return None
-    require(connection, sealer, "binding", [rows[0][0]])
-    return open_row(sealer, rows[0])
+    binding = find_binding(connection, sealer, rows[0][0], business)
+    return binding if binding is not None and x in (None, binding.x) else None
 
 
 def idle_due(connection: Connection, until_ms: int) -> set[str]:
@@ -292,14 +292,12 @@ def find_page(
     Raises StoreError if the proof of one does not hold.
     """
     where, values = _conditions(sealer, query, now_ms, before)
-    rows = connection.execute(f"{SELECT} {where} ORDER BY id DESC LIMIT :most", values | {"most": most}).fetchall()
-    return _proven(connection, sealer, rows)
+    return _proven(connection, sealer, f"{SELECT} {where} ORDER BY id DESC LIMIT :most", values | {"most": most})
 
 
-def _proven(connection: Connection, sealer: Sealer, rows: Sequence[tuple[Any, ...]]) -> list[Binding]:
+def _proven(connection: Connection, sealer: Sealer, sql: str, parameters: Parameters) -> list[Binding]:
     """Raises StoreError if the proof of a row does not hold."""
-    require(connection, sealer, "binding", [row[0] for row in rows])
-    return [open_row(sealer, row) for row in rows]
+    return [open_row(sealer, row) for row in proven_rows(connection, sealer, "binding", sql, parameters)]
 
 
 def _conditions(

@@ -14,6 +14,7 @@ from relay.model.call import Language
 from relay.policy.rules import NO_LIMIT
 from relay.store.connection import Connection
 from relay.store.ledger import require
+from relay.store.proven_reads import proven_row
 from relay.store.sealing.rows import SealedRows, key_of
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
@@ -114,8 +115,7 @@ _decode = msgspec.msgpack.Decoder(tuple[dict[str, str], Terms, int]).decode
 
 def find_business(connection: Connection, sealer: Sealer, business_id: str) -> Business | None:
     """The business user; None if there is none. Raises StoreError if the proof of its row does not hold."""
-    row = connection.execute(f"{_SELECT} WHERE id = ?", (business_id,)).fetchone()
-    require(connection, sealer, "business", [business_id])
+    row = proven_row(connection, sealer, "business", business_id, f"{_SELECT} WHERE id = ?", (business_id,))
     return None if row is None else _open(sealer, row)
 
 

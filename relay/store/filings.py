@@ -12,7 +12,7 @@ import msgspec
 
 from relay.errors import StoreError
 from relay.store.connection import Connection
-from relay.store.ledger import require
+from relay.store.proven_reads import proven_row, proven_rows
 from relay.store.sealing.rows import SealedRows, key_of
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
@@ -137,7 +137,6 @@ _decode_filing = msgspec.msgpack.Decoder(Filing).decode
 def put_filing(unit: UnitOfWork, filing: Filing) -> Filing:
     """File a number, or change its filing; the filing as it was is kept. Raises StoreError if that was altered."""
     hash_ = unit.sealer.lookup_hash(filing.number)
-    require(unit.connection, unit.sealer, "filing", [key_of(filing.business, hash_)])
     before = find_filing(unit.connection, unit.sealer, filing.business, filing.number)
     if before is not None:
         sealed = unit.sealer.seal(_encode(before), _change_context(filing.business))
@@ -187,8 +186,9 @@ def purge_changes(unit: UnitOfWork, before_ms: int, most: int) -> int:
 
 
 def find_filing(connection: Connection, sealer: Sealer, business: str, number: str) -> Filing | None:
-    """The filing of a number, whatever its state; None if there is none."""
-    row = connection.execute(_FIND, (business, sealer.lookup_hash(number))).fetchone()
+    """The filing of a number, whatever its state; None if there is none. Raises StoreError if it is not proven."""
+    hash_ = sealer.lookup_hash(number)
+    row = proven_row(connection, sealer, "filing", key_of(business, hash_), _FIND, (business, hash_))
     return None if row is None else _opened(sealer, row)
 
 
@@ -219,7 +219,8 @@ def filings_of(connection: Connection, sealer: Sealer, number: str, business: st
 
 def by_reference(connection: Connection, sealer: Sealer, business: str, reference: str, most: int) -> list[Filing]:
     """The filings of a business user with a reference."""
-    rows = connection.execute(_BY_REFERENCE, (business, _reference_hash(sealer, reference), most)).fetchall()
+    asked = (business, _reference_hash(sealer, reference), most)
+    rows = proven_rows(connection, sealer, "filing", _BY_REFERENCE, asked, lambda row: key_of(row[0], row[1]))
     return [_opened(sealer, row) for row in rows]
 
 
@@ -267,10 +268,10 @@ def expiring_by_business(connection: Connection, after_ms: int, until_ms: int) -
 def is_filed(connection: Connection, sealer: Sealer, business: str, number: str, now_ms: int) -> bool:
     """Whether a filing is in force. Raises StoreError if the proof of its row does not hold."""
     hash_ = sealer.lookup_hash(number)
-    if connection.execute(_IN_FORCE, (business, hash_, now_ms)).fetchone() is None:
+    asked = (business, hash_, now_ms)
+    if connection.execute(_IN_FORCE, asked).fetchone() is None:  # as for most: it takes no proof
         return False
-    require(connection, sealer, "filing", [key_of(business, hash_)])
-    return True
+    return proven_row(connection, sealer, "filing", key_of(business, hash_), _IN_FORCE, asked) is not None
 
 
 def unfiled_members(connection: Connection, business: str, group_id: str, now_ms: int) -> int:

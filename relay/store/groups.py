@@ -5,12 +5,13 @@ Owns the tables `party_group`, `group_member`, `past_member` and `list_entry`. T
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from relay.model.binding import ids_of
-from relay.store.connection import Connection
+from relay.store.connection import Connection, Parameters
 from relay.store.ledger import require
+from relay.store.proven_reads import proven_rows
 from relay.store.sealing.rows import SealedRows, key_of
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
@@ -92,8 +93,8 @@ def take_members(unit: UnitOfWork, group_id: str, hashes: Iterable[bytes]) -> li
 
 def find_group(connection: Connection, sealer: Sealer, group_id: str, business: str | None = None) -> Group | None:
     """The group; None if there is none, or none of this business. Raises StoreError if its proof does not hold."""
-    row = connection.execute(_BY_ID, {"id": group_id, "business": business}).fetchone()
-    return _proven(connection, sealer, [row])[0] if row else None
+    found = _proven(connection, sealer, _BY_ID, {"id": group_id, "business": business})
+    return found[0] if found else None
 
 
 def find_numbered_group(connection: Connection, sealer: Sealer, number: int, business: str) -> Group | None:
@@ -102,22 +103,21 @@ def find_numbered_group(connection: Connection, sealer: Sealer, number: int, bus
     Raises StoreError if its proof does not hold.
     """
     first, last = ids_of(number)
-    rows = connection.execute(_BY_ID_RANGE, (f"g{first}", f"g{last}", business)).fetchall()
-    return _proven(connection, sealer, rows)[0] if len(rows) == 1 else None
+    found = _proven(connection, sealer, _BY_ID_RANGE, (f"g{first}", f"g{last}", business))
+    return found[0] if len(found) == 1 else None
 
 
 def find_groups(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[Group]:
     """A page of groups by id, after the id `after`. Raises StoreError if the proof of one does not hold."""
     asked = {"business": business, "after": after, "most": most}
     query = _PAGE.format(own="" if business is None else "AND business = :business")
-    return _proven(connection, sealer, connection.execute(query, asked).fetchall())
+    return _proven(connection, sealer, query, asked)
 
 
 def member_hashes(connection: Connection, sealer: Sealer, group_id: str) -> list[bytes]:
     """The hashes of all members. Raises StoreError if the proof of one does not hold."""
-    hashes = [row[0] for row in connection.execute(_HASHES, (group_id,)).fetchall()]
-    require(connection, sealer, "group_member", [key_of(group_id, hash_) for hash_ in hashes])
-    return hashes
+    rows = proven_rows(connection, sealer, "group_member", _HASHES, (group_id,), lambda row: key_of(group_id, row[0]))
+    return [hash_ for (hash_,) in rows]
 
 
 def is_member(connection: Connection, group_id: str, member: bytes) -> bool:
@@ -131,8 +131,8 @@ def members_page(
 
     Raises StoreError if the proof of one does not hold.
     """
-    rows = connection.execute(_MEMBERS, (group_id, after, most)).fetchall()
-    require(connection, sealer, "group_member", [key_of(group_id, member) for member, _ in rows])
+    asked = (group_id, after, most)
+    rows = proven_rows(connection, sealer, "group_member", _MEMBERS, asked, lambda row: key_of(group_id, row[0]))
     return [(member, _open(sealer, group_id, sealed)) for member, sealed in rows]
 
 
@@ -167,8 +167,8 @@ def was_member(connection: Connection, group_id: str, member: bytes, since_ms: i
     return connection.execute(_IN_BETWEEN, asked).fetchone() is not None
 
 
-def _proven(connection: Connection, sealer: Sealer, rows: Sequence[tuple[Any, ...]]) -> list[Group]:
-    require(connection, sealer, "party_group", [row[0] for row in rows])
+def _proven(connection: Connection, sealer: Sealer, sql: str, parameters: Parameters) -> list[Group]:
+    rows = proven_rows(connection, sealer, "party_group", sql, parameters)
     return [
         Group(group_id, business, sealer.open_(sealed, _name_context(group_id)).decode(), *rest)
         for group_id, business, sealed, *rest in rows

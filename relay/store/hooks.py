@@ -5,7 +5,7 @@ Owns the rows of `hook`, and the flag of `business` that tells a look-up of it. 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,6 +16,7 @@ from relay.store.businesses import find_business
 from relay.store.connection import Connection
 from relay.store.filings import is_filed
 from relay.store.ledger import require
+from relay.store.proven_reads import proven_row
 from relay.store.sealing.rows import SealedRows, key_of
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
@@ -76,8 +77,7 @@ def remove_hook(unit: UnitOfWork, business: str) -> None:
 
 def find_hook(connection: Connection, sealer: Sealer, business: str) -> Hook | None:
     """The hook of a business user; None if it has none. Raises StoreError if it was altered."""
-    row: tuple[Any, ...] | None = connection.execute(_FIND, (business,)).fetchone()
-    require(connection, sealer, "hook", [business])
+    row = proven_row(connection, sealer, "hook", business, _FIND, (business,))
     if row is None:
         return None
     _, sealed, parties, unknown_callers, disabled_at, created_at, changed_at = row

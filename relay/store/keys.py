@@ -21,7 +21,7 @@ import msgspec
 
 from relay.errors import Refused
 from relay.store.connection import Connection
-from relay.store.ledger import require
+from relay.store.proven_reads import proven_row
 from relay.store.sealing.rows import SealedRows
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
@@ -84,8 +84,7 @@ def add_key(
 
 def find_key(connection: Connection, sealer: Sealer, key_id: str) -> ApiKey | None:
     """The key, good or not; None if there is none. Raises StoreError if the proof of its row does not hold."""
-    row = connection.execute(_FIND, (key_id,)).fetchone()
-    require(connection, sealer, "api_key", [key_id])
+    row = proven_row(connection, sealer, "api_key", key_id, _FIND, (key_id,))
     return None if row is None else _open(sealer, row)
 
 

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from relay.model.numbers import HELD, LOCKED_BY_OPERATOR, LOCKED_FOR_FRAUD, LOCKED_WITH_PREFIX
 from relay.store.connection import Connection
+from relay.store.ledger import require
 from relay.store.unit_of_work import UnitOfWork
 
 State = Literal["locked", "bound", "cooling", "free"]
@@ -124,6 +125,18 @@ def set_locks(unit: UnitOfWork, number: str, *, clear: int = 0, add: int = 0) ->
 
 def move_number(unit: UnitOfWork, number: str, pool: str) -> None:
     unit.connection.execute(_MOVE, (pool, number))
+
+
+def proven_prefix(unit: UnitOfWork, prefix: str) -> Prefix | None:
+    """As `find_prefix`. Raises StoreError if its row is not proven."""
+    is_there = require(unit.connection, unit.sealer, "prefix", [prefix])
+    return find_prefix(unit.connection, prefix) if is_there else None
+
+
+def proven_pool(unit: UnitOfWork, pool_id: str) -> Pool | None:
+    """As `find_pool`. Raises StoreError if its row is not proven."""
+    is_there = require(unit.connection, unit.sealer, "pool", [pool_id])
+    return find_pool(unit.connection, pool_id) if is_there else None
 
 
 # -- reading

@@ -13,7 +13,7 @@ import msgspec
 
 from relay.errors import StoreError
 from relay.store.connection import Connection
-from relay.store.ledger import require
+from relay.store.proven_reads import proven_row
 from relay.store.sealing.rows import SealedRows
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
@@ -113,8 +113,7 @@ def find_webhook(
     connection: Connection, sealer: Sealer, webhook_id: str, business: str | None = None
 ) -> Webhook | None:
     """The webhook; None if there is none, or none of this business. Raises StoreError if it was altered."""
-    row = connection.execute(_FIND, (webhook_id, business)).fetchone()
-    require(connection, sealer, "webhook", [webhook_id])
+    row = proven_row(connection, sealer, "webhook", webhook_id, _FIND, (webhook_id, business))
     return None if row is None else _opened_webhook(sealer, row)
 
 
