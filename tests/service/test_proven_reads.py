@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from relay.errors import StoreError
+from relay.errors import Refused, StoreError
 from relay.service.bindings import end
 from relay.service.groups import make_group
 from relay.service.keys import make_key
@@ -25,6 +25,7 @@ from relay.store.numbers import LONGEST_COOL_DOWN_MS, proven_pool, proven_prefix
 from relay.store.unit_of_work import UnitOfWork
 from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import PREFIX, X, Y
+from tests.support.written import bind, written
 
 ON_BOTH = pytest.mark.parametrize(
     "store_kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.outside)], indirect=True
@@ -190,3 +191,32 @@ def test_row_that_is_forged_and_mended_between_two_statements_is_not_read(
     except StoreError:
         return
     assert seen == true
+
+
+@pytest.mark.outside
+@pytest.mark.parametrize("store_kind", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("forged_first", [True, False], ids=["forged first", "mended first"])
+@pytest.mark.parametrize(
+    "deeds",
+    [
+        flipped("pool", "business", "'evil'", "'acme'", "id = 'acmes'"),
+        flipped("number", "pool", "'evils'", "'acmes'", f"number = '{X}'"),
+        flipped("number", "legacy", "1", "0", f"number = '{X}'"),
+    ],
+    ids=["pool", "number", "legacy"],
+)
+def test_number_whose_rows_are_forged_and_mended_between_two_statements_is_not_bound(
+    backend: Backend, deeds: tuple[str, str], forged_first: bool
+) -> None:
+    with_a_pool(backend)
+    backend.run(lambda unit: make_pool(unit, new_pool("evils", "evil")))
+    wanted = written("AXB", business="evil", x=X, **PARTIES)
+
+    def do(unit: UnitOfWork) -> object:
+        turns = deeds if forged_first else deeds[::-1]
+        with psycopg.connect(backend.path.url, autocommit=True, options="-c lock_timeout=50") as thief:  # type: ignore
+            return bind(unit._replace(connection=Flipping(unit.connection, thief, turns)), wanted, RULES)  # type: ignore
+
+    with pytest.raises((Refused, StoreError)):
+        backend.run(do)
+    assert backend.bindings() == []
