@@ -9,7 +9,7 @@ file) and 002 (a server) on; tests/store/test_scripts.py enforces them:
   in one transaction.
 - On a server a script waits 300 ms for its table and tries again, for a minute.
 - On a server an index on an existing table is created CONCURRENTLY, in a separate script that first drops the remains
-  of a killed run.
+  of a killed run. It has columns only, and at most `WHERE column IS NOT NULL`: relays take other indexes for foreign.
 - SQLite reads a whole STRICT table for a new column or index, with the store locked: 1.2 s for a million records;
   meanwhile calls write to the overflow log. For a table that grows without bound, add a second table instead.
 - A form that the previous version cannot read takes two releases: the first reads both forms, the second writes the

@@ -375,6 +375,21 @@ ON_A_SERVER = {
         " CREATE INDEX evil ON webhook (evil(id)); ALTER FUNCTION evil VOLATILE",
         "index evil",
     ),
+    "an index whose expression fails": (
+        "CREATE INDEX evil ON audit ((1 / (CASE WHEN action = 'key.revoke' THEN 0 ELSE 1 END))) WHERE seq > 5",
+        "index evil",
+    ),
+    "an index whose condition fails": (
+        "CREATE INDEX evil ON audit (seq) WHERE 1 / (CASE WHEN action = 'key.revoke' THEN 0 ELSE 1 END) = 1",
+        "index evil",
+    ),
+    "a unique index": ("CREATE UNIQUE INDEX evil ON audit ((1)) WHERE seq > 60", "index evil"),
+    "a publication": (
+        "ALTER TABLE audit_head REPLICA IDENTITY NOTHING; CREATE PUBLICATION evil FOR TABLE audit_head",
+        "publication evil",
+    ),
+    "a publication of a schema": ("CREATE PUBLICATION evil FOR TABLES IN SCHEMA public", "publication evil"),
+    "a replica identity": ("ALTER TABLE audit_head REPLICA IDENTITY NOTHING", "table audit_head"),
     "an event trigger": (
         "CREATE FUNCTION evil() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
         " CREATE EVENT TRIGGER evil ON ddl_command_end EXECUTE FUNCTION evil()",
