@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import Final, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
@@ -21,11 +21,19 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import StoreError
 from relay.store.audit import read_checkpoint
 from relay.store.chain import AUDIT, Anchor, AnchorFile, Head, growth_faults, read_anchor, read_head
-from relay.store.connection import DATABASE_ERRORS, Connection, Place, local_path, transaction
+from relay.store.connection import (
+    DATABASE_ERRORS,
+    Connection,
+    Place,
+    any_text,
+    local_path,
+    savepoint,
+    transaction,
+)
 from relay.store.database import Reader, connect, one_moment, reading, store_errors
 from relay.store.history import CALL_GRACE_MS, Use, UsesOfRights
 from relay.store.history_log import LogReader
-from relay.store.ledger import CHANGED, MOST_NAMED, learn_refused, note_fault, outdate, read_ledger_head, refuse
+from relay.store.ledger import CHANGED, MOST_NAMED, note_fault, outdate, read_ledger_head, refuse
 from relay.store.ledger_check import OUTSIDE, Fault, ledger_faults, quick_faults
 from relay.store.ledger_tables import TABLES
 from relay.store.schema_look import SchemaLook
@@ -42,6 +50,10 @@ RIGHTS_S: Final = 45.0  # and at most
 PAUSE_S: Final = 0.002  # after every 200 rows
 MOST_TOLD: Final = 1_000  # faults that are logged and counted
 _NOTED: Final = f"{SELECT} WHERE seq > ? ORDER BY seq LIMIT 10000"
+_REFUSED: Final = "what needs this row is refused; see `relay700 verify`"
+_REFUSED_HERE: Final = (
+    "this process refuses what needs this row, and others do once the store can be written; see `relay700 verify`"
+)
 _HASH: Final = "SELECT hash FROM audit WHERE seq = ?"
 
 
@@ -50,6 +62,7 @@ class _Look(NamedTuple):
 
     faults: list[str]
     anchor: Anchor | None  # None if there are faults
+    not_read: str  # why not all could be read; "" if it was
 
 
 class LedgerWatch:
@@ -71,6 +84,10 @@ class LedgerWatch:
         self._clock_s = clock_s
         self._file = AnchorFile(local_path(place), sealer)
         self._told: set[str] = set()
+        self._unwritten: dict[tuple[str, str], Fault] = {}  # refused in this process only, as the store was locked
+        self._in_log: set[tuple[str, str]] = set()  # of these, those that the audit log names
+        self._noted_rows: list[Fault] = []  # at the last look
+        self._not_read = False  # a look could not read all, which was logged
         self._read_to: int | None = None  # of the audit log
         self._anchor: Anchor | None = None  # the last good one
         self._anchor_failed = False  # it could not be written, which was logged
@@ -107,6 +124,9 @@ class LedgerWatch:
             return
         for fault in found.faults:
             self._tell(fault)
+        if found.not_read and not self._not_read:
+            self._log.warning("ledger.not_checked", reason=found.not_read)
+        self._not_read = bool(found.not_read)
         if found.anchor is not None and found.anchor != self._anchor:
             await self._keep(found.anchor)
 
@@ -123,24 +143,35 @@ class LedgerWatch:
     def _tell(self, fault: str) -> None:
         if fault not in self._told and len(self._told) < MOST_TOLD:
             self._told.add(fault)
-            self._log.error("ledger.fault", fault=fault, effect="what needs this row is refused; see `relay700 verify`")
+            self._log.error("ledger.fault", fault=fault, effect=_REFUSED_HERE if self._unwritten else _REFUSED)
 
     def _look(self) -> _Look:
         self._adopt_accepted()
-        with reading(self._place) as connection:
-            with one_moment(connection):
-                faults = [*self._noted(connection), *self._quick(connection)]
-                anchor = None if faults else read_anchor(connection, self._sealer)
-                rights = self._rights(connection)
+        faults: list[str] = []
+        rights: list[Fault] = []
+        failures: list[str] = []
+        anchor, is_done = None, True
+        with reading(self._place) as connection, any_text(connection):
+            with _failing(failures, faults), one_moment(connection):
+                with _failing(failures, faults), savepoint(connection):
+                    faults += self._noted(connection)
+                with _failing(failures, faults), savepoint(connection):
+                    faults += self._quick(connection)
+                if not faults and not failures:
+                    anchor = read_anchor(connection, self._sealer)
+                with _failing(failures, faults), savepoint(connection):
+                    rights += self._rights(connection)
             if self._clock_s() >= self._check_at_s:
-                rights += self._all(connection)
+                with _failing(failures, faults):
+                    self._all(connection, rights)
         if faults:
-            faults += self._distrust()
-        faults += self._refuse(rights)
+            problems, is_done = self._distrust()
+            faults += problems
+        faults += self._refuse(rights if not faults or is_done else rights + self._noted_rows)
         faults += [str(fault) for fault in rights]
         if self._audit.is_complete:
             faults += self._late_calls()
-        return _Look(faults + self._audit.take_faults(), anchor)
+        return _Look(faults + self._audit.take_faults(), anchor, "; ".join(dict.fromkeys(failures)))
 
     def _rights(self, connection: Connection) -> list[Fault]:
         """The rows that grant what has ended. In a large store it rests between two readings."""
@@ -191,20 +222,32 @@ class LedgerWatch:
                 and (fault.row_key or (fault.is_unnamed and fault.table not in named))
             ):
                 new.setdefault((fault.table, fault.row_key), fault)
+        new |= self._unwritten
         if not new:
             return []
+        self._unwritten = new
+        self._sealer.refuse_here(new)
         try:
             # Also where someone has changed the schema, so that relay700 writes nothing else: nothing is proven here.
             with store_errors(self._place), closing(connect(self._place)) as connection:
                 with transaction(connection):
-                    for fault in [*new.values()][:MOST_NAMED]:
+                    unnamed = [new[row] for row in new if row not in self._in_log]
+                    for fault in unnamed[:MOST_NAMED]:
                         what = f"{fault.table} {fault.row_key}".strip()
                         note_fault(connection, self._sealer, what, self._clock_ms(), fault.what)
                     refuse(connection, self._sealer, [*new, *self._owners_of_lists(connection, new)])
-                learn_refused(connection, self._sealer)
+                self._in_log |= new.keys()
+                read_ledger_head(connection, self._sealer)  # if it was altered, it refuses no row
+                self._written()
         except StoreError as error:
             return [] if isinstance(error.__cause__, DATABASE_ERRORS) else [str(error)]
         return []
+
+    def _written(self) -> None:
+        """The head of the ledger refuses the rows, or an operator has accepted them."""
+        self._unwritten = {}
+        self._in_log.clear()
+        self._sealer.refuse_here(())
 
     def _adopt_accepted(self) -> None:
         """Compare the store with the anchor in the file at first, and when there is a later one: of `verify --accept`.
@@ -218,14 +261,14 @@ class LedgerWatch:
                 if self._read_to is not None:  # the audit log of a store that was put back ends before
                     self._read_to = min(self._read_to, max(anchor.audit.seq - 1, 0))
 
-    def _distrust(self) -> list[str]:
-        """Distrust the noted rows by an empty transaction. Returns what prevented it."""
+    def _distrust(self) -> tuple[list[str], bool]:
+        """Distrust the noted rows by an empty transaction. Returns what prevented it, and whether it was done."""
         try:
             with contextlib.closing(Writer(self._place, self._sealer)) as writer:
                 writer.run(RELAY, lambda unit: None)
         except StoreError as error:
-            return [] if isinstance(error.__cause__, DATABASE_ERRORS) else [str(error)]
-        return []
+            return ([] if isinstance(error.__cause__, DATABASE_ERRORS) else [str(error)]), False
+        return [], True
 
     def _noted(self, connection: Connection) -> list[str]:
         """Rows distrusted since the last look and the last `verify --accept`; `verify` reports older ones."""
@@ -242,6 +285,7 @@ class LedgerWatch:
                     self._follow(connection, row)
                     found.clear()
                     self._told.clear()
+                    self._written()
                     self._audit.history.close()
                     self._audit = LogReader(self._sealer)  # of a store that was put back, the log is another one
         except StoreError as error:
@@ -261,21 +305,42 @@ class LedgerWatch:
         follow_entry(self._sealer, head, row)
 
     def _quick(self, connection: Connection) -> list[str]:
-        found = [str(fault) for fault in quick_faults(connection, read_ledger_head(connection, self._sealer))]
+        faults = [*quick_faults(connection, read_ledger_head(connection, self._sealer))]
+        self._noted_rows = [
+            fault._replace(row_key="", is_unnamed=True) if fault.row_key == "*" else fault
+            for fault in faults
+            if fault.table in TABLES
+        ]
+        found = [str(fault) for fault in faults]
         if self._anchor is not None:
             found += growth_faults(connection, self._anchor, f"when {self._file.path} was written")
         return found
 
-    def _all(self, connection: Connection) -> list[Fault]:
+    def _all(self, connection: Connection, faults: list[Fault]) -> None:
+        """Check all rows. The next check is due in any case, and `faults` has what was found until an error."""
         since_s = self._clock_s()
-        with one_moment(connection):
-            faults = [*ledger_faults(connection, self._sealer, pause=_pause)]
-            # The history may name the rows of which the ledger names none.
-            if self._read_log(connection, all_=any(fault.is_unnamed for fault in faults)):
-                faults = [*self._audit.history.contradictions(connection, everywhere=True), *faults]
-        now_s = self._clock_s()
-        self._check_at_s = now_s + max(CHECK_S, SHARE * (now_s - since_s))
-        return faults
+        found: list[Fault] = []
+        try:
+            with one_moment(connection):
+                found.extend(ledger_faults(connection, self._sealer, pause=_pause))  # also up to an error
+                # The history may name the rows of which the ledger names none.
+                if self._read_log(connection, all_=any(fault.is_unnamed for fault in found)):
+                    faults += self._audit.history.contradictions(connection, everywhere=True)
+        finally:
+            faults += found
+            now_s = self._clock_s()
+            self._check_at_s = now_s + max(CHECK_S, SHARE * (now_s - since_s))
+
+
+@contextmanager
+def _failing(failures: list[str], faults: list[str]) -> Iterator[None]:
+    """Ends the block at an error, which is noted, a fault of the store apart: what is found elsewhere is kept."""
+    try:
+        yield
+    except DATABASE_ERRORS as error:
+        failures.append(str(error))
+    except StoreError as error:
+        faults.append(str(error))
 
 
 def _pause() -> None:

@@ -18,7 +18,7 @@ import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from relay.errors import ParseError, StoreError
 from relay.store.connection import Connection
@@ -120,19 +120,25 @@ def read_head(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
     row = connection.execute(f"SELECT seq, hash, mac FROM {chain.head_table}").fetchone()
     if row is None and not last and not purged:
         return EMPTY
-    if row is None or row[0] < max(last, purged):
+    if row is None or not (isinstance(row[0], int) and isinstance(purged, int)) or row[0] < max(last, purged):
         raise StoreError(broken_head(chain))
     return checked_head(sealer, chain, row)
 
 
 def stored_head(connection: Connection, chain: Chain) -> Head:
-    """The stored head, unverified; EMPTY if there is none."""
+    """The stored head, unverified; EMPTY if there is none. Raises StoreError if its values have other types."""
     row = connection.execute(f"SELECT seq, hash FROM {chain.head_table}").fetchone()
-    return EMPTY if row is None else Head(*row)
+    if row is None:
+        return EMPTY
+    if not (isinstance(row[0], int) and isinstance(row[1], bytes)):
+        raise StoreError(broken_head(chain))
+    return Head(*row)
 
 
-def checked_head(sealer: Sealer, chain: Chain, row: HeadRow) -> Head:
-    """The head in a row that `head_row` made. Raises StoreError if it is forged."""
+def checked_head(sealer: Sealer, chain: Chain, row: tuple[Any, Any, Any]) -> Head:
+    """The head in a row that `head_row` made. Raises StoreError if it is forged, also with values of other types."""
+    if not (isinstance(row[0], int) and isinstance(row[1], bytes) and isinstance(row[2], bytes)):
+        raise StoreError(broken_head(chain))
     head = Head(row[0], row[1])
     if not hmac.compare_digest(row[2], _mac(sealer, chain, head, row[2])):
         raise StoreError(broken_head(chain))
@@ -153,6 +159,8 @@ def anchor_fault(connection: Connection, chain: Chain, anchor: Head, holder: str
         (anchor.seq, chain.name),
     ).fetchone()
     found, purged_to, last = row
+    if not isinstance(purged_to, int):
+        return f"the checkpoint of {chain.words} was altered"
     if found == anchor.hash or (found is None and anchor.seq <= purged_to):
         return None
     last = max(last, purged_to)
@@ -214,8 +222,15 @@ def _head(seq: str, hash_: str) -> Head:
 
 def read_anchor(connection: Connection, sealer: Sealer) -> Anchor:
     """The present anchor. Raises StoreError if the head of a chain was altered."""
+    return Anchor(
+        stored_revision(connection), read_head(connection, sealer, RECORDS), read_head(connection, sealer, AUDIT)
+    )
+
+
+def stored_revision(connection: Connection) -> int:
+    """The revision of the ledger's head, unverified; 0 if there is none, or it is no number."""
     (revision,) = connection.execute(_REVISION).fetchone()
-    return Anchor(revision, read_head(connection, sealer, RECORDS), read_head(connection, sealer, AUDIT))
+    return revision if isinstance(revision, int) else 0
 
 
 def present_anchor(connection: Connection, sealer: Sealer) -> Anchor:
@@ -233,7 +248,7 @@ def growth_faults(connection: Connection, since: Anchor, words: str) -> list[str
 
     `words` says when the anchor was made.
     """
-    (revision,) = connection.execute(_REVISION).fetchone()
+    revision = stored_revision(connection)
     found = [
         anchor_fault(connection, chain, head, words) for chain, head in ((RECORDS, since.records), (AUDIT, since.audit))
     ]

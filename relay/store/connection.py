@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from relay.errors import Report
 
+WRONG: Final = "\N{REPLACEMENT CHARACTER}"  # as `any_text` reads a byte that is not UTF-8
 _CHUNK: Final = 500  # keys in one statement
 
 
@@ -197,6 +198,36 @@ def one_moment(connection: Connection) -> Iterator[None]:
         with suppress(sqlite3.ProgrammingError):  # an iterator not read to its end may outlive the connection
             if connection.in_transaction:  # an I/O error has ended it
                 connection.execute("ROLLBACK")
+
+
+@contextmanager
+def savepoint(connection: Connection) -> Iterator[None]:
+    """A part of a transaction, which can go on after an error in it. Raises the error."""
+    connection.execute("SAVEPOINT part")
+    try:
+        yield
+    except Exception:
+        connection.execute("ROLLBACK TO SAVEPOINT part")
+        connection.execute("RELEASE SAVEPOINT part")
+        raise
+    connection.execute("RELEASE SAVEPOINT part")
+
+
+@contextmanager
+def any_text(connection: Connection) -> Iterator[None]:
+    """Within the block text that is not UTF-8 is no error: each wrong byte is read as U+FFFD."""
+    if not isinstance(connection, sqlite3.Connection):
+        yield  # PostgreSQL accepts no such text
+        return
+    before, connection.text_factory = connection.text_factory, _any_text
+    try:
+        yield
+    finally:
+        connection.text_factory = before
+
+
+def _any_text(text: bytes) -> str:
+    return text.decode(errors="replace")
 
 
 # -- Reports of outages to the operator: each reason once, and the recovery

@@ -23,8 +23,16 @@ from typing import Final, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
-from relay.store.chain import AUDIT, RECORDS, Head, read_head, stored_head
-from relay.store.connection import DATABASE_ERRORS, Connection, WritingConnection, one_moment, transaction
+from relay.store.chain import AUDIT, RECORDS, Head, read_head, stored_head, stored_revision
+from relay.store.connection import (
+    DATABASE_ERRORS,
+    WRONG,
+    Connection,
+    WritingConnection,
+    any_text,
+    one_moment,
+    transaction,
+)
 from relay.store.ledger_tables import TABLES, LedgerTable, dialect_of
 from relay.store.named_rows import NamedRow, NamedRows, Unnamed
 from relay.store.proofs import CHUNK, proofs_of, put_proofs, rows_of
@@ -50,6 +58,7 @@ _WHOLE: Final = frozenset(["", "*"])  # as row keys: all rows of the table
 
 _ALL_TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch"
 _DELETE: Final = "DELETE FROM ledger WHERE table_name = ? AND row_key = ?"
+_PUT_RAW: Final = "INSERT OR REPLACE INTO ledger (table_name, row_key, proof) VALUES (?, CAST(? AS text), ?)"
 HEAD: Final = "SELECT revision, sealed FROM ledger_head"
 _PUT_HEAD: Final = """
 INSERT INTO ledger_head (id, revision, sealed) VALUES (1, ?1, ?2)
@@ -118,8 +127,8 @@ def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequen
             proofs = proofs_of(connection, table, keys)
         found_rows += len(rows)
         for key, found in rows.items():
-            values, proof = _decode(found), proofs.get(key)
-            if not is_proven(sealer, table, key, values, declared.called, proof) and not _is_ours(
+            proof = proofs.get(key)
+            if not _holds(sealer, declared, key, found, proof) and not _is_ours(
                 connection, sealer, declared, key, proof
             ):
                 raise StoreError(not_proven(table, key))
@@ -139,7 +148,7 @@ def outdate(connection: Connection, sealer: Sealer, table: str, row_keys: Sequen
         rows, proofs = rows_of(connection, declared, keys), proofs_of(connection, table, keys)
         for key, values in rows.items():
             proof = proofs.get(key)
-            if proof and is_proven(sealer, table, key, _decode(values), declared.called, proof):
+            if proof and _holds(sealer, declared, key, values, proof):
                 sealer.outdated.setdefault(table, {})[key] = revision_of(proof) - 1
 
 
@@ -196,11 +205,24 @@ def _vouched(connection: Connection, sealer: Sealer) -> Vouched:
 
 
 def distrust_touched(connection: Connection, sealer: Sealer, now_ms: int) -> None:
-    """At the begin of a transaction: distrust all rows noted so far, which were changed from outside."""
-    touched: list[tuple[str, str]] = connection.execute(_ALL_TOUCHES).fetchall()
-    if touched:
-        distrust(connection, sealer, touched, now_ms)
-        connection.executemany("DELETE FROM ledger_touch WHERE table_name = ? AND row_key = ?", touched)
+    """At the begin of a transaction: distrust all rows noted so far, which were changed from outside.
+
+    A note that cannot be read is deleted: a check of all rows finds what it may stand for.
+    """
+    try:
+        touched: list[tuple[str, str]] = connection.execute(_ALL_TOUCHES).fetchall()
+    except DATABASE_ERRORS:  # text that is not UTF-8, or the same error again
+        with any_text(connection):
+            touched = connection.execute(_ALL_TOUCHES).fetchall()
+    if not touched:
+        return
+    readable = [note for note in touched if all(isinstance(part, str) and WRONG not in part for part in note)]
+    if readable:
+        distrust(connection, sealer, readable, now_ms)
+        connection.executemany("DELETE FROM ledger_touch WHERE table_name = ? AND row_key = ?", readable)
+    if len(readable) < len(touched):
+        note_fault(connection, sealer, "all", now_ms, "notes of changes were altered outside relay700")
+        connection.execute("DELETE FROM ledger_touch")
 
 
 def distrust(connection: Connection, sealer: Sealer, rows: Sequence[tuple[str, str]], now_ms: int) -> None:
@@ -306,10 +328,11 @@ class _Settling(NamedTuple):
         Raises Unnamed if it is not as our statements left it, or another column than theirs has changed.
         """
         left, words = self.named[table.name, key]
-        values = None if found is None else _decode(found)
-        is_ours = found == left
-        if before is not None and values is not None:
-            columns = zip(table.columns, _decode(before), values, strict=True)
+        values = None if found is None else decoded_values(found)
+        is_ours = found == left and (found is None or values is not None)
+        old_values = None if before is None else decoded_values(before)  # None also if the row was bad before
+        if old_values is not None and values is not None:
+            columns = zip(table.columns, old_values, values, strict=True)
             is_ours &= all(old == new or column.name in words for column, old, new in columns)
         if not is_ours:
             raise Unnamed(table.name, key)
@@ -320,7 +343,25 @@ def _was_good(sealer: Sealer, table: LedgerTable, row_key: str, before: str | No
     """Whether the row was proven, or absent, before this transaction changed it."""
     if before is None or proof is None:
         return before is None and proof is None
-    return is_proven(sealer, table.name, row_key, _decode(before), table.called, proof)
+    return _holds(sealer, table, row_key, before, proof)
+
+
+def _holds(sealer: Sealer, table: LedgerTable, row_key: str, found: str, proof: bytes | None) -> bool:
+    """Whether the proof of a row with these covered columns holds."""
+    values = decoded_values(found)
+    return (
+        values is not None
+        and isinstance(proof, bytes)
+        and is_proven(sealer, table.name, row_key, values, table.called, proof)
+    )
+
+
+def decoded_values(found: str) -> Values | None:
+    """Covered columns as `Dialect.values` gives them; None if the row holds values of other types."""
+    try:
+        return _decode(found)
+    except msgspec.DecodeError:
+        return None
 
 
 # -- the head
@@ -334,8 +375,10 @@ def read_ledger_head(connection: Connection, sealer: Sealer) -> LedgerHead:
     return open_ledger_head(sealer, *row)
 
 
-def open_ledger_head(sealer: Sealer, revision: int, sealed: bytes) -> LedgerHead:
+def open_ledger_head(sealer: Sealer, revision: object, sealed: object) -> LedgerHead:
     """The head in its row. The sealer knows from now on which rows are refused. Raises StoreError if it was altered."""
+    if not (isinstance(revision, int) and isinstance(sealed, bytes)):
+        raise StoreError("the head of the ledger was altered: its values have other types")
     try:
         plain = _decode_head(sealer.open_(sealed, _context(revision)))
     except (StoreError, msgspec.DecodeError) as error:
@@ -402,22 +445,26 @@ def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None
     The new revision is above `beyond` and above the stored one.
     """
     dialect = dialect_of(connection)
-    row = connection.execute("SELECT coalesce(max(revision), 0) FROM ledger_head").fetchone()
-    revision = max(row[0], beyond) + 1
+    revision = max(stored_revision(connection), beyond) + 1
     connection.execute("DELETE FROM ledger")
     connection.execute("DELETE FROM ledger_touch")
     sums: dict[str, Sum] = {}
     for table in TABLES.values():
         count = total = 0
-        select = f"SELECT {dialect.row_key(table)}, {dialect.values(table)} FROM {table.name}"
-        rows = connection.execute(select).fetchall()
+        key, values = dialect.any_key(table), dialect.any_values(table)
+        raw = "NULL" if dialect.is_server else f"CAST({key} AS blob)"
+        with any_text(connection):
+            rows = connection.execute(f"SELECT {key}, {values}, {raw} FROM {table.name}").fetchall()
         for start in range(0, len(rows), 1_000):
             proven = []
-            for key, values in rows[start : start + 1_000]:
+            for key, values, raw in rows[start : start + 1_000]:
                 proof = make_proof(sealer, table.name, key, _decode(values), table.called, revision)
                 total += element(sealer, table.name, key, proof)
-                proven.append((table.name, key, proof))
-            count += len(proven)
+                count += 1
+                if raw is not None and WRONG in key:
+                    connection.execute(_PUT_RAW, (table.name, raw, proof))
+                else:
+                    proven.append((table.name, key, proof))
             put_proofs(connection, proven)
         sums[table.name] = Sum(count, total % MODULUS)
     sums |= _schema_sum(connection)

@@ -9,16 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-import msgspec
-
 from relay.errors import StoreError
 from relay.store.chain import AUDIT, EMPTY, RECORDS, anchor_fault, stored_head
-from relay.store.connection import DATABASE_ERRORS, Connection, each_row, quoted, transaction
-from relay.store.ledger import MODULUS, NO_ROWS, LedgerHead, Sum, note_schema, read_ledger_head, sign_all
+from relay.store.connection import DATABASE_ERRORS, Connection, any_text, each_row, quoted, savepoint, transaction
+from relay.store.ledger import (
+    MODULUS,
+    NO_ROWS,
+    LedgerHead,
+    Sum,
+    decoded_values,
+    note_schema,
+    read_ledger_head,
+    sign_all,
+)
 from relay.store.ledger_tables import CHAINS, TABLES, LedgerTable, dialect_of, triggers
 from relay.store.schema_check import different_objects, foreign_objects, is_left
 from relay.store.scripts import is_newer, schema_by
-from relay.store.sealing.rows import DISTRUSTED, Values, element, is_written
+from relay.store.sealing.rows import DISTRUSTED, element, is_written
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry
 
@@ -26,7 +33,6 @@ OUTSIDE: Final = "was changed outside relay700"
 STAYS: Final = "was found altered, and is refused until an operator accepts it"
 _TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch ORDER BY table_name, row_key"
 _PROOFS: Final = "SELECT row_key, proof FROM ledger WHERE table_name = ?"
-_decode: Final = msgspec.json.Decoder(Values).decode
 
 
 class Fault(NamedTuple):
@@ -44,24 +50,51 @@ class Fault(NamedTuple):
 def ledger_faults(
     connection: Connection, sealer: Sealer, tables: Iterable[str] = TABLES, pause: Callable[[], None] = lambda: None
 ) -> Iterator[Fault]:
-    """All faults. Call it within `one_moment`. `pause` is called every 200 rows."""
+    """All faults. Call it within `one_moment`. `pause` is called every 200 rows.
+
+    A table that cannot be read is a fault, and the others are checked. Raises DATABASE_ERRORS if the store is lost.
+    """
+    with any_text(connection):
+        yield from _all_faults(connection, sealer, tables, pause)
+
+
+def _all_faults(
+    connection: Connection, sealer: Sealer, tables: Iterable[str], pause: Callable[[], None]
+) -> Iterator[Fault]:
     try:
         head = read_ledger_head(connection, sealer)
     except StoreError as error:
         yield Fault("ledger_head", "", str(error))
         return
-    yield from quick_faults(connection, head)
+    yield from _or_why(connection, "store", quick_faults(connection, head))
     for name in tables:
         signed = _Signed(head.sums.get(name, NO_ROWS), head.refused.get(name, {}))
-        yield from _table_faults(connection, sealer, TABLES[name], signed, pause)
+        yield from _or_why(connection, name, _table_faults(connection, sealer, TABLES[name], signed, pause))
     for name in CHAINS:
-        yield from (Fault(name, key, OUTSIDE) for key, _ in connection.execute(_PROOFS, (name,)).fetchall())
+        yield from _or_why(connection, name, _links(connection, name))
+
+
+def _or_why(connection: Connection, table: str, faults: Iterator[Fault]) -> Iterator[Fault]:
+    """These faults, and the reason if they could not be found to the end, such as a lock or a row of 600 MB."""
+    try:
+        with savepoint(connection):
+            yield from faults
+    except DATABASE_ERRORS as error:
+        if not connection.in_transaction:
+            raise
+        yield Fault(table, "", f"could not be checked: {error}")
+
+
+def _links(connection: Connection, chain: str) -> Iterator[Fault]:
+    """The links of a chain that were noted as changed."""
+    for key, _ in connection.execute(_PROOFS, (chain,)).fetchall():
+        yield Fault(chain, key, OUTSIDE)
 
 
 def quick_faults(connection: Connection, head: LedgerHead) -> Iterator[Fault]:
     """The faults that show without reading the tables."""
     for table, row_key in connection.execute(_TOUCHES).fetchall():
-        yield Fault(table, row_key, OUTSIDE)
+        yield Fault(str(table), str(row_key), OUTSIDE)
     for name in foreign_objects(connection, head.vouched):
         yield Fault("schema", name, "is not as relay700 made it")
     for chain, anchor in ((RECORDS, head.records), (AUDIT, head.audit)):
@@ -80,9 +113,9 @@ def _table_faults(
     connection: Connection, sealer: Sealer, table: LedgerTable, signed: _Signed, pause: Callable[[], None]
 ) -> Iterator[Fault]:
     name, dialect = table.name, dialect_of(connection)
-    key = dialect.row_key(table, "it.")
+    key = dialect.any_key(table, "it.")
     select = (
-        f"SELECT {key}, {dialect.values(table, 'it.')}, ledger.proof FROM {name} AS it"
+        f"SELECT {key}, {dialect.any_values(table, 'it.')}, ledger.proof FROM {name} AS it"
         f" LEFT JOIN ledger ON ledger.table_name = '{name}' AND ledger.row_key = {key}"
     )
     count = total = found = bad = 0
@@ -90,7 +123,8 @@ def _table_faults(
         found += 1
         if found % 200 == 0:
             pause()
-        if is_written(sealer, name, row_key, _decode(values), table.called, proof):
+        read = decoded_values(values) if isinstance(proof, bytes) else None
+        if read is not None and is_written(sealer, name, row_key, read, table.called, proof):
             count, total = count + 1, total + element(sealer, name, row_key, proof)
             if row_key in signed.refused:
                 yield Fault(name, row_key, STAYS)
@@ -128,7 +162,7 @@ def _without_row(connection: Connection, table: LedgerTable, found: int, bad: in
     (proofs,) = connection.execute("SELECT count(*) FROM ledger WHERE table_name = ?", (table.name,)).fetchone()
     if proofs == found and not bad:
         return
-    key = dialect_of(connection).row_key(table)
+    key = dialect_of(connection).any_key(table)
     there = {row_key for (row_key,) in each_row(connection, f"SELECT {key} FROM {table.name}")}
     for row_key, _ in connection.execute(_PROOFS, (table.name,)).fetchall():
         if row_key not in there:

@@ -173,6 +173,17 @@ class Dialect(NamedTuple):
         """The expression for the covered columns as the text of a JSON array. Blobs are hex."""
         return self.json(*(self._value(column, prefix) for column in table.columns))
 
+    def any_key(self, table: LedgerTable, prefix: str = "") -> str:
+        """As `row_key`, and text whatever the row holds: values of other types can be stored in a file."""
+        key = self.row_key(table, prefix)
+        return key if self.is_server else f"coalesce(CAST({key} AS text), '')"
+
+    def any_values(self, table: LedgerTable, prefix: str = "") -> str:
+        """As `values`, for rows with values of any type: one that the column must not have is named with its type."""
+        if self.is_server:
+            return self.values(table, prefix)
+        return self.json(*(self._any_value(column, prefix) for column in table.columns))
+
     def json(self, *parts: str) -> str:
         """The expression for a JSON array of `parts` as text."""
         return f"CAST({self._array(parts)} AS text)" if self.is_server else self._array(parts)
@@ -203,6 +214,11 @@ class Dialect(NamedTuple):
             return name
         # SQLite's hex makes '' of NULL.
         return self._hex(name) if self.is_server else f"CASE WHEN {name} IS NOT NULL THEN hex({name}) END"
+
+    def _any_value(self, column: Column, prefix: str) -> str:
+        name = self._name(column, prefix)
+        good = f"'blob' THEN hex({name})" if column.kind == "blob" else f"'text' THEN {name} WHEN 'integer' THEN {name}"
+        return f"CASE typeof({name}) WHEN 'null' THEN NULL WHEN {good} ELSE typeof({name}) || ' ' || quote({name}) END"
 
     def _name(self, column: Column, prefix: str) -> str:
         """The column, quoted after a prefix: PL/pgSQL reserves words such as "by"."""

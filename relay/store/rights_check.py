@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from relay.errors import StoreError
 from relay.model.call import CallRecord
-from relay.store.connection import Connection, one_moment
+from relay.store.connection import Connection, any_text, one_moment
 from relay.store.history import Use
 from relay.store.history_log import CHUNK, LogReader
 from relay.store.ledger_check import Fault, ledger_faults
@@ -31,6 +31,11 @@ class Rights(NamedTuple):
 
 def check_rights(connection: Connection, sealer: Sealer, clock_ms: Callable[[], int]) -> Rights:
     """Verify every record and every row. `clock_ms`: Unix milliseconds."""
+    with any_text(connection):
+        return _checked(connection, sealer, clock_ms)
+
+
+def _checked(connection: Connection, sealer: Sealer, clock_ms: Callable[[], int]) -> Rights:
     try:
         check = _Check(connection, sealer)
     except StoreError:  # the head of the audit log was altered, which the check of the log reports

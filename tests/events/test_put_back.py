@@ -17,13 +17,15 @@ from relay.events.ledger_watch import CHECK_S, LedgerWatch
 from relay.service.bindings import change, end
 from relay.service.businesses import set_state
 from relay.service.groups import set_entry
+from relay.store.audit import verify_audit
 from relay.store.connection import transaction
-from relay.store.database import connect, open_store
+from relay.store.database import connect, open_store, reading
 from relay.store.history import CALL_GRACE_MS, KEY_GRACE_MS, UsesOfRights
 from relay.store.keys import find_key
+from relay.store.rights_check import check_rights
 from relay.store.unit_of_work import Actor
 from tests.service.conftest import RULES, Backend
-from tests.support.ledger_attacks import Copies
+from tests.support.ledger_attacks import NOT_UTF8, NOTE_NOT_UTF8, OTHER_TYPES, Copies, any_type
 from tests.support.look_ups import LookUps
 from tests.support.put_back import Attacked, put_back_later
 from tests.support.stored import A, B, X, Y
@@ -278,3 +280,78 @@ def test_calls_of_a_business_user_that_was_resumed_are_no_fault(attacked: Attack
 def is_refused(node: LookUps, attacked: Attacked) -> bool:
     found = node.fetch(X, A, attacked.backend.now_ms / 1000)
     return getattr(found, "outcome", None) == "store_failed"
+
+
+# -- Attacks that blind the watch
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("deed", [NOT_UTF8, NOTE_NOT_UTF8])
+def test_text_that_is_not_utf8_hides_no_other_fault_and_can_be_accepted(attacked: Attacked, deed: str) -> None:
+    right, watching = attacked.rights["binding"], Watching(attacked.backend)
+    assert watching.checks() == []
+    put = put_back_later(attacked, right)
+    put()
+    with closing(connect(attacked.backend.path)) as thief:
+        thief.execute(deed)
+    assert any(right.row in fault for fault in watching.checks())
+    assert not right.is_granted()
+    with reading(attacked.backend.path) as reader:
+        assert check_rights(reader, attacked.backend.sealer, lambda: attacked.backend.now_ms).named() != []
+    attacked.accept()
+    with reading(attacked.backend.path) as reader:
+        assert check_rights(reader, attacked.backend.sealer, lambda: attacked.backend.now_ms).rows == []
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("table", "deed"), OTHER_TYPES)
+def test_values_of_other_types_are_faults_and_hide_none(attacked: Attacked, table: str, deed: str) -> None:
+    right, watching = attacked.rights["binding"], Watching(attacked.backend)
+    assert watching.checks() == []
+    put_back_later(attacked, right)()
+    with closing(connect(attacked.backend.path)) as thief, any_type(thief, table):
+        thief.execute(deed)
+    assert watching.checks() != []
+    assert not right.is_granted()
+    with reading(attacked.backend.path) as reader:
+        found = check_rights(reader, attacked.backend.sealer, lambda: attacked.backend.now_ms).named()
+        assert (
+            any(table in fault or table == "ledger" for fault in found)
+            or verify_audit(reader, attacked.backend.sealer).broken
+        )
+
+
+def test_row_found_while_the_store_is_locked_is_refused_at_once_and_written_later(
+    attacked: Attacked, store_kind: str
+) -> None:
+    right, watching = attacked.rights["binding"], Watching(attacked.backend)
+    assert watching.checks() == []
+    put_back_later(attacked, right)()
+    with closing(connect(attacked.backend.path)) as thief:
+        thief.execute("BEGIN IMMEDIATE")
+        if store_kind == "postgresql":  # nothing ends the thief's transaction
+            thief.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        assert any(right.row in fault for fault in watching.checks())
+        assert not right.is_granted()
+        thief.execute("ROLLBACK")
+    other = open_store(attacked.backend.path, attacked.folder / "relay.key")
+    assert not other.refused.get("binding")
+    watching.looks()
+    other = open_store(attacked.backend.path, attacked.folder / "relay.key")
+    assert attacked.binding in other.refused["binding"]
+    assert not right.is_granted()
+
+
+@pytest.mark.parametrize("store_kind", ["postgresql"], indirect=True)
+def test_table_that_someone_locks_is_a_fault_and_hides_none_of_others(attacked: Attacked) -> None:
+    watching = Watching(attacked.backend)
+    assert watching.checks() == []
+    with closing(connect(attacked.backend.path)) as thief:
+        thief.execute("UPDATE pool SET area = 'x'")
+        thief.execute("DELETE FROM ledger_touch")
+        thief.execute("START TRANSACTION")
+        thief.execute("LOCK TABLE complaint")
+        found = watching.checks()
+        thief.execute("ROLLBACK")
+    assert any(fault.startswith("complaint: could not be checked") for fault in found)
+    assert any(fault.startswith("pool ") for fault in found)

@@ -5,7 +5,8 @@ They are generated from the schema, so a new table needs no case of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from relay.errors import StoreError
@@ -196,6 +197,37 @@ SCHEMA_CHANGES = [  # of an SQLite store
     "ALTER TABLE business ADD COLUMN another TEXT",
     "DROP TRIGGER ledger_binding_update",
     "PRAGMA user_version = 99",
+]
+
+
+@contextmanager
+def any_type(thief: Connection, table: str) -> Iterator[None]:
+    """In the block a table in a file takes values of any type; afterwards the schema is as before, without a note."""
+    thief.execute("PRAGMA writable_schema = ON")
+    thief.execute("BEGIN IMMEDIATE")
+    (sql,) = thief.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    put = "UPDATE sqlite_master SET sql = ? WHERE name = ?"
+    thief.execute(put, (sql.replace("STRICT, ", "").replace("STRICT", ""), table))
+    thief.execute("PRAGMA writable_schema = RESET")
+    yield
+    thief.execute("DELETE FROM ledger_touch")
+    thief.execute("PRAGMA writable_schema = ON")
+    thief.execute(put, (sql, table))
+    thief.execute("PRAGMA writable_schema = RESET")
+    thief.execute("COMMIT")
+
+
+# Values that relay700 never writes, and that make a driver or a decoder fail.
+NOT_UTF8 = "INSERT INTO complaint VALUES ('d', CAST(x'ff' AS TEXT), 'p', 1, 'x')"
+NOTE_NOT_UTF8 = "INSERT INTO ledger_touch VALUES (CAST(x'ff' AS TEXT), 'x', NULL)"
+OTHER_TYPES = [
+    ("complaint", "INSERT INTO complaint VALUES ('d', 'b', 'p', 1.5, 'x')"),
+    ("complaint", "INSERT INTO complaint VALUES ('d', 'b', 'p', 1, x'41')"),
+    ("api_key", "UPDATE api_key SET sealed = 'zz'"),
+    ("ledger", "UPDATE ledger SET proof = 'zz' WHERE table_name = 'api_key'"),
+    ("ledger_head", "UPDATE ledger_head SET revision = 'x'"),
+    ("ledger_head", "UPDATE ledger_head SET sealed = 'zz'"),
+    ("audit_head", "UPDATE audit_head SET mac = 'zz'"),
 ]
 
 

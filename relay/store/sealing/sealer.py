@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -86,6 +87,8 @@ class Sealer:
         # key ("" is the whole table) the revision up to which no proof counts.
         self.refused: dict[str, dict[str, int]] = {}
         self._refused_at = 0
+        self._of_head = self.refused
+        self._found_here: dict[str, dict[str, int]] = {}  # by this process, and not yet in the head
         self.stopped = ""  # why nothing is granted, as `relay.store.schema_look` found
         # The same of ended rights that this process has seen: an older proof of theirs was put back.
         self.outdated: dict[str, dict[str, int]] = {}
@@ -93,7 +96,22 @@ class Sealer:
     def refuse(self, rows: dict[str, dict[str, int]], revision: int) -> None:
         """Take over the refused rows of the ledger's head with this revision, unless a later one was seen."""
         if revision >= self._refused_at:
-            self.refused, self._refused_at = rows, revision
+            self._of_head, self._refused_at = rows, revision
+            self._join()
+
+    def refuse_here(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Refuse these rows, as (table, key), in this process, beside those of the head and no others."""
+        before, self._found_here = self._found_here, {}
+        for table, row_key in rows:
+            revision = before.get(table, {}).get(row_key, self._refused_at)
+            self._found_here.setdefault(table, {})[row_key] = revision
+        self._join()
+
+    def _join(self) -> None:
+        joined = dict(self._of_head)
+        for table, rows in self._found_here.items():
+            joined[table] = rows | joined.get(table, {})
+        self.refused = joined
 
     def _use(self, master: _Master) -> None:
         self._in_use = master

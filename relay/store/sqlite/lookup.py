@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from relay.errors import Report, StoreError
 from relay.model.call import CallRecord, Refusal
 from relay.policy.evaluate import LookupResult
@@ -34,6 +36,10 @@ CALM_LOOKS: Final = 30  # checks without an error until an outage is over: parts
 _SYNTAX: Final = Syntax(SQLITE, "?1", "?2", "(SELECT 1)", "?3", "+")
 _COUNT: Final = "(SELECT count(*) FROM record_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
 _ENDED_SINCE: Final = f"{SELECT} WHERE ended_at >= ?"
+
+
+# Raised for values of other types, which a file can be made to hold.
+_OTHER_TYPES: Final = (TypeError, ValueError, AttributeError, AssertionError, msgspec.DecodeError)
 
 
 class RouteReader:
@@ -84,6 +90,9 @@ class RouteReader:
         except StoreError as error:
             self._outage.altered(str(error))
             self._learn_head()
+            return STORE_FAILED
+        except _OTHER_TYPES:
+            self._outage.altered("a value has another type than relay700 writes: `relay700 verify` shows more")
             return STORE_FAILED
         self._good = True
         return found
