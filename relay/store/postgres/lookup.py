@@ -98,6 +98,7 @@ class PostgresRouteReader:
         except SERVER_FAULTS as error:
             raise StoreError(f"the store {self._server} failed: {error}") from error
         await self.look_at_schema()
+        await self.learn_head()
 
     async def fetch(
         self, number: str, caller: str, unix_s: float, patience_s: float = PATIENCE_S
@@ -120,6 +121,8 @@ class PostgresRouteReader:
             self._good = False
             self._outage.failed(str(error) or "no answer in time")
             return STORE_FAILED
+        if row[0] != self._opener.revision:  # the first call after a change
+            await self.learn_head()
         self._good = True
         return found
 

@@ -94,6 +94,8 @@ class RouteReader:
         except _OTHER_TYPES:
             self._outage.altered("a value has another type than relay700 writes: `relay700 verify` shows more")
             return STORE_FAILED
+        if row[0] != self._opener.revision:  # the first call after a change
+            self._learn_head()
         self._good = True
         return found
 

@@ -132,7 +132,6 @@ async def test_store_that_was_put_back_is_not_used_again(tmp_path: Path) -> None
         thief.execute("CREATE TEMPORARY TABLE earlier AS SELECT * FROM ledger_head")
         put(place, sealer, binding())
         thief.execute("CREATE TEMPORARY TABLE later AS SELECT * FROM ledger_head")
-        await reader.learn_head()
         assert isinstance(await reader.fetch(X, A, NOW_MS / 1000), LookupResult)
         for head in ("earlier", "later"):
             thief.execute(f"UPDATE ledger_head SET (revision, sealed) = (SELECT revision, sealed FROM {head})")

@@ -220,7 +220,6 @@ def test_store_that_was_put_back_is_not_used_again_however_it_goes_on(rows: Rows
     ((revision, sealed),) = rows.run("SELECT revision, sealed FROM ledger_head").fetchall()
     rows.entry("business other", B, "black")
     bound(reader)
-    reader.look()
     rows.run("UPDATE ledger_head SET revision = ?, sealed = ?", revision, sealed)
     assert reader.fetch(X, A, NOW_S) == STORE_FAILED
     for _ in range(3):
