@@ -23,10 +23,11 @@ from relay.store.groups import find_groups
 from relay.store.keys import find_key
 from relay.store.numbers import LONGEST_COOL_DOWN_MS, proven_pool, proven_prefix
 from relay.store.unit_of_work import UnitOfWork
-from tests.service.conftest import COOL_MS, RULES, Backend
+from tests.service.conftest import COOL_MS, RULES, Backend, backend
 from tests.support.stored import PREFIX, X, Y
 from tests.support.written import bind, written
 
+__all__ = ["backend"]  # a fixture
 ON_BOTH = pytest.mark.parametrize(
     "store_kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.outside)], indirect=True
 )
