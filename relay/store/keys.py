@@ -28,6 +28,7 @@ from relay.store.unit_of_work import UnitOfWork
 
 _COLUMNS = "id, business, scopes, hash, sealed, created_at, created_by, expires_at, revoked_at"
 _FIND = f"SELECT {_COLUMNS} FROM api_key WHERE id = ?"
+_OWNER = "SELECT state, updated_at FROM business WHERE id = ?"
 _LIST = f"SELECT {_COLUMNS} FROM api_key WHERE id > ?2 {{own}} ORDER BY id LIMIT ?3"
 _COUNT_GOOD = """
 SELECT count(*) FROM api_key WHERE business = ? AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)
@@ -83,9 +84,18 @@ def add_key(
 
 
 def find_key(connection: Connection, sealer: Sealer, key_id: str) -> ApiKey | None:
-    """The key, good or not; None if there is none. Raises StoreError if the proof of its row does not hold."""
+    """The key, good or not; None if there is none. Raises StoreError if the proof of its row does not hold.
+
+    A key of a revoked business user is revoked: its row may have been hidden when the others were.
+    """
     row = proven_row(connection, sealer, "api_key", key_id, _FIND, (key_id,))
-    return None if row is None else _open(sealer, row)
+    if row is None:
+        return None
+    key = _open(sealer, row)
+    if key.business is None or key.revoked_at is not None:
+        return key
+    owner = proven_row(connection, sealer, "business", key.business, _OWNER, (key.business,))
+    return key if owner is None or owner[0] != "revoked" else key._replace(revoked_at=owner[1])
 
 
 def list_keys(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[ApiKey]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from relay.errors import Refused, StoreError
+from relay.service.businesses import set_state
+from relay.store.connection import transaction
+from relay.store.database import connect
 from relay.store.keys import KEPT_MS, ApiKey, add_key, count_expiring, find_answer, find_key, keep_answer, list_keys
 from relay.store.unit_of_work import UnitOfWork
 from tests.support.acting import Acting
+from tests.support.papers import apply
 from tests.support.plans import steps_of
 from tests.support.stored import NOW_MS
 
@@ -56,6 +62,22 @@ def test_row_with_forged_rights_does_not_open(store: Acting, theft: str) -> None
     store.run(lambda unit: unit.connection.execute(theft, parameters))
     with pytest.raises(StoreError):
         find_key(store.reader, store.sealer, key.id)
+
+
+def test_key_that_was_hidden_while_its_business_user_was_revoked_is_revoked(store: Acting) -> None:
+    store.run(lambda unit: apply(unit, "Acme", "acme"))
+    key, _ = added(store)
+
+    def tamper(business: str) -> None:
+        with closing(connect(store.path)) as thief, transaction(thief):
+            thief.execute("UPDATE api_key SET business = ?", (business,))
+            thief.execute("DELETE FROM ledger_touch")
+
+    tamper("other")
+    store.run(lambda unit: set_state(unit, "acme", "revoke", "marketing"))
+    tamper("acme")
+    found = find_key(store.reader, store.sealer, key.id)
+    assert found is not None and found.revoked_at == store.now_ms
 
 
 def test_list_has_the_keys_of_one_business_or_all(store: Acting) -> None:
