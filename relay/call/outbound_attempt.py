@@ -327,9 +327,9 @@ class OutboundAttempt:
                 self._answered(response, now)
             elif status > 100 and not self._is_over() and not self._is_fork_too_many(response):
                 self._session.progress(self._leg(response), response, now)
-        except masking.OfferUnanswered as error:
+        except masking.OfferUnanswered as unanswered:  # another name: mypyc gives a name one type
             self.cancel(now, "")
-            self._session.unusable(error, now)
+            self._session.unusable(unanswered, now)
         except (ProtocolError, ParseError) as error:
             self._unusable(response, error, now)
 

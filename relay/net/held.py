@@ -90,11 +90,19 @@ class _Share:
 class HeldCalls:
     """All of them. `write` gets what is to be written. Times are Unix seconds."""
 
-    def __init__(self, write: Callable[[Item], None], most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self,
+        write: Callable[[Item], None],
+        most_bytes: int = MOST_BYTES,
+        most_calls: int = MOST_CALLS,
+        most_over: int = MOST_OVER,
+    ) -> None:
         self.given_up = 0  # messages, for lack of memory
         self.bytes = 0
         self._write = write
         self._most_bytes = most_bytes
+        self._most_calls = most_calls
+        self._most_over = most_over
         self._calls: dict[str, HeldCall] = {}  # under way, the oldest first
         self._shares: dict[str, _Share] = {}  # by peer
         self._by_key: dict[bytes, HeldCall] = {}
@@ -122,7 +130,7 @@ class HeldCalls:
         """Open a dialog of a call."""
         call = self._calls.get(call_id)
         if call is None:
-            if len(self._calls) >= MOST_CALLS:
+            if len(self._calls) >= self._most_calls:
                 self._give_up_one()
             call = self._calls[call_id] = HeldCall(call_id, peer)
             if peer not in self._shares:
@@ -255,7 +263,7 @@ class HeldCalls:
 
     def _add_over(self, call: HeldCall) -> None:
         self._over.append(call)
-        if len(self._over) > MOST_OVER:
+        if len(self._over) > self._most_over:
             self._forget_oldest_over()
 
     def _expire(self, at: float) -> None:

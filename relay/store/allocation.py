@@ -15,6 +15,7 @@ from relay.model.numbers import is_700, mask_number
 from relay.store.connection import Connection
 from relay.store.ledger import require
 from relay.store.numbers import LONGEST_COOL_DOWN_MS, SERIAL_DIGITS
+from relay.store.proofs import proofs_of
 from relay.store.sealing.rows import ANY_CALLER
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
@@ -267,17 +268,17 @@ def _why_not(unit: UnitOfWork, field: str, number: str, business: str, *, exclus
 def cool_down_ms(unit: UnitOfWork, number: str, configured_ms: int) -> int:
     """The cool-down of the number: that of its prefix, else the configured one.
 
-    The longest if the row of the prefix is not proven: the number is released all the same.
+    The longest if the row of the prefix is not proven, or was removed: the number is released all the same.
     """
     if not is_700(number):
         return configured_ms
     prefix = number[:-SERIAL_DIGITS]
     try:
-        is_proven = require(unit.connection, unit.sealer, "prefix", [prefix]) == 1
+        is_there = require(unit.connection, unit.sealer, "prefix", [prefix]) == 1
     except StoreError:
-        is_proven = False
-    if not is_proven:
         return LONGEST_COOL_DOWN_MS
+    if not is_there:
+        return LONGEST_COOL_DOWN_MS if proofs_of(unit.connection, "prefix", [prefix]) else configured_ms
     (found,) = unit.connection.execute(_COOL_DOWN, (prefix,)).fetchone()
     return configured_ms if found is None else int(found)
 

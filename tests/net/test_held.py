@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from relay.net import held as module
 from relay.net.capture import ENDED, LINK, MARK, RECEIVED
 from relay.net.held import ITEM_BYTES, MOST_CALL_BYTES, QUIET_S, HeldCalls, Item, own_call_id, sip_call_id
 from relay.sip.message import parse_message
@@ -13,10 +12,10 @@ from relay.sip.message import parse_message
 class Bench:
     """Held calls, and what they wrote: of each item its kind and text."""
 
-    def __init__(self, most_bytes: int = 1_000_000) -> None:
+    def __init__(self, most_bytes: int = 1_000_000, most: int = 10_000) -> None:
         self.written: list[tuple[int, object]] = []
         self.at = 1_000.0
-        self.calls = HeldCalls(self._write, most_bytes)
+        self.calls = HeldCalls(self._write, most_bytes, most, most)
 
     def _write(self, item: Item) -> None:
         self.written.append((item[0], item[3] if item[0] == RECEIVED else item[2]))
@@ -193,10 +192,8 @@ def test_one_call_cannot_take_the_memory_of_all() -> None:
     assert bench.calls.bytes <= MOST_CALL_BYTES and bench.calls.given_up > 0
 
 
-def test_calls_whose_end_is_never_told_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_CALLS", 10)
-    monkeypatch.setattr(module, "MOST_OVER", 10)
-    bench = Bench()
+def test_calls_whose_end_is_never_told_take_bounded_memory() -> None:
+    bench = Bench(most=10)
     for number in range(30):
         bench.begin(f"c{number}")
     assert len(bench.calls) == 10
