@@ -31,21 +31,24 @@ class SchemaLook:
         with one_moment(connection):
             version = schema_version(connection)
             if self.is_due(version):
-                self.check(connection, version)
+                self.conclude(self.reason(connection), version)
 
     def is_due(self, version: object) -> bool:
         """Whether the objects must be looked at, with this version of the schema."""
         self._looks += 1
         return version != self._version or self._looks % CHECK_EACH == 0 or bool(self._sealer.stopped)
 
-    def check(self, connection: Connection, version: object) -> None:
-        """Look at the objects. Raises DATABASE_ERRORS."""
+    def reason(self, connection: Connection) -> str:
+        """Look at the objects: why nothing may be granted, "" if all are relay700's own. Raises DATABASE_ERRORS."""
         try:
             found = foreign_objects(connection, read_ledger_head(connection, self._sealer).vouched)
         except StoreError:  # the head was altered
             found = [] if is_newer(connection) else different_objects(connection)
-        self._sealer.stopped = _reason(found) if found else ""
-        self._version = version
+        return _reason(found) if found else ""
+
+    def conclude(self, reason: str, version: object) -> None:
+        """Set `Sealer.stopped`. `reason`: of the objects at this version of the schema."""
+        self._sealer.stopped, self._version = reason, version
 
 
 def _reason(found: list[str]) -> str:

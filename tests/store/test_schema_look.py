@@ -39,6 +39,6 @@ def test_altered_head_of_the_ledger_hides_no_foreign_object(store: Acting) -> No
 
 def test_objects_are_looked_at_when_the_version_changes_and_at_times(store: Acting) -> None:
     look = SchemaLook(store.sealer)
-    look.check(store.reader, 1)
+    look.conclude(look.reason(store.reader), 1)
     assert [look.is_due(1) for _ in range(CHECK_EACH)] == [False] * (CHECK_EACH - 1) + [True]
     assert look.is_due(2)
