@@ -14,10 +14,10 @@ import pytest
 
 from tests.support import postgres
 from tests.support.addresses import RELAY, Address, free
-from tests.support.live_call import Call, call
+from tests.support.live_call import Call, Ringing, call
 from tests.support.namespace import reran_in_own_network
-from tests.support.phone import SDP, Leg, Phone
-from tests.support.relay_process import A, B, RelayProcess, Setup, X
+from tests.support.phone import Leg, Phone
+from tests.support.relay_process import A, B, RelayProcess, Setup
 from tests.support.waiting import until_seen
 
 NUMBERS = ("700100000010002", "700100000010001")
@@ -38,42 +38,13 @@ def node(folder: Path, url: str, name: str, setup: Setup | None = None) -> Relay
     return RelayProcess(own, replace(setup or Setup(), store=store), (A, *CALLEES))
 
 
-class Ringing:
-    """A call that rings at a node, and how its end reaches both sides."""
-
-    def __init__(self, caller: Phone, callee: Phone, relay: RelayProcess) -> None:
-        self._caller, self._callee = caller, callee
-        self._relay = relay.setup.relay
-        self.leg = Leg.calling(caller, self._relay, A, X)
-
-    async def ring(self) -> None:
-        self._branch = await self.leg.request("INVITE", body=SDP)
-        self._invite = await self._callee.expect("INVITE")
-        self._called = Leg.called(self._callee, self._relay, self._invite)
-        await self._called.answer(self._invite, 180)
-        await self._caller.expect(180)
-
-    async def is_ended_by(self, relay: RelayProcess) -> None:
-        """The CANCEL matches the INVITE by branch and sent-by, wherever it comes from (RFC 3261 9.2)."""
-        refused = await self._caller.expect_call(self.leg.call_id)
-        assert refused.status == 503
-        self.leg.learn(refused)
-        self.leg.relay = self._called.relay = relay.setup.relay
-        await self.leg.request("ACK", cseq=self.leg.cseq, branch=self._branch)
-        cancel = await self._callee.expect_call(self._called.call_id)
-        assert (cancel.method, cancel["via"]) == ("CANCEL", self._invite["via"])
-        await self._called.answer(cancel, 200)
-        await self._called.answer(self._invite, 487)
-        assert (await self._callee.expect_call(self._called.call_id)).method == "ACK"
-
-
 async def test_what_rang_at_a_node_that_stays_away_is_ended_by_another_node(tmp_path: Path, url: str) -> None:
     setup = Setup(sip={"t1_ms": 100})
     relay, other = node(tmp_path, url, "a", setup), node(tmp_path, url, "b", elsewhere(setup))
     with running(relay, other):
         relay.bind()
         async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
-            calls = [Ringing(caller, callee, relay) for _ in range(2)]
+            calls = [Ringing(relay, caller, callee) for _ in range(2)]
             for call in calls:
                 await call.ring()
             await until_seen(lambda: len(attempts(url)) == len(calls))
@@ -101,7 +72,7 @@ async def test_a_node_that_was_killed_ends_what_rang_there_when_it_is_back_in_ti
         relay.bind()
         async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
             for is_lost in (False, True):
-                call = Ringing(caller, callee, relay)
+                call = Ringing(relay, caller, callee)
                 await call.ring()
                 await until_seen(lambda: attempts(url))
                 await asyncio.to_thread(relay.kill)

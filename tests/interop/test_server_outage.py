@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.support.addresses import RELAY, free
-from tests.support.live_call import Call
+from tests.support.live_call import Call, Ringing
 from tests.support.namespace import reran_with_own_mounts
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.postgres import PostgresProcess
@@ -148,31 +148,6 @@ async def test_http_says_so_and_the_same_backend_goes_on(
     await http.works()
     assert [event for event in relay.events() if event["event"] in ("backend.ended", "backend.part_failed")] == []
     assert relay.stop() == 0
-
-
-class Ringing:
-    """A call whose phone rings."""
-
-    def __init__(self, relay: RelayProcess, caller: Phone, callee: Phone) -> None:
-        self._caller, self._callee = caller, callee
-        self._relay = relay.setup.relay
-        self.leg = Leg.calling(caller, self._relay, A, X)
-
-    async def ring(self) -> None:
-        self._branch = await self.leg.request("INVITE", body=SDP)
-        self._invite = await self._callee.expect("INVITE")
-        self._called = Leg.called(self._callee, self._relay, self._invite)
-        await self._called.answer(self._invite, 180)
-        await self._caller.expect(180)
-
-    async def is_answered_in_vain(self) -> None:
-        """The callee is told at once that it is over, and the caller hears it, too."""
-        await self._called.answer(self._invite, 200, body=SDP)
-        refused = await self._caller.expect(503, "INVITE", timeout_s=20)
-        self.leg.learn(refused)
-        await self.leg.request("ACK", cseq=self.leg.cseq, branch=self._branch)
-        await self._callee.expect("ACK")
-        await self._called.answer(await self._callee.expect("BYE"), 200)
 
 
 async def test_call_that_is_answered_while_it_is_away_ends_after_a_while(

@@ -43,6 +43,44 @@ class Call:
         return answer
 
 
+class Ringing:
+    """A call whose phone rings, and how its end reaches both sides."""
+
+    def __init__(self, relay: RelayProcess, caller: Phone, callee: Phone) -> None:
+        self._caller, self._callee = caller, callee
+        self._relay = relay.setup.relay
+        self.leg = Leg.calling(caller, self._relay, A, X)
+
+    async def ring(self) -> None:
+        self._branch = await self.leg.request("INVITE", body=SDP)
+        self._invite = await self._callee.expect("INVITE")
+        self._called = Leg.called(self._callee, self._relay, self._invite)
+        await self._called.answer(self._invite, 180)
+        await self._caller.expect(180)
+
+    async def is_answered_in_vain(self) -> None:
+        """The callee is told at once that it is over, and the caller hears it, too."""
+        await self._called.answer(self._invite, 200, body=SDP)
+        refused = await self._caller.expect(503, "INVITE", timeout_s=20)
+        self.leg.learn(refused)
+        await self.leg.request("ACK", cseq=self.leg.cseq, branch=self._branch)
+        await self._callee.expect("ACK")
+        await self._called.answer(await self._callee.expect("BYE"), 200)
+
+    async def is_ended_by(self, relay: RelayProcess) -> None:
+        """The CANCEL matches the INVITE by branch and sent-by, wherever it comes from (RFC 3261 9.2)."""
+        refused = await self._caller.expect_call(self.leg.call_id)
+        assert refused.status == 503
+        self.leg.learn(refused)
+        self.leg.relay = self._called.relay = relay.setup.relay
+        await self.leg.request("ACK", cseq=self.leg.cseq, branch=self._branch)
+        cancel = await self._callee.expect_call(self._called.call_id)
+        assert (cancel.method, cancel["via"]) == ("CANCEL", self._invite["via"])
+        await self._called.answer(cancel, 200)
+        await self._called.answer(self._invite, 487)
+        assert (await self._callee.expect_call(self._called.call_id)).method == "ACK"
+
+
 @asynccontextmanager
 async def call(relay: RelayProcess) -> AsyncIterator[Call]:
     async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
