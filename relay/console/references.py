@@ -1,6 +1,6 @@
 """Texts that no URL may have. The session keeps them, and URLs have references to them.
 
-A URL stays in the browser's history, in the logs of proxies and wherever somebody pastes it.
+Browsers and proxies keep URLs, and people paste them.
 """
 
 from __future__ import annotations
