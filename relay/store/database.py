@@ -31,7 +31,7 @@ from relay.store.connection import (
 )
 from relay.store.connection import one_moment as one_moment
 from relay.store.connection import transaction as transaction
-from relay.store.files import check_permissions, open_beside
+from relay.store.files import check_permissions, open_beside, require_log
 from relay.store.ledger import learn_refused, ledger_transaction
 from relay.store.ledger_check import note_script, open_ledger, require_left
 from relay.store.schema_check import require_empty_schema
@@ -158,6 +158,7 @@ def connect(place: Place) -> WritingConnection:
     """Open a connection that writes, in autocommit mode: transactions are explicit."""
     if isinstance(place, PostgresServer):
         return _connect_server(place)
+    require_log(place, BUSY_TIMEOUT_S)
     connection = sqlite3.connect(
         uri_of(place),
         uri=True,
@@ -179,6 +180,7 @@ def connect_reader(place: Place, *, check_same_thread: bool = True, in_loop: boo
     """
     if isinstance(place, PostgresServer):
         return _connect_server(place, read_only=True, in_loop=in_loop)
+    require_log(place, 0 if in_loop else BUSY_TIMEOUT_S)
     connection = sqlite3.connect(
         uri_of(place), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
     )

@@ -12,6 +12,7 @@ import secrets
 import shlex
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -109,6 +110,7 @@ def _found(path: Path, *, follow: bool) -> os.stat_result | None:
 _PAGE_SIZE: Final = slice(16, 18)  # in the 100-byte header of SQLite's file format
 _PAGES: Final = slice(28, 32)
 _LARGEST_PAGE: Final = 65_536  # stored as 1
+_PAUSE_S: Final = 0.02
 _MOVED: Final = "was moved away or deleted"
 
 
@@ -172,6 +174,32 @@ class StoreFiles:
             return None
         self._size = size
         return None
+
+
+def require_log(path: Path, patience_s: float) -> None:
+    """Raise StoreError if the write-ahead log is gone that another process, the relay, has open.
+
+    SQLite would make a new log in its place, and the content of the deleted one would be lost. A relay that starts or
+    stops has none for a moment: that is waited for, up to `patience_s`.
+    """
+    log = path.with_name(path.name + "-wal")
+    until = time.monotonic() + patience_s
+    while not log.exists() and _is_served_by_another(path):
+        if time.monotonic() >= until:
+            raise StoreError(f"{log} was deleted while the relay runs, which makes it again within seconds: try again")
+        time.sleep(_PAUSE_S)
+
+
+def _is_served_by_another(store: Path) -> bool:
+    """As `is_served`, by another process than this one. Does not try the lock: a relay that starts may do so now."""
+    lock = _stat(str(store.with_name(store.name + ".lock")))
+    if lock is None:
+        return False
+    for line in Path("/proc/locks").read_text().splitlines():
+        _, kind, *_, process, file, _, _ = line.split()  # proc_locks(5); "->" instead of a kind: waits for the lock
+        if kind == "FLOCK" and file.endswith(f":{lock.st_ino}") and int(process) != os.getpid():
+            return True
+    return False
 
 
 def holds_deleted_log(path: Path) -> bool:

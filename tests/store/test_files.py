@@ -9,15 +9,17 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from relay.errors import StoreError
 from relay.store.connection import PostgresServer
-from relay.store.database import connect, open_store
+from relay.store.database import connect, connect_reader, open_store
 from relay.store.files import (
     SUFFIXES,
     StoreFiles,
@@ -25,6 +27,7 @@ from relay.store.files import (
     holds_deleted_log,
     is_served,
     open_lock,
+    require_log,
     takes,
 )
 from relay.store.journal.overflow import Overflow
@@ -147,6 +150,51 @@ def test_deleted_log_is_held_until_the_connection_is_closed(disk: Disk, remove: 
     assert holds_deleted_log(disk.path)
     connection.close()
     assert not holds_deleted_log(disk.path)
+
+
+@pytest.fixture
+def relay_elsewhere(disk: Disk) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the store's lock, as a relay does."""
+    os.close(open_lock(disk.path, ".lock"))
+    holds = (
+        "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", holds, f"{disk.path}.lock"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("opens", [connect, partial(connect_reader, in_loop=True)])
+def test_no_log_is_made_in_place_of_a_relay_s_deleted_one(
+    monkeypatch: pytest.MonkeyPatch, disk: Disk, relay_elsewhere: subprocess.Popen[str], opens: Callable[[Path], object]
+) -> None:
+    monkeypatch.setattr("relay.store.database.BUSY_TIMEOUT_S", 0)
+    log = Path(f"{disk.path}-wal")
+    assert not log.exists()
+    with pytest.raises(StoreError, match=f"^{log} was deleted while the relay runs"):
+        opens(disk.path)
+    assert not log.exists()
+
+
+def test_log_of_a_relay_that_starts_is_waited_for(disk: Disk, relay_elsewhere: subprocess.Popen[str]) -> None:
+    threading.Timer(0.1, Path(f"{disk.path}-wal").touch).start()
+    require_log(disk.path, 30)
+
+
+def test_log_is_made_once_the_relay_has_ended(disk: Disk, relay_elsewhere: subprocess.Popen[str]) -> None:
+    relay_elsewhere.kill()
+    relay_elsewhere.wait()
+    require_log(disk.path, 0)
+
+
+def test_log_is_made_by_the_relay_itself(disk: Disk) -> None:
+    lock = open_lock(disk.path, ".lock")
+    assert takes(lock)
+    require_log(disk.path, 0)
+    os.close(lock)
 
 
 # -- Lock files: one holder at a time, private, and released when the holder ends
