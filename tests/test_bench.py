@@ -1,8 +1,16 @@
-"""What `scripts/bench` and `scripts/instructions` say of their figures."""
+"""`scripts/bench` and `scripts/instructions`: how they say their figures, and parts that the figures depend on."""
 
 from __future__ import annotations
 
 import importlib
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -122,3 +130,67 @@ def test_a_gain_is_to_be_recorded(instructions: ModuleType) -> None:
     said, is_good = instructions.compared(instructions.Counts({"relay": 960, "backend": 200}, BY), recorded)
     assert is_good
     assert "scripts/instructions --record" in said
+
+
+# -- The API under load
+
+
+@pytest.fixture
+def far_echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """The address of the slow network, with a round trip of 50 ms, before a server that echoes until a full stop."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    near = importlib.import_module("load").free("127.0.0.1")
+    with echo_server(tmp_path / "server") as server:
+        command = [sys.executable, str(SCRIPTS / "slow_network.py"), near.host, str(near.port), server, "50"]
+        process = subprocess.Popen(command)
+        try:
+            importlib.import_module("processes").wait_until_bound(process, *near, tmp_path / "log", "tcp")
+            yield near
+        finally:
+            process.kill()
+            process.wait()
+
+
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        data = b""
+        while not data.endswith(b"."):
+            data = self.request.recv(65_536)
+            self.request.sendall(data)
+
+
+@contextmanager
+def echo_server(path: Path) -> Iterator[str]:
+    with socketserver.ThreadingUnixStreamServer(str(path), Echo) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield str(path)
+        server.shutdown()
+        thread.join()
+
+
+def test_the_slow_network_takes_its_round_trip(far_echo: tuple[str, int]) -> None:
+    with socket.create_connection(far_echo) as connection:
+        began = time.monotonic()
+        connection.sendall(b".")
+        assert connection.recv(1) == b"."
+        assert time.monotonic() - began >= 0.05
+
+
+def test_the_slow_network_passes_on_each_byte_in_order_and_the_end(far_echo: tuple[str, int]) -> None:
+    sent = b"".join(b"%d," % n for n in range(300_000)) + b"."
+    with socket.create_connection(far_echo) as connection:
+        sending = threading.Thread(target=connection.sendall, args=(sent,))
+        sending.start()
+        received = b"".join(iter(lambda: connection.recv(65_536), b""))
+        sending.join()
+    assert received == sent
+
+
+def test_a_pair_is_two_requests_and_ends_no_binding_that_was_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    requests = importlib.import_module("http_load")._pairs("127.0.0.1:8700", "key")
+    assert next(requests).startswith(b"POST /v1/bindings ")
+    assert requests.send(b'{"id": "b1"}').startswith(b"DELETE /v1/bindings/b1 ")
+    assert requests.send(b'{"id": "b1"}').startswith(b"POST ")
+    assert requests.send(b"").startswith(b"POST ")

@@ -58,9 +58,7 @@ def _chosen(options: argparse.Namespace, run: Path) -> int:
         print("\n" + beside.table(figures))
         return sum(figure.failed for figure in figures)
     if options.http:
-        figures = http_load.measure(run, Bindings(options.bindings[0], options.stores), options.http, options.seconds)
-        print("\n" + http_load.table(figures))
-        return sum(figure.failed for figure in figures)
+        return _http(options, run)
     if options.follower:
         found = follower.measure(run, Bindings(options.bindings[0], options.stores), options.follower, options.indexed)
         print("\n" + follower.table(found))
@@ -90,6 +88,17 @@ def _bench(options: argparse.Namespace, run: Path) -> int:
     return sum(
         found.failed for part in parts for (name, _), found in part.results.items() if name.startswith("relay700")
     )
+
+
+def _http(options: argparse.Namespace, run: Path) -> int:
+    bindings = Bindings(options.bindings[0], options.stores)
+    asked = (options.requests, options.http, options.seconds)
+    if options.nodes:
+        figures = http_load.measure_nodes(run, bindings, *asked, nodes=options.nodes, round_trip_ms=options.round_trip)
+    else:
+        figures = http_load.measure(run, bindings, *asked)
+    print("\n" + http_load.table(figures))
+    return sum(figure.failed for figure in figures)
 
 
 def _capture(options: argparse.Namespace, run: Path) -> int:
@@ -196,7 +205,8 @@ def _options() -> argparse.Namespace:
     floods = "measure one peer's calls, at the first of --rates, while another peer floods the relay, or a sink"
     parser.add_argument("--floods", action="store_true", help=floods)
     several = (
-        "search the highest rate of that many relays on one PostgreSQL store, such as 1,2, from the first of --rates"
+        "search the highest rate of that many relays on one PostgreSQL store, such as 1,2, from the first of --rates; "
+        "with --http measure that on such a store instead of SQLite"
     )
     parser.add_argument("--nodes", type=_numbers, metavar="NODES", help=several)
     share = "fraction of one CPU: for each of --nodes, default 0.25; for the relay of --overload, default 1"
@@ -209,13 +219,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--api", type=int, metavar="REQUESTS", help=api)
     http = "measure the HTTP API without calls, from each of these numbers of connections, such as 50,1"
     parser.add_argument("--http", type=_numbers, metavar="CONNECTIONS", help=http)
+    which = "requests of --http: bind, read, list, or pair, which makes a binding and ends it; default bind,read,list"
+    parser.add_argument("--requests", type=_kinds, default=["bind", "read", "list"], metavar="KINDS", help=which)
+    far = "ms between the nodes of --http and their PostgreSQL server, by a proxy that delays; default 0, a Unix socket"
+    parser.add_argument("--round-trip", type=float, default=0.0, metavar="MS", help=far)
     ended = "measure the backend's follower alone, at that many calls a second, such as 300,1000"
     parser.add_argument("--follower", type=_numbers, metavar="RATES", help=ended)
     before = "calls that the index has before the runs of --follower, default 0"
     parser.add_argument("--indexed", type=int, default=0, metavar="CALLS", help=before)
     pure = "measure the relay of .venv, pure Python, instead of the compiled one, which scripts/compile builds"
     parser.add_argument("--interpreted", action="store_true", help=pure)
-    alone = "measure the engine alone: [api] enabled = false; with --nodes that is always so"
+    alone = "measure the engine alone: [api] enabled = false; with --nodes, but not --http, that is always so"
     parser.add_argument("--without-backend", action="store_true", help=alone)
     parser.add_argument("--without-relay", action="store_true", help="measure only the competitors")
     kept = "folder that keeps relay stores for the next run, default var/bench-stores"
@@ -226,6 +240,12 @@ def _options() -> argparse.Namespace:
 
 def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
+
+
+def _kinds(text: str) -> list[str]:
+    if unknown := set(text.split(",")) - set(http_load.KINDS):
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(http_load.KINDS)}")
+    return text.split(",")
 
 
 def _others(text: str) -> list[str]:

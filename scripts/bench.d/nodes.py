@@ -7,8 +7,6 @@ would share what one had.
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,44 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import processes
-import psycopg
 import servers
-from load import Address, Load, Outcome, free, make_load
+from load import Load, Outcome, free, make_load
 from series import quantile_of, search, warm_up
 from servers import Server
 from share import limited
-from stores import Bindings, write_table
+from shared_store import Counted, SharedStore, shared_store
+from stores import Bindings
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from tests.support.postgres import PostgresProcess
-
-# Durable settings, as in production: the tests' server loses data if the machine fails.
-DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "autovacuum": "on"}
 SETTLE_S = 5.0
 BETWEEN_S = 3.0  # pause between two runs of the search
-_COUNTED = """
-SELECT (SELECT coalesce(sum(batch), 0) FROM node), pg_current_wal_lsn() - '0/0',
-    (SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database())
-"""
-
-
-@dataclass(frozen=True)
-class Counted:
-    """The server's counters, since its start or as a difference."""
-
-    cpu_us: float
-    batches: int  # transactions of the nodes' journals
-    wal_bytes: int
-    transactions: int  # including look-ups
-
-    def since(self, before: Counted) -> Counted:
-        return Counted(
-            self.cpu_us - before.cpu_us,
-            self.batches - before.batches,
-            self.wal_bytes - before.wal_bytes,
-            self.transactions - before.transactions,
-        )
 
 
 @dataclass(frozen=True)
@@ -71,19 +41,6 @@ class Nodes:
     @property
     def completed(self) -> int:
         return sum(outcome.completed for outcome in self.outcomes)
-
-
-@dataclass(frozen=True)
-class _Store:
-    server: PostgresProcess
-    url: str
-    pid: int
-
-    def counted(self) -> Counted:
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            row = connection.execute(_COUNTED).fetchone()
-        assert row is not None
-        return Counted(processes.run_time_us(self.pid), *map(int, row))
 
 
 @dataclass(frozen=True)
@@ -106,41 +63,11 @@ def measure(
 ) -> list[Nodes]:
     """`share`: fraction of one CPU for each node. `first`: initial rate of the search, calls per second and node."""
     setting = _Setting(bindings, share, first, seconds)
-    with _store(run) as store:
-        _import(run, store, setting)
+    with shared_store(run, bindings) as store:
         return [_measure_so_many(run / str(count), store, count, setting) for count in counts]
 
 
-@contextlib.contextmanager
-def _store(run: Path) -> Iterator[_Store]:
-    run.chmod(0o711)  # as root, the server runs as another user
-    server = PostgresProcess(run, **DURABLE)
-    try:
-        pid = int(Path(server.data, "postmaster.pid").read_text().split()[0])
-        yield _Store(server, server.url(server.new_database()), pid)
-    finally:
-        server.close()
-
-
-def _import(run: Path, store: _Store, setting: _Setting) -> None:
-    folder = run / "import"
-    folder.mkdir()
-    config = _config(folder, store, "import", free("127.0.0.30"), free("127.0.0.40"), setting)
-    table = folder / "bindings.csv"
-    write_table(table, setting.bindings)
-    print(f"  importing {setting.bindings.count} bindings", flush=True)
-    command = [*servers.RELAY700, "bindings", "import", "-c", str(config), str(table)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-
-def _config(folder: Path, store: _Store, name: str, address: Address, callee: Address, setting: _Setting) -> Path:
-    lines = f'url = "{store.url}"\nnode = "{name}"\nkey_file = "{folder.parent}/relay.key"'
-    config = folder / "relay.toml"
-    config.write_text(servers.relay_toml(folder, address, callee, setting.bindings.prefixes, store=lines))
-    return config
-
-
-def _measure_so_many(run: Path, store: _Store, count: int, setting: _Setting) -> Nodes:
+def _measure_so_many(run: Path, store: SharedStore, count: int, setting: _Setting) -> Nodes:
     run.mkdir()
     with contextlib.ExitStack() as stack:
         nodes = [
@@ -165,7 +92,9 @@ def _measure_so_many(run: Path, store: _Store, count: int, setting: _Setting) ->
         return _measure_once(store, nodes, highest, highest // 2, setting.seconds)
 
 
-def _measure_once(store: _Store, nodes: Sequence[tuple[Load, Server]], highest: int, rate: int, seconds: int) -> Nodes:
+def _measure_once(
+    store: SharedStore, nodes: Sequence[tuple[Load, Server]], highest: int, rate: int, seconds: int
+) -> Nodes:
     pids = [server.process.pid for _, server in nodes if server.process]
     before, relays_us, began = store.counted(), sum(map(processes.run_time_us, pids)), time.monotonic()
     outcomes = _drive(nodes, rate, seconds)
@@ -178,12 +107,12 @@ def _measure_once(store: _Store, nodes: Sequence[tuple[Load, Server]], highest: 
 
 
 @contextlib.contextmanager
-def _node(folder: Path, store: _Store, index: int, count: int, setting: _Setting) -> Iterator[tuple[Load, Server]]:
+def _node(folder: Path, store: SharedStore, index: int, count: int, setting: _Setting) -> Iterator[tuple[Load, Server]]:
     """A started node with its load."""
     callee = free(f"127.0.0.{40 + index}")
     load = make_load(folder, setting.bindings.called()[index::count], callee)
     address = free(f"127.0.0.{30 + index}")
-    config = _config(folder, store, f"node{index}", address, callee, setting)
+    config = store.configure(folder, f"node{index}", address, callee, setting.bindings)
     command = [*servers.RELAY700, "serve", "-c", str(config)]
     with servers.running(f"node {index}", command, address, folder / "relay.log") as server:
         assert server.process is not None
