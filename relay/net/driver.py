@@ -469,7 +469,7 @@ class Driver:
 
     def _expire(self) -> None:
         now = time.monotonic()
-        self._wake_at, self._timer = math.inf, None
+        self._disarm()
         try:
             self._engine.expire(now, MOST_TIMERS)
         except Exception:
@@ -477,10 +477,14 @@ class Driver:
         self.perform(now)
         when = self._engine.next_timeout()
         if when is not None and when <= now:  # the rest in the next turn of the loop
-            if self._timer is not None:
-                self._timer.cancel()
+            self._disarm()  # `perform` may have set the timer
             self._wake_at = now
             self._timer = asyncio.get_running_loop().call_later(0.0, self._expire)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake_at, self._timer = math.inf, None
 
     def _report_bug(self, where: str, now: float) -> None:
         """Count and log the current exception, rate-limited: a datagram that triggers a bug may come in floods."""

@@ -73,7 +73,7 @@ class Child:
             self.starts += 1
             status = await self._live()
             if self._stopping:
-                return
+                return  # type: ignore[unreachable]  # mypy: nothing can have set it meanwhile
             if clock() - started > PROVEN_S:
                 pause_s = FIRST_PAUSE_S
             self._log.error(f"{self._name}.ended", status=status, again_in_s=pause_s)
