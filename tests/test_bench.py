@@ -10,12 +10,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from relay.store.database import connect_reader, open_store
+from relay.store.records import Wanted, is_indexed, read_all, verify_records
 
 SCRIPTS = Path("scripts/bench.d").resolve()
 BY = {"machine": "x86_64", "Python": "3.13.5"}
@@ -194,3 +197,30 @@ def test_a_pair_is_two_requests_and_ends_no_binding_that_was_not_made(monkeypatc
     assert requests.send(b'{"id": "b1"}').startswith(b"DELETE /v1/bindings/b1 ")
     assert requests.send(b'{"id": "b1"}').startswith(b"POST ")
     assert requests.send(b"").startswith(b"POST ")
+
+
+# -- Large stores
+
+
+def test_a_made_past_is_intact_and_wholly_indexed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    past, stores = importlib.import_module("past"), importlib.import_module("stores")
+    folder = past.made_store(2_500, tmp_path / "kept")
+    assert past.made_store(2_500, tmp_path / "kept") == folder
+    bindings = stores.Bindings(250, folder)
+    path = folder / "relay.db"
+    sealer = open_store(path, folder / "relay.key")
+    with closing(connect_reader(path)) as connection:
+        verdict = verify_records(connection, sealer)
+        assert (verdict.intact, verdict.broken) == (2_500, None)
+        assert is_indexed(connection)
+        of_all = {
+            record.call_id
+            for _, number, _ in bindings
+            for record in read_all(connection, sealer, Wanted(number=number))
+        }
+        assert len(of_all) == 2_500
+        (counted,) = connection.execute(
+            "SELECT sum(count) FROM call_count WHERE owner = '' AND span = 3600 AND name IN ('answered', 'busy')"
+        ).fetchone()
+        assert counted == 2_500

@@ -19,6 +19,7 @@ import http_load
 import nodes
 import others
 import overload
+import past
 import report
 import series
 import servers
@@ -49,31 +50,33 @@ def main() -> int:
 
 def _chosen(options: argparse.Namespace, run: Path) -> int:
     """Run the chosen benchmark. Returns the number of failed calls of relay700, or of failed measurements."""
-    if options.service:
-        print("\n" + service.table(service.grow(run, options.service)))
-        return 0
-    if options.api:
-        bindings = Bindings(options.bindings[0], options.stores)
-        figures = beside.measure(run, bindings, options.api, options.rates[0], options.seconds)
-        print("\n" + beside.table(figures))
-        return sum(figure.failed for figure in figures)
-    if options.http:
-        return _http(options, run)
-    if options.follower:
-        found = follower.measure(run, Bindings(options.bindings[0], options.stores), options.follower, options.indexed)
-        print("\n" + follower.table(found))
-        return 0
-    if options.capture:
-        return _capture(options, run)
-    if options.overload:
-        return _overload(options, run)
-    if options.floods:
-        return _floods(options, run)
-    if options.nodes:
-        return _nodes(options, run)
-    if options.growth:
-        return _growth(options, run)
+    for name, benchmark in _INSTEAD.items():
+        if getattr(options, name):
+            return benchmark(options, run)
     return _bench(options, run)
+
+
+def _service(options: argparse.Namespace, run: Path) -> int:
+    print("\n" + service.table(service.grow(run, options.service)))
+    return 0
+
+
+def _past(options: argparse.Namespace, run: Path) -> int:
+    print("\n" + past.table(past.measure(run, options.past, options.stores)))
+    return 0
+
+
+def _api(options: argparse.Namespace, run: Path) -> int:
+    bindings = Bindings(options.bindings[0], options.stores)
+    figures = beside.measure(run, bindings, options.api, options.rates[0], options.seconds)
+    print("\n" + beside.table(figures))
+    return sum(figure.failed for figure in figures)
+
+
+def _follower(options: argparse.Namespace, run: Path) -> int:
+    found = follower.measure(run, Bindings(options.bindings[0], options.stores), options.follower, options.indexed)
+    print("\n" + follower.table(found))
+    return 0
 
 
 def _bench(options: argparse.Namespace, run: Path) -> int:
@@ -149,6 +152,20 @@ def _growth(options: argparse.Namespace, run: Path) -> int:
     return sum(figure.failed for figure in figures if figure.server.startswith("relay700"))
 
 
+_INSTEAD = {  # by option
+    "service": _service,
+    "past": _past,
+    "api": _api,
+    "http": _http,
+    "follower": _follower,
+    "capture": _capture,
+    "overload": _overload,
+    "floods": _floods,
+    "nodes": _nodes,
+    "growth": _growth,
+}
+
+
 @contextlib.contextmanager
 def _started(options: argparse.Namespace, run: Path, count: int) -> Iterator[tuple[Load, list[Server]]]:
     """SIPp's load, and all servers to be measured, warmed up."""
@@ -215,6 +232,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--capture", type=lambda text: text.split(","), metavar="KEEP", help=kept)
     numbers = "measure import, look-up, memory and disk of stores with that many bindings, such as 10000,100000,1000000"
     parser.add_argument("--service", type=_numbers, metavar="BINDINGS", help=numbers)
+    many = (
+        "time searches, console and traceback in kept stores with that many call records, and a tenth as many bindings"
+    )
+    parser.add_argument("--past", type=_numbers, metavar="RECORDS", help=many)
     api = "measure call set-up at the first of --rates with and without that many HTTP requests a second, such as 500"
     parser.add_argument("--api", type=int, metavar="REQUESTS", help=api)
     http = "measure the HTTP API without calls, from each of these numbers of connections, such as 50,1"

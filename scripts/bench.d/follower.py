@@ -81,14 +81,14 @@ async def _follow(folder: Path, count: int, rate: int, indexed: int) -> tuple[fl
     writer = GroupWriter(path, sealer)
     now_s = 0.0
     follower = Follower(path, sealer, writer, configure("json", "error"), Watch(Signals()), lambda: now_s)
-    draw, called, ids = random.Random(700), list(stores.Bindings(count, folder)), _ids(path)
+    draw, called, ids = random.Random(700), list(stores.Bindings(count, folder)), ids_of(path)
     began_ms = int(time.time() * 1000) - 1000 * RECORDS // rate
-    _index(path, sealer, (_record(draw, called, ids, began_ms - indexed + n) for n in range(indexed)))
+    _index(path, sealer, (record_of(draw, called, ids, began_ms - indexed + n) for n in range(indexed)))
     written = followed_at = measured = looks = 0
     look_at_s = spent_s = 0.0
     while written < RECORDS:
         ends = range(written, round(rate * (now_s + COMMIT_S)))
-        records = [_record(draw, called, ids, began_ms + 1000 * n // rate) for n in ends]
+        records = [record_of(draw, called, ids, began_ms + 1000 * n // rate) for n in ends]
         await journal.write(Batch([], [Commit(0, record, None) for record in records], [], []))
         written, now_s = ends.stop, now_s + COMMIT_S
         if now_s < look_at_s:
@@ -135,7 +135,7 @@ def _index(path: Path, sealer: Sealer, records: Iterator[CallRecord]) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _ids(path: Path) -> dict[str, str]:
+def ids_of(path: Path) -> dict[str, str]:
     """The ids of the bindings by 700 number."""
     import contextlib
 
@@ -145,7 +145,7 @@ def _ids(path: Path) -> dict[str, str]:
         return dict(connection.execute("SELECT x, id FROM binding").fetchall())
 
 
-def _record(draw: random.Random, called: Sequence[stores.Binding], ids: dict[str, str], at_ms: int) -> CallRecord:
+def record_of(draw: random.Random, called: Sequence[stores.Binding], ids: dict[str, str], at_ms: int) -> CallRecord:
     """The record of an answered call that lasted a second."""
     from relay.model.call import CallRecord, record_id
 

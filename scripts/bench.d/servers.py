@@ -30,6 +30,7 @@ class Server:
     address: Address
     process: subprocess.Popen[bytes] | None  # None: the callee, called directly
     idle_us_per_s: tuple[float, float] = (0.0, 0.0)  # of the process, and of its descendants
+    ready_s: float = 0.0  # from the start until it listened
 
     @property
     def is_ours(self) -> bool:
@@ -66,7 +67,12 @@ def relay(
 
 def operator_key(folder: Path) -> str:
     """A new key for the relay in that folder."""
-    command = [*RELAY700, "keys", "make", "--operator", "--json", "-c", str(folder / "relay.toml")]
+    return operator_key_of(folder / "relay.toml")
+
+
+def operator_key_of(config: Path, *options: str) -> str:
+    """A new key for the relay with that configuration."""
+    command = [*RELAY700, "keys", "make", "--operator", "--json", *options, "-c", str(config)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     return str(json.loads(done.stdout)["secret"])
 
@@ -136,6 +142,7 @@ def running(
     http: Address | None = None,
 ) -> Iterator[Server]:
     """A server process that listens at `address`, and then at `http`. Raises RuntimeError if it does not start."""
+    began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent, env=environment, start_new_session=True
@@ -144,8 +151,9 @@ def running(
         processes.wait_until_bound(process, *address, log)
         if http is not None:
             processes.wait_until_bound(process, *http, log, "tcp")
+        ready_s = time.monotonic() - began
         time.sleep(1.0)  # let start-up finish before idle CPU use is measured
-        yield Server(name, address, process, _idle_us_per_s(process.pid))
+        yield Server(name, address, process, _idle_us_per_s(process.pid), ready_s)
     finally:
         processes.stop(process)
 

@@ -52,7 +52,7 @@ def _binding(number: int) -> Binding:
 
 def put_relay_store(run: Path, bindings: Bindings, importing: Sequence[str]) -> None:
     """Copy relay.db and relay.key into `run`: the kept ones, or new ones made by the command `importing`."""
-    kept = bindings.kept_in / f"{bindings.count}-{_schema()}"
+    kept = bindings.kept_in / f"{bindings.count}-{schema()}"
     if not kept.exists():
         _import(run, bindings, importing)
         _keep(run, kept)
@@ -61,7 +61,8 @@ def put_relay_store(run: Path, bindings: Bindings, importing: Sequence[str]) -> 
         shutil.copy2(kept / name, run / name)
 
 
-def _schema() -> str:
+def schema() -> str:
+    """Another one for each schema."""
     scripts = sorted(SCHEMA.glob("*.sql"))
     return hashlib.sha256(b"".join(script.read_bytes() for script in scripts)).hexdigest()[:12]
 
