@@ -20,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.errors import StoreError
 from relay.store.audit import read_checkpoint
-from relay.store.chain import AUDIT, Anchor, AnchorFile, Head, growth_faults, read_anchor, read_head
+from relay.store.chain import AUDIT, Anchor, AnchorFile, growth_faults, read_anchor, read_head, stored_link
 from relay.store.connection import (
     DATABASE_ERRORS,
     Connection,
@@ -301,7 +301,7 @@ class LedgerWatch:
         """Raises StoreError if relay700 did not write the entry."""
         before = row[0] - 1
         found = connection.execute(_HASH, (before,)).fetchone()
-        head = read_checkpoint(connection, self._sealer, AUDIT) if found is None else Head(before, found[0])
+        head = read_checkpoint(connection, self._sealer, AUDIT) if found is None else stored_link(before, found[0])
         follow_entry(self._sealer, head, row)
 
     def _quick(self, connection: Connection) -> list[str]:

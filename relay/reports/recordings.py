@@ -85,15 +85,32 @@ def verify_recordings(
             check_recording(kept_in, sealer, recording)
             intact += 1
         except StoreError as error:
-            again = find_recording(connection, sealer, recording.call_id)
-            if again is not None and again.purged_at is None:  # else a purge deleted it meanwhile
-                broken.append(str(error))
+            call_id = recording.call_id
+            if _has_row(connection, sealer, call_id) and _purged_at(connection, sealer, call_id) is None:
+                broken.append(str(error))  # else a purge deleted it meanwhile
     for path in files_before(kept_in, now_ms - TAKEN_MS):
-        found = find_recording(connection, sealer, path.stem)
-        if found is not None and found.purged_at is not None and found.purged_at < now_ms - TAKEN_MS:
+        purged_at = _purged_at(connection, sealer, path.stem)
+        if purged_at is not None and purged_at < now_ms - TAKEN_MS:
             broken.append(f"the recording of the call {path.stem} was deleted, and {path} is still there: delete it")
     due = [record.call_id for record in recorded if (record.ended_at or now_ms) < now_ms - TAKEN_MS]
-    return Checked(intact, broken, [call_id for call_id in due if find_recording(connection, sealer, call_id) is None])
+    return Checked(intact, broken, [call_id for call_id in due if not _has_row(connection, sealer, call_id)])
+
+
+def _has_row(connection: Connection, sealer: Sealer, call_id: str) -> bool:
+    """Whether the recording has a row. One that was altered counts: the check of the rows names it."""
+    try:
+        return find_recording(connection, sealer, call_id) is not None
+    except StoreError:
+        return True
+
+
+def _purged_at(connection: Connection, sealer: Sealer, call_id: str) -> int | None:
+    """When the recording was deleted, Unix milliseconds; None if its row does not say so, or was altered."""
+    try:
+        found = find_recording(connection, sealer, call_id)
+    except StoreError:
+        return None
+    return None if found is None else found.purged_at
 
 
 # -- Search of call records

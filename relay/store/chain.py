@@ -65,9 +65,19 @@ SELECT count(*) FROM {chain.table} WHERE {chain.seq} <= :last AND {chain.seq} <=
 """
 
 
-def next_link(sealer: Sealer, head: Head, encoded: bytes, like: bytes = b"") -> Head:
-    """The link of an encoded record or entry after `head`; `like`: its stored hash, to compare with."""
+def next_link(sealer: Sealer, head: Head, encoded: bytes, like: object = b"") -> Head:
+    """The link of an encoded record or entry after `head`; `like`: its stored hash, to compare with.
+
+    Raises StoreError if that has another type, which relay700 never writes.
+    """
+    if not isinstance(like, bytes):
+        raise StoreError(f"link {head.seq + 1} was altered: its hash has another type")
     return Head(head.seq + 1, sealer.chain_hash(head.hash, encoded, like))
+
+
+def stored_link(seq: int, hash_: object) -> Head:
+    """A link as a row has it; with a hash of another type, one that nothing follows."""
+    return Head(seq, hash_ if isinstance(hash_, bytes) else b"")
 
 
 def number_over(

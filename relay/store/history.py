@@ -266,7 +266,7 @@ class History:
                 continue
             if key.revoked is not None:
                 yield _put_back("api_key", key_id, key.revoked.seq)
-            elif key.expires is not None and (expires_at is None or expires_at > key.expires.at):
+            elif key.expires is not None and (expires_at is None or _is_above(expires_at, key.expires.at)):
                 yield _put_back("api_key", key_id, key.expires.seq)
 
     def _contradicting_businesses(self, connection: Connection) -> Iterator[Fault]:
@@ -276,7 +276,7 @@ class History:
             newest = max(known, key=lambda one: one.version, default=None)
             if last is not None and state == _APPROVED != last.state:
                 yield _put_back("business", business, last.seq)
-            elif newest is not None and version < newest.version:
+            elif newest is not None and _is_above(newest.version, version):
                 yield _put_back("business", business, newest.seq)
 
     def _contradicting_bindings(self, connection: Connection, *, everywhere: bool) -> Iterator[Fault]:
@@ -286,7 +286,7 @@ class History:
             known = {binding_id: rest for binding_id, *rest in selected(self._bindings, _KNOWN, ids)}
             for binding_id, version, is_live in some:
                 seq, ended_at, changed_to = known.get(binding_id, (0, None, 0))
-                if is_live and (ended_at is not None or version < changed_to):
+                if is_live and (ended_at is not None or _is_above(changed_to, version)):
                     yield _put_back("binding", binding_id, seq)
                 if ended_at is not None:
                     for (route,) in connection.execute(_routes(connection), (binding_id,)).fetchall():
@@ -357,6 +357,11 @@ def _temporary() -> sqlite3.Connection:
     )
     connection.execute("BEGIN")  # never committed: nobody else reads it, and a transaction for each row takes longer
     return connection
+
+
+def _is_above(value: object, other: object) -> bool:
+    """Whether one number is above the other. Any other value was written by someone else: the ledger names its row."""
+    return isinstance(value, int) and isinstance(other, int) and value > other
 
 
 def _number(value: object) -> int:

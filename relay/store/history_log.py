@@ -12,7 +12,7 @@ from typing import Final
 
 from relay.errors import StoreError
 from relay.store.audit import Logged, read_checkpoint
-from relay.store.chain import AUDIT, EMPTY, Head, read_head
+from relay.store.chain import AUDIT, EMPTY, Head, read_head, stored_link
 from relay.store.connection import Connection
 from relay.store.history import OWN, History
 from relay.store.sealing.sealer import Sealer
@@ -74,7 +74,7 @@ class LogReader:
 def _link(connection: Connection, seq: int) -> Head:
     """The stored link of an entry; of a missing one, which is a fault, one that nothing follows."""
     row = connection.execute(_HASH, (seq,)).fetchone()
-    return Head(seq, b"" if row is None else row[0])
+    return stored_link(seq, None if row is None else row[0])
 
 
 def read_links(sealer: Sealer, before: Head, rows: Sequence[AuditRow], faults: list[str]) -> Iterator[Logged]:
@@ -90,4 +90,4 @@ def read_links(sealer: Sealer, before: Head, rows: Sequence[AuditRow], faults: l
                 yield Logged(seq, open_entry(sealer, row))
         except StoreError as error:
             faults.append(str(error))
-        before = Head(seq, hash_)
+        before = stored_link(seq, hash_)

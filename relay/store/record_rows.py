@@ -74,6 +74,8 @@ def open_row(sealer: Sealer, row: Row) -> StoredRecord:
     # Recomputing the plain columns binds them to the sealed record.
     if finding != _finding(sealer, record):
         raise StoreError(f"call record {finding[0]} was altered: its search columns do not match its content")
+    if not isinstance(link, bytes):
+        raise StoreError(f"call record {finding[0]} was altered: its link in the chain has another type")
     return StoredRecord(record, encoded, seq, link, finding[-2], finding[-1])
 
 

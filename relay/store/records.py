@@ -20,7 +20,7 @@ from relay.errors import StoreError
 from relay.model.call import CallRecord
 from relay.model.numbers import is_700
 from relay.store.audit import read_checkpoint
-from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, anchor_fault, next_link, read_head
+from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, anchor_fault, next_link, read_head, stored_link
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row
 from relay.store.database import one_moment
 from relay.store.journal.rows import SELECT as SELECT_LIVE
@@ -150,7 +150,7 @@ def _link_before(connection: Connection, purged: Head, seq: int) -> Head:
     link = connection.execute(_LINK, (seq - 1,)).fetchone()
     if link is None:
         raise StoreError(f"record {seq - 1} is missing")
-    return Head(seq - 1, link[0])
+    return stored_link(seq - 1, link[0])
 
 
 def count_ended(connection: Connection, since_ms: int, until_ms: int) -> int:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from relay.errors import Refused
 from relay.model.call import CallRecord
-from relay.reports.recordings import CallQuery, find_call, search
+from relay.reports.recordings import CallQuery, find_call, search, verify_recordings
 from relay.store.journal.rows import PUT, LiveCall, live_row, open_live
 from relay.store.record_rows import Row, StoredRecord, insert, open_row
+from relay.store.recordings import file_of
 from relay.store.records import Position, Wanted, live_calls
 from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import RELAY
+from relay.store.writer import Writer
+from tests.support.recorded import keep
 from tests.support.shelf import REFUSED, Shelf, call
-from tests.support.stored import A, X, live_record
+from tests.support.stored import NOW_MS, A, X, ended_record, live_record
 
 
 def all_pages(shelf: Shelf, query: CallQuery, limit: int) -> list[str]:
@@ -137,3 +143,18 @@ def test_a_business_finds_only_its_own_calls(shelf: Shelf) -> None:
             assert (found is not None) is (business == theirs)
     assert find_call(shelf.connection, shelf.sealer, "c5", "default") is None  # of no business user
     assert all_pages(shelf, CallQuery(Wanted(number=X, business="third")), 5) == [""]
+
+
+# -- The check of all
+
+
+def test_altered_row_of_a_recording_ends_no_check_of_the_others(shelf: Shelf, writer: Writer, tmp_path: Path) -> None:
+    for call_id in ("c1", "c2", "c3"):
+        writer.run(RELAY, lambda unit, call_id=call_id: keep(unit, tmp_path, call_id, b"sound"))  # type: ignore[misc]
+    file_of(tmp_path, "c3").write_bytes(b"other")
+    shelf.connection.execute("UPDATE recording SET sha256 = 'other' WHERE call_id = 'c1'")
+    shelf.connection.execute("UPDATE recording SET call_id = 'c4' WHERE call_id = 'c2'")
+    found = verify_recordings(shelf.connection, shelf.sealer, tmp_path, [ended_record("c1", recording="c1")], NOW_MS)
+    assert found.intact == 0
+    assert [words for words in found.broken if "c1" in words or "c4" in words or "c3" in words] == found.broken
+    assert len(found.broken) == 3

@@ -35,6 +35,8 @@ BLOBS_PER_SALT = 1 << 20
 _SALT_END: Final = 13
 _NONCE_END: Final = 25
 
+_ALTERED: Final = "a sealed value was altered, or made with another key"
+
 
 class _Master:
     """One master key and its subkeys: for sealing, the chains, evidence, files."""
@@ -194,14 +196,19 @@ class Sealer:
         nonce = number.to_bytes(12)
         return run.head + nonce + run.cipher.encrypt(nonce, plaintext, context)
 
-    def open_(self, blob: bytes, context: bytes) -> bytes:
-        """The plaintext of a blob. Raises StoreError unless blob, context and key are those it was sealed with."""
+    def open_(self, blob: object, context: bytes) -> bytes:
+        """The plaintext of a blob. Raises StoreError unless blob, context and key are those it was sealed with.
+
+        A column that someone else has written may hold a value of any type.
+        """
+        if not isinstance(blob, bytes):
+            raise StoreError(_ALTERED)
         master = self._masters.get(blob[:1]) or self._master(blob[:1])
         try:
             cipher = master.cipher(blob[1:_SALT_END])
             return cipher.decrypt(blob[_SALT_END:_NONCE_END], blob[_NONCE_END:], context)
         except (InvalidTag, ValueError):
-            raise StoreError("a sealed value was altered, or made with another key") from None
+            raise StoreError(_ALTERED) from None
 
     def lookup_hash(self, number: str) -> bytes:
         """17 bytes, equal for equal numbers within one store: the id of the hash key and a keyed BLAKE2b."""
