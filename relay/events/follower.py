@@ -44,7 +44,7 @@ from relay.store.record_index import (
     followed,
     index_rows,
 )
-from relay.store.record_rows import SELECT, Row, StoredRecord, open_row
+from relay.store.record_rows import SELECT, Row, StoredRecord, open_written_row
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import queue_event
@@ -191,7 +191,7 @@ class Follower:
         self._index.add(stretch.index, len(stretch.records), stretch.record_cursor)
         self._counts["events_made"] += made
         self._counts["records_followed"] += len(stretch.records)
-        self._ended.update(stored.record.outcome or "" for stored in stretch.records)
+        self._ended.update([stored.record.outcome or "" for stored in stretch.records])
         self._report(stretch)
         return stretch.size
 
@@ -249,7 +249,7 @@ class Follower:
     def _take_record(self, stretch: _Stretch, row: Row) -> None:
         stretch.record_cursor = row[-2]
         try:
-            stored = open_row(self._sealer, row)
+            stored = open_written_row(self._sealer, row)
         except StoreError as error:  # `verify` reports it too; the records behind it must go on
             stretch.faults.append(str(error))
             return
@@ -269,7 +269,7 @@ class Follower:
         rows = connection.execute(_UNINDEXED, (indexed, until, MOST_WAITING)).fetchall()
         for row in rows:
             with contextlib.suppress(StoreError):  # an altered one, which was reported then
-                found += index_rows(self._sealer, open_row(self._sealer, row))
+                found += index_rows(self._sealer, open_written_row(self._sealer, row))
         cursor = rows[-1][-2] if len(rows) == MOST_WAITING else until
         self._index.begin(found, max(len(rows), int(indexed < until)), cursor, until)  # the cursor moves over gaps
 
@@ -278,7 +278,7 @@ class Follower:
         since_ms = int(time.time() * 1000) - WINDOW_MS
         for row in connection.execute(_LATELY, (since_ms, until)):
             with contextlib.suppress(StoreError):
-                stored = open_row(self._sealer, row)
+                stored = open_written_row(self._sealer, row)
                 self._note_use(stored.record)
                 self._watch.see(stored.record, stored.caller_hash)
         self._watched = True
@@ -344,7 +344,7 @@ def _write(unit: UnitOfWork, stretch: _Stretch, steady_ms: int) -> int:
     if listening:
         made += sum(_queue_event(unit, listening, _end_of(stored.record), stored.record) for stored in stretch.records)
     note_used(unit, _uses(stretch.records))
-    count_calls(connection, (stored.record for stored in stretch.records), min(unit.now_ms, steady_ms))
+    count_calls(connection, [stored.record for stored in stretch.records], min(unit.now_ms, steady_ms))
     for finding in stretch.findings:
         _follow_up(unit, finding)
     if stretch.last_event is not None:

@@ -203,9 +203,10 @@ class LedgerWatch:
     def _late_calls(self) -> list[str]:
         """Calls after the end of what they used. Those of the last seconds wait for the next look."""
         now_ms = self._clock_ms()
-        noted = [Use(*self._uses.popleft()) for _ in range(len(self._uses))]
-        self._uses.extend(use for use in noted if use.received_at >= now_ms - CALL_GRACE_MS)
-        return list(self._audit.history.late_calls(noted, now_ms))
+        judged_to_ms = now_ms - CALL_GRACE_MS
+        noted = [self._uses.popleft() for _ in range(len(self._uses))]
+        self._uses.extend([use for use in noted if use[3] >= judged_to_ms])
+        return list(self._audit.history.late_calls([Use(*use) for use in noted if use[3] < judged_to_ms], now_ms))
 
     def _refuse(self, faults: list[Fault]) -> list[str]:
         """Refuse these rows until an operator has accepted them. Returns what prevented it.

@@ -96,31 +96,38 @@ class Watch:
     def _extend_sequence(self, caller_hash: bytes, number: int, at_ms: int) -> tuple[int, int]:
         """The length of the caller's sequence before this call, and with it."""
         sequences = self._sequences
-        last = sequences.pop(caller_hash, None)
-        sequences[caller_hash] = sequence = _next_sequence(last, number, at_ms)
+        sequence = sequences.pop(caller_hash, None)
+        before = 0 if sequence is None else sequence.length
+        if sequence is None:
+            sequence = _Sequence(number, at_ms)
+        else:
+            sequence.extend(number, at_ms)
+        sequences[caller_hash] = sequence
         while len(sequences) > MOST_KEYS or next(iter(sequences.values())).at_ms < at_ms - _KEPT_MS:
             sequences.popitem(last=False)
-        return min(0 if last is None else last.length, sequence.length), sequence.length
+        return min(before, sequence.length), sequence.length
 
 
-class _Sequence(NamedTuple):
+class _Sequence:
     """A sequence of adjacent numbers dialled by one caller, upwards or downwards."""
 
-    number: int  # the last one
-    step: int  # 1 or -1; 0 for a single number
-    length: int
-    at_ms: int
+    __slots__ = ("at_ms", "length", "number", "step")
 
+    def __init__(self, number: int, at_ms: int) -> None:
+        self.number = number  # the last one
+        self.step = 0  # 1 or -1; 0 for a single number
+        self.length = 1
+        self.at_ms = at_ms
 
-def _next_sequence(last: _Sequence | None, number: int, at_ms: int) -> _Sequence:
-    if last is None or at_ms - last.at_ms > WINDOW_MS:
-        return _Sequence(number, 0, 1, at_ms)
-    step = number - last.number
-    if step == 0:  # redialling neither extends nor ends the sequence
-        return last._replace(at_ms=at_ms)
-    if step not in (1, -1):
-        return _Sequence(number, 0, 1, at_ms)
-    return _Sequence(number, step, last.length + 1 if last.step in (0, step) else 2, at_ms)
+    def extend(self, number: int, at_ms: int) -> None:
+        """Go on with a number, or begin anew with it."""
+        step = number - self.number
+        if at_ms - self.at_ms > WINDOW_MS or step not in (-1, 0, 1):
+            self.step, self.length = 0, 1
+        elif step:  # redialling neither extends nor ends the sequence
+            self.length = self.length + 1 if self.step in (0, step) else 2
+            self.step = step
+        self.number, self.at_ms = number, at_ms
 
 
 class _Tally:
@@ -153,7 +160,8 @@ class _Tally:
 def _finding(name: str, signal: Signal, number: str, counts: tuple[int, int]) -> Finding | None:
     """A finding if the count has just reached a threshold. `counts`: before and now."""
     before, count = counts
-    for most, lock in ((signal.lock, True), (signal.warn, False)):
-        if most and before < most <= count:
-            return Finding(name, number, count, lock)
+    if signal.lock and before < signal.lock <= count:
+        return Finding(name, number, count, True)
+    if signal.warn and before < signal.warn <= count:
+        return Finding(name, number, count, False)
     return None

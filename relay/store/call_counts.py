@@ -96,7 +96,7 @@ def count_calls(connection: Connection, records: Iterable[CallRecord], now_ms: i
     A record of a clock that is ahead drops nothing else: what is dropped cannot be counted again.
     """
     counts: Counter[_Key] = Counter()
-    for kind, count in Counter(_kind(record) for record in records).items():
+    for kind, count in Counter([_kind(record) for record in records]).items():
         if kind is not None:
             for key in _keys(kind):
                 counts[key] += count

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from struct import Struct
 from typing import Final
 
 from relay.model.numbers import is_700
@@ -51,6 +52,8 @@ _60_BITS: Final = (1 << 60) - 1
 _NO_700: Final = 1 << 62
 _HASHED: Final = -(1 << 63)
 _CALLS: Final = -(1 << 62)
+
+_unpack_64_bits: Final = Struct(">Q").unpack_from
 
 
 def number_key(sealer: Sealer, number: str) -> int:
@@ -89,25 +92,26 @@ def call_key(call_id: str) -> int:
 
 
 def index_rows(sealer: Sealer, stored: StoredRecord) -> list[IndexRow]:
-    """All index rows of one record."""
+    """All index rows of one record. One may be there twice: `add_index` ignores the second."""
     record, dialled = stored.record, stored.record.number_dialled
-    keys = {call_key(record.call_id)}
+    keys = [call_key(record.call_id)]
     if record.is_granted:
         key = number_key(sealer, dialled)
-        keys.update((key, pair_key(key, stored.caller_hash)))
+        keys += (key, pair_key(key, stored.caller_hash))
     else:
-        keys.add(beside_key(sealer, dialled))
+        keys.append(beside_key(sealer, dialled))
     if record.number_shown and record.number_shown != dialled:
-        keys.add(beside_key(sealer, record.number_shown))
+        keys.append(beside_key(sealer, record.number_shown))
     if record.caller and record.caller != dialled:
-        keys.add(_beside_key(record.caller, stored.caller_hash))
+        keys.append(_beside_key(record.caller, stored.caller_hash))
     if record.callee and record.callee != dialled and stored.callee_hash:
-        keys.add(_beside_key(record.callee, stored.callee_hash))
+        keys.append(_beside_key(record.callee, stored.callee_hash))
     if record.order_id:
-        keys.add(order_key(sealer, record.order_id))
+        keys.append(order_key(sealer, record.order_id))
     if record.business:
-        keys.add(business_key(sealer, record.business))
-    return [(key, record.received_at, stored.chain_seq) for key in keys]
+        keys.append(business_key(sealer, record.business))
+    at, seq = record.received_at, stored.chain_seq
+    return [(key, at, seq) for key in keys]
 
 
 def followed(connection: Connection) -> int:
@@ -130,4 +134,5 @@ def _beside_key(number: str, lookup_hash: bytes) -> int:
 
 
 def _62_bits(lookup_hash: bytes) -> int:
-    return int.from_bytes(lookup_hash[1:9]) >> 2
+    (bits,) = _unpack_64_bits(lookup_hash, 1)
+    return int(bits) >> 2

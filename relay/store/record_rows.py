@@ -40,7 +40,10 @@ _VERSION: Final = b"\x05"
 # Without the two Call-IDs. Fields added later are left off the end while None, which is the form that the previous
 # version writes and reads.
 _LEAST: Final = CallRecord._fields.index("recording") - 1
+_ENCODED: Final = len(CallRecord._fields) - 2
+_LEFT_OFF: Final = {count: (None,) * (_ENCODED - count) for count in range(_LEAST, _ENCODED + 1)}  # by those not
 _CONTEXT: Final = b"record"
+_HASH_BYTES: Final = 17  # of `Sealer.lookup_hash`
 
 
 class StoredRecord(NamedTuple):
@@ -65,18 +68,32 @@ def row_of(sealer: Sealer, record: CallRecord, audit: Head | None = None) -> tup
 
 def open_row(sealer: Sealer, row: Row) -> StoredRecord:
     """Open a row of `SELECT`. Raises StoreError naming the record if it was altered."""
-    finding, (sealed, seq, link) = row[:-3], row[-3:]
+    stored = open_written_row(sealer, row)
+    # Recomputing the plain columns binds them to the sealed record.
+    if row[:-3] != _finding(sealer, stored.record):
+        raise StoreError(f"call record {row[0]} was altered: its search columns do not match its content")
+    return stored
+
+
+def open_written_row(sealer: Sealer, row: Row) -> StoredRecord:
+    """As `open_row`, but believe the journal that the search columns are those of the record: no hash is computed.
+
+    Only for the follower, which reads each record once, soon after it was written. A change of a row is found by the
+    watch and by `verify`.
+    """
+    call_id, *_, caller_hash, callee_hash, sealed, seq, link = row
     try:
         encoded = sealer.open_(sealed, _CONTEXT)
         record = decode_record(encoded)
     except StoreError:
-        raise StoreError(f"call record {finding[0]} was altered") from None
-    # Recomputing the plain columns binds them to the sealed record.
-    if finding != _finding(sealer, record):
-        raise StoreError(f"call record {finding[0]} was altered: its search columns do not match its content")
+        raise StoreError(f"call record {call_id} was altered") from None
+    if record.call_id != call_id:  # another one's content would be followed twice
+        raise StoreError(f"call record {call_id} was altered: it holds another record")
+    if not _is_hash(caller_hash) or not (callee_hash is None or _is_hash(callee_hash)):
+        raise StoreError(f"call record {call_id} was altered: its search columns do not match its content")
     if not isinstance(link, bytes):
-        raise StoreError(f"call record {finding[0]} was altered: its link in the chain has another type")
-    return StoredRecord(record, encoded, seq, link, finding[-2], finding[-1])
+        raise StoreError(f"call record {call_id} was altered: its link in the chain has another type")
+    return tuple.__new__(StoredRecord, (record, encoded, seq, link, caller_hash, callee_hash))
 
 
 def encode_record(record: CallRecord, audit: Head | None = None) -> bytes:
@@ -98,12 +115,13 @@ def decode_record(encoded: bytes) -> CallRecord:
     """Decode the result of `encode_record`. Raises StoreError for anything else."""
     try:
         fields, caller_leg, callee_leg, *_ = _decode(encoded.removeprefix(_VERSION))
-        if len(fields) >= _LEAST:
-            fields += [None] * (len(CallRecord._fields) - 2 - len(fields))  # those left off the end
-        fields[_LEGS:_LEGS] = (_text(caller_leg), None if callee_leg is None else _text(callee_leg))
-        return CallRecord._make(fields)
-    except (msgspec.DecodeError, AttributeError, TypeError, ValueError):
+        if len(fields) < _LEAST:
+            raise ValueError
+        legs = (_text(caller_leg), None if callee_leg is None else _text(callee_leg))
+        values = (*fields[:_LEGS], *legs, *fields[_LEGS:], *_LEFT_OFF[len(fields)])
+    except (msgspec.DecodeError, AttributeError, TypeError, ValueError, LookupError):
         raise StoreError("a call record cannot be read") from None
+    return tuple.__new__(CallRecord, values)  # half the instructions of `_make`, which is not compiled
 
 
 def anchor_of(encoded: bytes) -> Head:
@@ -144,5 +162,13 @@ def _finding(sealer: Sealer, record: CallRecord) -> Row:
     )
 
 
+def _is_hash(value: object) -> bool:
+    """Whether the value may be a look-up hash: a file can be made to hold values of any type."""
+    return isinstance(value, bytes) and len(value) == _HASH_BYTES
+
+
 def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "surrogatepass")

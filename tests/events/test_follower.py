@@ -228,6 +228,17 @@ async def test_an_altered_record_is_logged_and_stops_no_other(shop: Shop, writer
     assert made.statistics()["records_unreadable"] == 2
 
 
+async def test_a_record_whose_content_is_put_under_another_id_is_followed_once(shop: Shop, writer: GroupWriter) -> None:
+    hook = shop.hook()
+    await shop.record(of_shop(), of_shop("c2"))
+    with closing(connect(shop.path)) as thief:
+        sealed = "(SELECT sealed FROM call_record WHERE call_id = 'c1')"
+        thief.execute(f"UPDATE call_record SET sealed = {sealed} WHERE call_id = 'c2'")
+    made = await follow(shop, writer)
+    assert [event.event_id for event in shop.waiting(hook)] == ["c1.ended"]
+    assert made.statistics()["records_unreadable"] == 1
+
+
 async def test_strangers_lock_a_number_in_the_same_transaction(shop: Shop, writer: GroupWriter) -> None:
     shop.run(
         lambda unit: unit.connection.execute("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'p')", (X,))

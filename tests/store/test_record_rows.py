@@ -18,6 +18,7 @@ from relay.store.record_rows import (
     encode_record,
     insert,
     open_row,
+    open_written_row,
     row_of,
 )
 from relay.store.sealing.sealer import Sealer
@@ -76,6 +77,33 @@ def test_change_of_any_column_is_an_error(column: str) -> None:
     row[place] = b"\x01other" if isinstance(row[place], bytes) else "other"
     with pytest.raises(StoreError, match="was altered"):
         open_row(SEALER, tuple(row))
+
+
+def test_follower_believes_the_search_columns_and_computes_no_hash() -> None:
+    row, encoded = row_of(SEALER, ended_record())
+    other = (*row[:-3], b"a caller's hash..", b"a callee's hash..", row[-1])
+    assert open_written_row(SEALER, (*other, *LINK)) == (
+        ended_record(),
+        encoded,
+        *LINK,
+        b"a caller's hash..",
+        b"a callee's hash..",
+    )
+
+
+@pytest.mark.parametrize("column", ["caller_hash", "callee_hash", "chain_hash", "sealed"])
+def test_follower_takes_no_row_with_a_value_of_another_type(column: str) -> None:
+    row: list[Any] = [*row_of(SEALER, ended_record())[0], *LINK]
+    for value in (7, "text", None if column != "callee_hash" else b""):
+        row[COLUMNS.index(column)] = value
+        with pytest.raises(StoreError, match="was altered"):
+            open_written_row(SEALER, tuple(row))
+
+
+def test_follower_takes_no_record_with_the_content_of_another() -> None:
+    one, other = (row_of(SEALER, ended_record(call_id))[0] for call_id in ("c1", "c2"))
+    with pytest.raises(StoreError, match="c1 was altered: it holds another record"):
+        open_written_row(SEALER, (*one[:-1], other[-1], *LINK))
 
 
 def test_sealed_bytes_that_are_not_a_record_are_an_altered_record() -> None:
