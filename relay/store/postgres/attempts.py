@@ -35,9 +35,11 @@ PATIENCE_S: Final = 3.0
 MOST_PUT: Final = 1_000  # rows of one statement
 SETTINGS: Final = {**NOT_IDLE_FOR_EVER, "synchronous_commit": "off", "jit": "off"}
 
-# FOR SHARE: a takeover waits for us, or we find the new epoch and write nothing.
+# FOR KEY SHARE: a takeover and a start, which lock the row FOR UPDATE, wait for us, or we find the new epoch and write
+# nothing. The journal, which writes the batch number to that row until its records are on disk, and we do not wait for
+# each other.
 _PUT: Final = """
-WITH own AS MATERIALIZED (SELECT 1 FROM node WHERE name = $1 AND epoch = $2 FOR SHARE)
+WITH own AS MATERIALIZED (SELECT 1 FROM node WHERE name = $1 AND epoch = $2 FOR KEY SHARE)
 INSERT INTO attempt (call_id, node, sealed)
 SELECT call_id, $1, sealed FROM unnest($3::text[], $4::bytea[]) AS put (call_id, sealed) WHERE EXISTS (SELECT FROM own)
 ON CONFLICT (call_id) DO UPDATE SET sealed = excluded.sealed, node = excluded.node

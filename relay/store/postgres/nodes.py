@@ -40,8 +40,10 @@ NOT_IDLE_FOR_EVER: Final = {**PINNED, "idle_in_transaction_session_timeout": "10
 # another gets the lock.
 SILENT: Final = {"idle_session_timeout": "5000"}
 
+# FOR UPDATE here and in _TAKE: see `relay.store.postgres.attempts`.
 _JOIN: Final = """
-INSERT INTO node (name, epoch, seen_at, sealing_keys) VALUES ($1, 1, now(), $2)
+WITH earlier AS MATERIALIZED (SELECT epoch FROM node WHERE name = $1 FOR UPDATE)
+INSERT INTO node (name, epoch, seen_at, sealing_keys) SELECT $1, 1 + coalesce(max(epoch), 0), now(), $2 FROM earlier
 ON CONFLICT (name) DO UPDATE SET epoch = node.epoch + 1, seen_at = now(), sealing_keys = excluded.sealing_keys,
     taken_by = NULL, stopped_at = NULL, batch = 0
 RETURNING epoch
@@ -61,10 +63,14 @@ WHERE name = $1 AND epoch = $2 AND NOT EXISTS (SELECT 1 FROM live_call WHERE nod
     AND NOT EXISTS (SELECT 1 FROM attempt WHERE node = $1)
 """
 _TAKE: Final = """
-UPDATE node SET epoch = epoch + 1, taken_by = $1
-WHERE name <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at < now() - make_interval(secs => $3)
-    AND EXISTS (SELECT 1 FROM node AS taker WHERE taker.name = $1 AND taker.epoch = $2)
-RETURNING name
+WITH gone AS MATERIALIZED (
+    SELECT name FROM node
+    WHERE name <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at < now() - make_interval(secs => $3)
+        AND EXISTS (SELECT 1 FROM node AS taker WHERE taker.name = $1 AND taker.epoch = $2)
+    ORDER BY name FOR UPDATE
+)
+UPDATE node SET epoch = epoch + 1, taken_by = $1 FROM gone WHERE node.name = gone.name
+RETURNING node.name
 """
 _TAKE_CALLS: Final = "UPDATE live_call SET node = $1 WHERE node = ANY($2::text[]) RETURNING call_id"
 _TAKE_ATTEMPTS: Final = "UPDATE attempt SET node = $1 WHERE node = ANY($2::text[]) RETURNING call_id"

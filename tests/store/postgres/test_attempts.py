@@ -32,6 +32,8 @@ _TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 
+_WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+
 
 def ringing(call_id: str, caller: str = "13800000001") -> KeptAttempt:
     record = live_record(call_id, answered_at=None, sip_status=None, caller=caller)
@@ -165,6 +167,31 @@ async def test_node_that_was_only_slow_neither_writes_nor_deletes_any_more(store
         slow.attempts.drop([C1])
         await slow.attempts._write()
         assert store.rows() == {C1: "b"}
+
+
+async def test_attempts_and_the_journal_do_not_wait_for_each_other(store: Store) -> None:
+    async with store.relay("a") as relay:
+        with closing(postgres.connect(store.place)) as journal:
+            journal.execute("BEGIN READ WRITE")
+            journal.execute("UPDATE node SET batch = batch + 1")
+            relay.keep(ringing(C1))
+            await until(lambda: store.rows() == {C1: "a"})
+            journal.execute("ROLLBACK")
+
+
+async def test_a_takeover_waits_for_attempts_that_are_being_written(store: Store) -> None:
+    async with store.relay("a") as gone, store.relay("b", dead_s=0.5) as heir:
+        with closing(postgres.connect(store.place)) as writer:
+            writer.execute("BEGIN READ WRITE")
+            writer.execute("SELECT 1 FROM node WHERE name = 'a' FOR KEY SHARE")
+            gone.fall_silent()
+            await until(lambda: writer.execute(_WAITS).fetchone() == (1,))
+            kept = ringing(C1)
+            sealed = gone.attempts._sealed(C1, (kept.record, kept.state, SENT_BY))
+            writer.execute("INSERT INTO attempt (call_id, node, sealed) VALUES (?, 'a', ?)", (C1, sealed))
+            writer.execute("COMMIT")
+        await until(lambda: heir.taken)
+        assert [attempt.record.call_id for _, attempts in heir.taken for attempt in attempts] == [C1]
 
 
 async def test_start_leaves_alone_what_another_node_ends(store: Store) -> None:
