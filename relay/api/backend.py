@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from relay.model.capture import CapturedCall, CaptureRules
 from relay.model.histogram import REQUEST_BOUNDS_S, Form, Histogram
-from relay.net.spans import Spans
-from relay.reports.explain import Configured
 from relay.service.complaints import USUAL_PPM
 from relay.service.placement import BindRules
-from relay.store.captures import Captures
-from relay.store.connection import Connection, Place
-from relay.store.database import Reader
-from relay.store.sealing.sealer import Sealer
-from relay.store.writer import GroupWriter
+
+if TYPE_CHECKING:  # each command reads these settings
+    from relay.model.capture import CapturedCall, CaptureRules
+    from relay.net.spans import Spans
+    from relay.reports.explain import Configured
+    from relay.store.captures import Captures
+    from relay.store.connection import Connection, Place
+    from relay.store.database import Reader
+    from relay.store.sealing.sealer import Sealer
+    from relay.store.writer import GroupWriter
 
 MIB = 1 << 20
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})  # others are any client's own words

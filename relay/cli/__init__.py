@@ -27,7 +27,6 @@ from click.shell_completion import get_completion_class
 
 from relay.errors import ConfigError, RelayError
 from relay.translation import language_of_locale, translation
-from relay.version import VERSION
 
 # Imported on first use: `relay700 bind` needs no event loop, `relay700 serve` no capture reader.
 _COMMANDS = {
@@ -49,7 +48,7 @@ _COMMANDS = {
     "explain": "relay.cli.explain",
     "recordings": "relay.cli.calls",
     "capture": "relay.cli.capture",
-    "traceback": "relay.cli.oversight",
+    "traceback": "relay.cli.traceback",
     "evidence": "relay.cli.oversight",
     "report": "relay.cli.oversight",
     "probe": "relay.cli.probe",
@@ -200,8 +199,23 @@ def _report_bug() -> None:
     say("This is a bug in relay700: please report the lines above. Numbers in them are masked.", err=True)
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if is_asked and not ctx.resilient_parsing:
+        from relay.version import VERSION  # reading it takes a tenth of a command's start
+
+        click.echo(f"{ctx.find_root().info_name} {VERSION}")
+        ctx.exit()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(VERSION, message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def main() -> None:
     """Number protection with China's 700 numbers: SIP relay, bindings and call records."""
 

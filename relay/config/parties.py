@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-
-from phonenumbers import SUPPORTED_REGIONS, PhoneMetadata
+from typing import TYPE_CHECKING
 
 from relay.config.tables import NumbersTable, PeerTable
 from relay.errors import ParseError
@@ -22,6 +21,9 @@ from relay.model.numbers import (
     services_between,
 )
 from relay.model.settings import CallerNumbers
+
+if TYPE_CHECKING:
+    from phonenumbers import PhoneMetadata
 
 _EXTENSIONS = re.compile(r"([0-9]{3,8})-([0-9]{3,8})", re.ASCII)
 _CHINA = "CN"
@@ -45,7 +47,9 @@ def read_parties(table: NumbersTable, problems: list[str]) -> Parties:
 
 def _landline() -> re.Pattern[str]:
     """Numbers of existing area codes, with the number of digits in use there."""
-    fixed_line = _metadata(_CHINA).fixed_line
+    china = _metadata(_CHINA)
+    assert china is not None
+    fixed_line = china.fixed_line
     assert fixed_line is not None
     return re.compile(rf"(?={LANDLINE_SHAPE}\Z)86(?:{fixed_line.national_number_pattern})")
 
@@ -57,20 +61,20 @@ def _foreign(countries: Sequence[str], problems: list[str]) -> re.Pattern[str] |
         path = f"numbers.countries[{index}]"
         if country == _CHINA:
             problems.append(f'{path}: China\'s own numbers are "mobile" and "landline" in parties; leave it out')
-        elif country not in SUPPORTED_REGIONS:
+        elif (known := _metadata(country)) is None:
             problems.append(f'{path}: {country!r} is not a country; write two letters of ISO 3166, such as "GB"')
         else:
-            known = _metadata(country)
             kinds = (known.fixed_line, known.mobile)
             numbers = "|".join(f"(?:{kind.national_number_pattern})" for kind in kinds if kind and kind.possible_length)
             patterns.append(f"{known.country_code}(?:{numbers})")
     return re.compile("|".join(patterns)) if patterns else None
 
 
-def _metadata(country: str) -> PhoneMetadata:
-    known = PhoneMetadata.metadata_for_region(country)
-    assert known is not None  # it is among SUPPORTED_REGIONS
-    return known
+def _metadata(country: str) -> PhoneMetadata | None:
+    """The numbering plan of a country by its two letters; None if there is no such country."""
+    from phonenumbers import SUPPORTED_REGIONS, PhoneMetadata  # 60 modules, for few configurations
+
+    return PhoneMetadata.metadata_for_region(country) if country in SUPPORTED_REGIONS else None
 
 
 def _extensions(ranges: Sequence[str], problems: list[str]) -> Iterator[tuple[str, str]]:
