@@ -8,7 +8,7 @@ and reads a row; it proves nothing.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from relay.store.connection import Connection
@@ -188,19 +188,22 @@ class Dialect(NamedTuple):
         """The expression for a JSON array of `parts` as text."""
         return f"CAST({self._array(parts)} AS text)" if self.is_server else self._array(parts)
 
-    def proven(self, rows: Iterable[tuple[str, str]]) -> list[str]:
-        """Expressions for rows given as (table, alias): for each its key, its proof, and the columns of a look-up."""
-        return [part for table, alias in rows for part in self._proven(TABLES[table], f"{alias}.")]
+    def proven(self, rows: Iterable[tuple[str, str]], hashes: Mapping[str, str]) -> list[str]:
+        """Expressions for rows given as (table, alias): an array of key, proof and columns of a look-up, or NULL.
+
+        `hashes`: expressions for the last part of the key in hex, by alias, where it need not be read from the row.
+        """
+        return [self._proven(TABLES[table], f"{alias}.", hashes.get(alias)) for table, alias in rows]
 
     def _array(self, parts: Iterable[str]) -> str:
         return f"{'pg_catalog.json_build_array' if self.is_server else 'json_array'}({', '.join(parts)})"
 
-    def _proven(self, table: LedgerTable, prefix: str) -> tuple[str, str, str]:
-        key = self.row_key(table, prefix)
-        proof = f"SELECT {self._hex('proof')} FROM ledger WHERE table_name = '{table.name}' AND row_key = {key}"
+    def _proven(self, table: LedgerTable, prefix: str, last_part: str | None) -> str:
         first = self._name(table.key[0], prefix)
-        values = self._array(self._value(column, prefix) for column in table.columns[: table.called])
-        return key, f"({proof})", f"CASE WHEN {first} IS NOT NULL THEN {values} END"
+        key = self.row_key(table, prefix) if last_part is None else f"{first} || ' ' || {last_part}"
+        proof = f"SELECT {self._hex('proof')} FROM ledger WHERE table_name = '{table.name}' AND row_key = {key}"
+        columns = [self._value(column, prefix) for column in table.columns[: table.called]]
+        return f"CASE WHEN {first} IS NOT NULL THEN {self._array((key, f'({proof})', *columns))} END"
 
     def _key_part(self, column: Column, prefix: str) -> str:
         name = self._name(column, prefix)

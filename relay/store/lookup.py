@@ -7,7 +7,7 @@ error is a Refusal, and is reported once. `relay.policy.evaluate` evaluates the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -22,9 +22,11 @@ from relay.store.record_index import number_key, pair_key
 from relay.store.sealing.rows import is_proven_for_call, is_refused, not_proven, open_fields
 from relay.store.sealing.sealer import Sealer
 
-# Each part is a search by key. The route of the last caller shows whether he is still a member.
+# Each part is a search by key. The route of the last caller shows whether he is still a member. Columns have names, or
+# the sqlite3 module makes one of the whole expression at each call.
 _LOOK_UP: Final = """
-SELECT (SELECT revision FROM ledger_head WHERE id = 1), last.caller_hash, last.sealed, {found}{more}
+SELECT (SELECT revision FROM ledger_head WHERE id = 1) AS revision, last.caller_hash, last.sealed,
+    {found} AS proven{more}
 FROM {routes}
 LEFT JOIN number ON number.number = {number}
 LEFT JOIN route ON route.number = {number} AND route.caller_hash = {caller_of_route}
@@ -55,6 +57,7 @@ class Syntax(NamedTuple):
     routes: str  # table with a row for each route that is looked up
     caller_of_route: str  # its column: the caller's hash, or ANY_CALLER
     unindexed: str  # before a column whose index must not be used
+    hashes: Mapping[str, str] = {}  # as in `Dialect.proven`
 
 
 # The rows that a look-up uses, as (table, alias). Each must have a valid proof.
@@ -62,16 +65,19 @@ PROVEN: Final = (
     *(("number", "number"), ("route", "route"), ("binding", "binding"), ("business", "business")),
     *(("list_entry", "of_binding"), ("list_entry", "of_business"), ("route", "back"), ("filing", "filing")),
 )
-# The offset of each of these rows in the result: its key, its proof, its columns.
-_NUMBER, _ROUTE, _BINDING, _BUSINESS, _OF_BINDING, _OF_BUSINESS, _BACK, _FILING = range(0, 3 * len(PROVEN), 3)
+# The place of each of these rows in the result: an array of its key, its proof, its columns; None if there is none.
+_NUMBER, _ROUTE, _BINDING, _BUSINESS, _OF_BINDING, _OF_BUSINESS, _BACK, _FILING = range(len(PROVEN))
+_KEY, _PROOF, _COLUMNS = range(3)
 _NOT_FILING: Final = PROVEN[:-1]
-_FREE_AT: Final = [column.name for column in TABLES["route"].columns].index("free_at")
-_EXPIRES_AT: Final = [column.name for column in TABLES["filing"].columns].index("expires_at")
+_FREE_AT: Final = _COLUMNS + [column.name for column in TABLES["route"].columns].index("free_at")
+_EXPIRES_AT: Final = _COLUMNS + [column.name for column in TABLES["filing"].columns].index("expires_at")
+_NO_NUMBER: Final = (None, None, None, 0)
 _NO_BUSINESS: Final = (None,) * TABLES["business"].called
+_MOST_BUSINESSES: Final = 1_000  # whose proven rows are kept
 
 _decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
 
-# The ledger's revision; hash and sealed number of the last caller; and the decoded columns.
+# The ledger's revision; hash and sealed number of the last caller; and the decoded rows.
 Row = tuple[int | None, bytes | None, bytes | None, tuple[Any, ...]]
 
 
@@ -107,7 +113,7 @@ def _is_in_force(row: Row) -> bool:
 
 
 def _free_at(row: Row) -> int | None:
-    free_at: int | None = row[3][_ROUTE + 2][_FREE_AT]
+    free_at: int | None = row[3][_ROUTE][_FREE_AT]
     return free_at
 
 
@@ -123,6 +129,7 @@ class Opener:
         self._filing_required = True
         self._proven: tuple[tuple[str, str], ...] = PROVEN
         self._first_count = 0
+        self._businesses: dict[str, list[Any]] = {}  # rows by key, as they were last proven: most calls have one of few
 
     def apply_config(self, rules: Rules) -> None:
         """Apply these rules from the next call on."""
@@ -130,7 +137,7 @@ class Opener:
         self._number_windows_s = rules.number_windows_s
         self._filing_required = rules.filing_required
         self._proven = _proven_rows(filing=rules.filing_required)
-        self._first_count = 3 * len(self._proven) + 1
+        self._first_count = len(self._proven) + 1
 
     def know(self, revision: int, before: int) -> None:
         """Take over the revision of a head that has just been opened. `before`: `self.revision` before it was read.
@@ -163,30 +170,31 @@ class Opener:
                 "the store was put back to an earlier state: see `relay700 verify`, then restart the relay"
             )
         self._check(values)
-        locked, legacy = values[_NUMBER + 2] or (None, 0)
-        route = values[_ROUTE + 2]
+        _, _, locked, legacy = values[_NUMBER] or _NO_NUMBER
+        route = values[_ROUTE]
         bound = None if route is None else self._bound(route, last_hash, last_sealed, values)
         split = self._first_count + len(self._caller_windows_s)
         by_caller, by_number = values[self._first_count : split], values[split:]
-        is_own = route is not None and values[_ROUTE].endswith(caller_hash.hex().upper())
-        return LookupResult._make((caller_hash, locked, legacy or 0, is_own, bound, by_caller, by_number, counted))
+        is_own = route is not None and route[_KEY].endswith(caller_hash.hex().upper())
+        fields = (caller_hash, locked, legacy or 0, is_own, bound, by_caller, by_number, counted)
+        return tuple.__new__(LookupResult, fields)
 
     def _bound(
         self, route: list[Any], last_hash: bytes | None, last_sealed: bytes | None, values: tuple[Any, ...]
     ) -> BindingContext:
-        party, binding_id, free_at = route
-        binding = values[_BINDING + 2]
+        _, _, party, binding_id, free_at = route
+        binding = values[_BINDING]
         if binding is None:
             raise StoreError("a route has no binding")
-        *columns, sealed = binding
+        _, _, *columns, sealed = binding
         mode, _, x, y, *_ = columns
         a, b, order_id, _, _, industrial_id = open_fields(
             self._sealer, binding_id, mode, x, y, bytes.fromhex(sealed or "")
         )
         last_caller = None
-        last_number = values[3 * len(self._proven)]
+        last_number = values[len(self._proven)]
         if last_number is not None:
-            back = values[_BACK + 2]
+            back = values[_BACK]
             assert last_hash is not None
             assert last_sealed is not None
             last_caller = self._last_caller(
@@ -196,19 +204,29 @@ class Opener:
                 last_number,
                 last_hash,
                 last_sealed,
-                is_member=back is not None and back[0] == "g",
+                is_member=back is not None and back[_COLUMNS] == "g",
             )
-        *business, qualification, hook = values[_BUSINESS + 2] or _NO_BUSINESS
-        entry = values[_OF_BINDING + 2] or values[_OF_BUSINESS + 2]
-        kind = None if entry is None else entry[0]
+        business = values[_BUSINESS]
+        *of_business, qualification, hook = _NO_BUSINESS if business is None else business[_COLUMNS:]
+        entry = values[_OF_BINDING] or values[_OF_BUSINESS]
+        kind = None if entry is None else entry[_COLUMNS]
         filed_until = ALWAYS_MS
         if self._filing_required:
-            filing = values[_FILING + 2]
+            filing = values[_FILING]
             filed_until = 0 if filing is None else filing[_EXPIRES_AT] or ALWAYS_MS
         fields = (a, b, order_id, last_caller, industrial_id, filed_until)
-        return BindingContext._make(
-            (free_at is None, party, binding_id, *columns, *business, qualification or 1, hook, kind, *fields)
+        all_fields = (
+            free_at is None,
+            party,
+            binding_id,
+            *columns,
+            *of_business,
+            qualification or 1,
+            hook,
+            kind,
+            *fields,
         )
+        return tuple.__new__(BindingContext, all_fields)
 
     def _check(self, values: tuple[Any, ...]) -> None:
         if self._sealer.stopped:
@@ -216,17 +234,26 @@ class Opener:
         if self._sealer.refused:
             self._check_refused(values)
         for place, (table, _) in enumerate(self._proven):
-            key, proof, columns = values[3 * place : 3 * place + 3]
-            if key is not None and not is_proven_for_call(
-                self._sealer, table, key, columns, bytes.fromhex(proof or "")
-            ):
+            row = values[place]
+            if row is None or (place == _BUSINESS and self._businesses.get(row[_KEY]) == row):
+                continue
+            key, proof, *columns = row
+            if not is_proven_for_call(self._sealer, table, key, columns, bytes.fromhex(proof or "")):
                 raise StoreError(not_proven(table, key))
+            if place == _BUSINESS:
+                self._keep_business(key, row)
+
+    def _keep_business(self, key: str, row: list[Any]) -> None:
+        """Keep a row that has been proven: the same key, proof and columns are proven again by being equal."""
+        if len(self._businesses) >= _MOST_BUSINESSES:
+            self._businesses.clear()
+        self._businesses[key] = row
 
     def _check_refused(self, values: tuple[Any, ...]) -> None:
         for place, (table, _) in enumerate(self._proven):
-            key, proof = values[3 * place : 3 * place + 2]
-            if key is not None and is_refused(self._sealer, table, key, bytes.fromhex(proof or "")):
-                raise StoreError(not_proven(table, key))
+            row = values[place]
+            if row is not None and is_refused(self._sealer, table, row[_KEY], bytes.fromhex(row[_PROOF] or "")):
+                raise StoreError(not_proven(table, row[_KEY]))
 
     def _last_caller(
         self,
@@ -253,7 +280,8 @@ def statement(syntax: Syntax, *, filing: bool, counts: Iterable[str] = (), more:
 
     `filing`: A numbers must be filed. `counts`: expressions for the counts of earlier calls.
     """
-    found = syntax.dialect.json(*syntax.dialect.proven(_proven_rows(filing=filing)), "last.number", *counts)
+    rows = syntax.dialect.proven(_proven_rows(filing=filing), syntax.hashes)
+    found = syntax.dialect.json(*rows, "last.number", *counts)
     join = _FILING_JOIN.format(caller=syntax.caller) if filing else ""
     return _LOOK_UP.format(found=found, more=more, filing=join, **syntax._asdict())
 

@@ -13,11 +13,10 @@ BEFORE, LATER = 999_999, 1_000_001  # milliseconds
 
 
 def row(key: str | None, free_at: int | None = None) -> Row:
-    values: list[Any] = [None] * (_BINDING + 3)
+    values: list[Any] = [None] * (_BINDING + 1)
     if key is not None:
-        columns: list[Any] = ["a", "b1", None]
-        columns[_FREE_AT] = free_at
-        values[_ROUTE : _ROUTE + 3] = [key, "00", columns]
+        values[_ROUTE] = [key, "00", "a", "b1", None]
+        values[_ROUTE][_FREE_AT] = free_at
     return (1, None, None, tuple(values))
 
 

@@ -30,11 +30,13 @@ from relay.store.sealing.sealer import Sealer
 LOOKS: Final = 3  # checks; then a displaced log is closed: the journal has saved its content
 CALM_LOOKS: Final = 30  # checks without an error until an outage is over: parts of a damaged store can be read
 
-# ?1: the number; ?2: the caller's hash; ?3: that of the route; from ?4: the arguments of `Opener.counted`.
+# ?1: the number; ?2: the caller's hash; ?3: that of the route; ?4, ?5: both in hex, so that the statement need not make
+# it of each row's; from ?6: the arguments of `Opener.counted`.
 # Returning a column costs the sqlite3 module as much as finding it, so most are returned as one JSON array.
 # "+" keeps SQLite from using an index.
-_SYNTAX: Final = Syntax(SQLITE, "?1", "?2", "(SELECT 1)", "?3", "+")
-_COUNT: Final = "(SELECT count(*) FROM record_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
+_HASHES: Final = {"route": "?5", "of_binding": "?4", "of_business": "?4"}
+_SYNTAX: Final = Syntax(SQLITE, "?1", "?2", "(SELECT 1)", "?3", "+", _HASHES)
+_COUNT: Final = "(SELECT count(*) FROM record_index WHERE key = ?{key} AND at > ?{since} AND at <= ?8)"
 _ENDED_SINCE: Final = f"{SELECT} WHERE ended_at >= ?"
 
 
@@ -79,9 +81,10 @@ class RouteReader:
             return STORE_FAILED
         counted = self._opener.counted(number, caller_hash, unix_s)
         try:
-            row = self._row((number, caller_hash, caller_hash, *counted))
+            in_hex = caller_hash.hex().upper()
+            row = self._row((number, caller_hash, caller_hash, in_hex, in_hex, *counted))
             if not decides(row, unix_s):
-                row = fallback(row, self._row((number, caller_hash, ANY_CALLER, *counted)))
+                row = fallback(row, self._row((number, caller_hash, ANY_CALLER, in_hex, "", *counted)))
             found = self._opener.found(caller_hash, row, self._opener.revision)
         except DATABASE_ERRORS as error:
             self.close()
@@ -154,9 +157,9 @@ class RouteReader:
 
 
 def _counts(caller_windows: int, number_windows: int) -> list[str]:
-    """?4, ?5: keys of the pair and the number; ?6: begin of the memory; from ?7: of the windows."""
-    keys = [4] * caller_windows + [5] * number_windows
-    return [_COUNT.format(key=key, since=7 + place) for place, key in enumerate(keys)]
+    """?6, ?7: keys of the pair and the number; ?8: begin of the memory; from ?9: of the windows."""
+    keys = [6] * caller_windows + [7] * number_windows
+    return [_COUNT.format(key=key, since=9 + place) for place, key in enumerate(keys)]
 
 
 # -- Calls granted before a start

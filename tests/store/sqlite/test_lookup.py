@@ -214,6 +214,34 @@ def test_altered_row_fails_closed(rows: Rows, reader: RouteReader, theft: str) -
     assert reader.fetch(X, A, NOW_S) == STORE_FAILED
 
 
+@pytest.mark.parametrize(
+    "theft",
+    [
+        "UPDATE business SET hours = '00:00-24:00'",
+        "UPDATE business SET max_calls = 9",
+        "UPDATE ledger SET proof = zeroblob(38) WHERE table_name = 'business'",
+        "UPDATE ledger SET proof = x'' WHERE table_name = 'business'",
+        "DELETE FROM ledger WHERE table_name = 'business'",
+    ],
+)
+def test_business_user_that_was_proven_before_fails_closed_once_altered(
+    rows: Rows, reader: RouteReader, theft: str
+) -> None:
+    """The row is kept once it is proven, since most calls have the same one."""
+    rows.binding()
+    assert bound(reader).business == "default"
+    rows.run(theft)
+    assert reader.fetch(X, A, NOW_S) == STORE_FAILED
+    assert reader.fetch(X, A, NOW_S) == STORE_FAILED
+
+
+def test_business_user_that_is_refused_fails_closed_though_it_was_proven(rows: Rows, reader: RouteReader) -> None:
+    rows.binding()
+    assert bound(reader).business == "default"
+    rows.sealer.refuse({"business": {"default": 1 << 40}}, 1 << 40)
+    assert reader.fetch(X, A, NOW_S) == STORE_FAILED
+
+
 def test_store_that_was_put_back_is_not_used_again_however_it_goes_on(rows: Rows, reader: RouteReader) -> None:
     """Rights that were taken back meanwhile are in force in it. The process that is started next checks the anchor."""
     rows.binding("b1")
@@ -420,7 +448,7 @@ ONE_ROW = ("SCAN CONSTANT ROW", "SCAN (subquery-12)")  # the plan of "FROM (SELE
 
 def test_query_plan_has_only_searches_by_key(disk: Disk, rows: Rows) -> None:
     with closing(RouteReader(disk.path, disk.sealer, CAPS, lambda *_: None)) as reader:
-        plan = [str(step[3]) for step in rows.run(f"EXPLAIN QUERY PLAN {reader._statement}", *(["x"] * 9))]
+        plan = [str(step[3]) for step in rows.run(f"EXPLAIN QUERY PLAN {reader._statement}", *(["x"] * 11))]
     assert [step for step in plan if step.startswith("SCAN") and step not in ONE_ROW] == []
     assert [step for step in plan if "AUTOMATIC" in step or "route_binding" in step] == []
 
