@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,30 +14,36 @@ from relay.model.call import Refusal, Route
 from relay.model.settings import Peer
 from relay.policy.call_policy import CallPolicy, OnRouted
 from relay.policy.rules import STORE_FAILED, Rules
-from relay.postgres_look_ups import MOST_WAITING, PostgresLookUps
+from relay.postgres_look_ups import MOST_TOGETHER, MOST_WAITING, PostgresLookUps
 from relay.store.connection import PostgresServer
-from relay.store.postgres.lookup import CONNECTIONS
+from relay.store.postgres.lookup import CONNECTIONS, Asked
 from relay.store.sealing.sealer import Sealer
 from tests.net.support import until
-from tests.support.stored import X
+from tests.support.stored import X, Y
 
 PEERS = {name: Peer(name, (), tcp_allowed=False, sources=()) for name in ("flooder", "other", "peer")}
 FOUND = Refusal("no_binding", 403, 21)
 
 
 class Store:
-    """A store that answers one look-up per `answer`."""
+    """A store that answers one statement per `answer`."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []  # by caller
+        self.counts = True
+        self.together: list[list[str]] = []  # callers of each statement
         self._may_answer = asyncio.Semaphore(0)
 
-    async def fetch(self, number: str, caller: str, unix_s: float, patience_s: float) -> str:
-        self.asked.append(caller)
+    @property
+    def asked(self) -> list[str]:
+        return [caller for callers in self.together for caller in callers]
+
+    async def fetch_all(self, asked: Sequence[Asked], patience_s: float) -> list[str]:
+        callers = [each.caller for each in asked]
+        self.together.append(callers)
         await self._may_answer.acquire()
-        if caller == "broken":
+        if "broken" in callers:
             raise ZeroDivisionError
-        return caller
+        return callers
 
     def answer(self, count: int) -> None:
         for _ in range(count):
@@ -47,7 +54,11 @@ class AnyGate:
     def refuse_unasked(self, number: str, caller: str, unix_s: float, peer: Peer | None) -> None:
         return None
 
-    def answer(self, row: str, asked: LookUp, unix_s: float) -> Refusal:
+    def answer(self, row: str | Refusal, asked: LookUp, unix_s: float) -> Refusal:
+        if isinstance(row, Refusal):
+            return row
+        if row == "no policy":
+            raise ZeroDivisionError
         return FOUND
 
     def pass_on(self, asked: LookUp, answer: Route | Refusal, unix_s: float, routed: OnRouted) -> None:
@@ -66,8 +77,8 @@ class Bench:
         self.look_ups._reader = cast(Any, self.store)
         self.answers: list[tuple[str, Route | Refusal]] = []
 
-    def ask(self, peer: str, caller: str = "") -> None:
-        asked = LookUp(1, X, caller or peer, "call", PEERS[peer])
+    def ask(self, peer: str, caller: str = "", number: str = X) -> None:
+        asked = LookUp(1, number, caller or peer, "call", PEERS[peer])
         self.look_ups.look_up(
             cast(CallPolicy, AnyGate()), asked, 1.0, lambda _, answer: self.answers.append((asked.caller, answer))
         )
@@ -118,3 +129,33 @@ async def test_look_ups_resume_after_the_queue_was_empty(bench: Bench) -> None:
         bench.ask("peer")
         bench.store.answer(1)
         await until(lambda count=count: len(bench.answers) == count)  # type: ignore[misc]
+
+
+async def test_those_that_wait_are_looked_up_together(bench: Bench) -> None:
+    bench.store.counts = False
+    for number in range(MOST_TOGETHER + 2):
+        bench.ask("peer", str(number))
+    await until(lambda: len(bench.store.asked) == MOST_TOGETHER + 2)
+    assert [len(callers) for callers in bench.store.together] == [MOST_TOGETHER, 2]
+    bench.store.answer(2)
+    await until(lambda: len(bench.answers) == MOST_TOGETHER + 2)
+
+
+async def test_a_statement_that_counts_has_each_number_once(bench: Bench) -> None:
+    """It cannot change a row twice."""
+    for caller, number in (("1", X), ("2", Y), ("3", X), ("4", Y)):
+        bench.ask("peer", caller, number)
+    await until(lambda: len(bench.store.asked) == 4)
+    assert bench.store.together == [["1", "2"], ["3", "4"]]
+    bench.store.answer(2)
+    await until(lambda: len(bench.answers) == 4)
+
+
+async def test_a_call_that_cannot_be_answered_is_refused_alone(bench: Bench) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    bench.store.counts = False
+    for caller in ("1", "no policy", "2"):
+        bench.ask("peer", caller)
+    bench.store.answer(1)
+    await until(lambda: len(bench.answers) == 3)
+    assert bench.answers == [("1", FOUND), ("no policy", STORE_FAILED), ("2", FOUND)]

@@ -25,7 +25,8 @@ from relay.policy.rules import FREQUENCY_NUMBER, STORE_FAILED, VERIFICATION_REFU
 from relay.postgres_look_ups import SWEEP_EACH, PostgresLookUps
 from relay.store.connection import Connection, PostgresServer
 from relay.store.numbers import set_locks
-from relay.store.postgres.lookup import FEW, SWEPT, Capped, PostgresRouteReader, counting_part, slice_ms_of
+from relay.store.postgres.frequency import FEW, SWEPT, Capped, counting_part, slice_ms_of
+from relay.store.postgres.lookup import Asked, PostgresRouteReader
 from relay.store.record_index import add_index, number_key, pair_key
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
@@ -67,6 +68,71 @@ async def test_look_up_with_frequency_caps_is_one_statement(tmp_path: Path) -> N
     assert isinstance(found, LookupResult) and found.counted is not None and found.counted.over is None
     assert last.strip().startswith("WITH found AS")
     assert granted == 2
+    postgres.drop(place)
+
+
+CAPS = (Cap(3, 300), Cap(10, 86_400))
+
+
+@pytest.mark.parametrize("rules", [Rules(), Rules(caller_caps=CAPS, number_caps=CAPS), Rules(number_caps=CAPS)])
+async def test_calls_looked_up_together_find_what_each_finds_alone(tmp_path: Path, rules: Rules) -> None:
+    place, sealer = new_server_store(tmp_path)
+    anybodys, third = "700100000010008", "700100000010009"
+    put(place, sealer, binding(), ANYBODYS._replace(x=anybodys), binding("b3", x=third))
+    end(place, sealer, "b3")
+    now_s = NOW_MS / 1000
+    asked = [
+        Asked(X, A, now_s),
+        Asked(anybodys, CALLERS[1], now_s),
+        Asked(third, A, now_s),
+        Asked("700100000019999", A, now_s),
+    ]
+    later = [each._replace(unix_s=now_s + 86_400 * 365) for each in (asked[1]._replace(caller=B), asked[2])]
+    reader = PostgresRouteReader(place, sealer, rules, lambda event, fields: None)
+    await reader.open()
+    with closing(reader), closing(postgres.connect(place)) as counts:
+        for some in (asked, later, [Asked(anybodys, B, now_s), asked[0]]):
+            alone = [await reader.fetch(*each) for each in some]
+            counts.execute("DELETE FROM frequency")
+            together = await reader.fetch_all(some)
+            counts.execute("DELETE FROM frequency")
+            assert [_without_slices(found) for found in together] == [_without_slices(found) for found in alone]
+            assert all(isinstance(found, LookupResult) for found in together)
+    postgres.drop(place)
+
+
+def _without_slices(found: LookupResult | Refusal) -> object:
+    if not isinstance(found, LookupResult) or found.counted is None:
+        return found
+    return found._replace(counted=None), [key for key, _ in found.counted.under], found.counted.over
+
+
+async def test_nodes_that_count_the_same_calls_in_another_order_wait_for_each_other(tmp_path: Path) -> None:
+    """Two statements that lock the same rows in different orders would be ended by the server, as a deadlock."""
+    place, sealer = new_server_store(tmp_path)
+    numbers = [f"7001000000100{place:02}" for place in range(20)]
+    put(place, sealer, *(binding(f"b{x}", x=x) for x in numbers))
+    caps = (Cap(10_000, 300),)
+    told: list[str] = []
+    readers = [
+        PostgresRouteReader(
+            place, sealer, Rules(caller_caps=caps, number_caps=caps), lambda event, _: told.append(event)
+        )
+        for _ in range(2)
+    ]
+    for reader in readers:
+        await reader.open()
+
+    async def ask(reader: PostgresRouteReader, step: int) -> None:
+        for _ in range(60):
+            await reader.fetch_all([Asked(x, A, NOW_MS / 1000) for x in numbers[::step]], 60.0)
+
+    await asyncio.gather(*(ask(reader, step) for reader, step in zip(readers, (1, -1), strict=True)))
+    with closing(postgres.connect(place)) as looker:
+        assert looker.execute("SELECT count(*), min(granted), max(granted) FROM frequency").fetchone() == (40, 120, 120)
+    for reader in readers:
+        reader.close()
+    assert told == []
     postgres.drop(place)
 
 
@@ -476,8 +542,9 @@ def key_of_pair(sealer: Sealer, number: str, caller: str) -> int:
 
 async def grants(place: PostgresServer, caps: Sequence[Cap], times: Sequence[int]) -> list[bool]:
     """Count calls at these times, in order, in one row. Return which were granted."""
-    part = counting_part(Capped("by_number", caps, FREQUENCY_NUMBER), "$2")
-    statement = f"WITH candidate AS (SELECT CAST($1 AS bigint) AS at), {part} SELECT slice FROM by_number"
+    part = counting_part(Capped("by_number", caps, FREQUENCY_NUMBER))
+    given = "SELECT CAST($1 AS bigint) AS at, $2::bytea AS by_number_key"
+    statement = f"WITH candidate AS ({given}), {part} SELECT slice FROM by_number"
     connection = await asyncpg.connect(place.url)
     try:
         return [await connection.fetchval(statement, at, b"\x01key") is not None for at in times]
