@@ -13,6 +13,7 @@ from pathlib import Path
 import beside
 import captures
 import fairness
+import fixed_nodes
 import follower
 import growth
 import http_load
@@ -139,6 +140,11 @@ def _floods(options: argparse.Namespace, run: Path) -> int:
 
 def _nodes(options: argparse.Namespace, run: Path) -> int:
     bindings = Bindings(options.bindings[0], options.stores)
+    if options.fixed:
+        plan = fixed_nodes.Plan(options.rates, options.seconds, options.repeats, options.settle)
+        found = fixed_nodes.measure(run, bindings, options.nodes, plan)
+        print("\n" + fixed_nodes.table(found))
+        return sum(driven.failed for driven in found)
     share, first, seconds = options.share or 0.25, options.rates[0], options.seconds
     figures = nodes.measure(run, bindings, options.nodes, share, first, seconds)
     print("\n" + nodes.table(figures))
@@ -226,6 +232,8 @@ def _options() -> argparse.Namespace:
         "with --http measure that on such a store instead of SQLite"
     )
     parser.add_argument("--nodes", type=_numbers, metavar="NODES", help=several)
+    fixed = "with --nodes: as shipped, at each of --rates, shared by all nodes, instead of a search"
+    parser.add_argument("--fixed", action="store_true", help=fixed)
     share = "fraction of one CPU: for each of --nodes, default 0.25; for the relay of --overload, default 1"
     parser.add_argument("--share", type=float, help=share)
     kept = "measure relays that differ in [capture] keep alone, at the first of --rates, such as off,failed,all"
@@ -250,7 +258,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--indexed", type=int, default=0, metavar="CALLS", help=before)
     pure = "measure the relay of .venv, pure Python, instead of the compiled one, which scripts/compile builds"
     parser.add_argument("--interpreted", action="store_true", help=pure)
-    alone = "measure the engine alone: [api] enabled = false; with --nodes, but not --http, that is always so"
+    alone = (
+        "measure the engine alone: [api] enabled = false; with --nodes, but not --http or --fixed, that is always so"
+    )
     parser.add_argument("--without-backend", action="store_true", help=alone)
     parser.add_argument("--without-relay", action="store_true", help="measure only the competitors")
     kept = "folder that keeps relay stores for the next run, default var/bench-stores"

@@ -78,7 +78,7 @@ def _measure_so_many(run: Path, store: SharedStore, count: int, setting: _Settin
             warm_up(load, [server])
 
         def is_clean(rate: int) -> bool:
-            outcomes = _drive(nodes, rate, setting.seconds)
+            outcomes = drive(nodes, rate, setting.seconds)
             failed = sum(outcome.failed for outcome in outcomes)
             again = sum(outcome.retransmissions for outcome in outcomes)
             print(
@@ -97,7 +97,7 @@ def _measure_once(
 ) -> Nodes:
     pids = [server.process.pid for _, server in nodes if server.process]
     before, relays_us, began = store.counted(), sum(map(processes.run_time_us, pids)), time.monotonic()
-    outcomes = _drive(nodes, rate, seconds)
+    outcomes = drive(nodes, rate, seconds)
     time.sleep(SETTLE_S)
     took = time.monotonic() - began
     relays_us = (
@@ -120,7 +120,7 @@ def _node(folder: Path, store: SharedStore, index: int, count: int, setting: _Se
             yield load, server
 
 
-def _drive(nodes: Sequence[tuple[Load, Server]], rate: int, seconds: int) -> list[Outcome]:
+def drive(nodes: Sequence[tuple[Load, Server]], rate: int, seconds: int) -> list[Outcome]:
     """Drive all nodes at once, `rate` calls per second in total."""
     outcomes: list[Outcome] = []
 
