@@ -254,7 +254,7 @@ class Follower:
             stretch.faults.append(str(error))
             return
         stretch.records.append(stored)
-        self._note_use(stored.record)
+        self._note_use(stored)
         stretch.index += index_rows(self._sealer, stored)
         stretch.findings += self._watch.see(stored.record, stored.caller_hash)
 
@@ -279,13 +279,15 @@ class Follower:
         for row in connection.execute(_LATELY, (since_ms, until)):
             with contextlib.suppress(StoreError):
                 stored = open_written_row(self._sealer, row)
-                self._note_use(stored.record)
+                self._note_use(stored)
                 self._watch.see(stored.record, stored.caller_hash)
         self._watched = True
 
-    def _note_use(self, record: CallRecord) -> None:
+    def _note_use(self, stored: StoredRecord) -> None:
+        record = stored.record
         if record.routed_at is not None and record.binding_id is not None:
-            self.uses.append((record.call_id, record.binding_id, record.business, record.received_at))
+            use = (record.call_id, record.binding_id, record.business, record.received_at, stored.chain_seq)
+            self.uses.append(use)
 
     # -- reports to the operator
 

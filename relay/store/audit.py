@@ -47,6 +47,7 @@ class Logged(NamedTuple):
 
     seq: int
     entry: Entry
+    records: int = 0  # the last record in the chain when it was written; 0: none, or not read
 
 
 class AuditVerdict(NamedTuple):

@@ -40,6 +40,7 @@ _STATES: Final = {
 }
 _LISTS: Final = frozenset(["list.black", "list.white", "list.remove"])
 _MOST_OWNERS: Final = MOST_REFUSED
+ENDS: Final = frozenset([*_STATES, "business.change", "binding.end", "ledger.accept"])  # after which a call is late
 OWN: Final = frozenset(
     [
         *_STATES,
@@ -56,19 +57,26 @@ class Use(NamedTuple):
     binding_id: str
     business: str | None
     received_at: int  # Unix milliseconds
+    record: int = 0  # its place in the chain of records; 0: unknown
+
+    def is_before(self, records: int) -> bool:
+        """Whether its record was there when the chain had so many, whatever the clocks said."""
+        return 0 < self.record <= records
 
 
-UsesOfRights = deque[tuple[str, str, str | None, int]]  # the fields of `Use`, which are cheaper as a plain tuple
+UsesOfRights = deque[tuple[str, str, str | None, int, int]]  # the fields of `Use`, which are cheaper as a plain tuple
 
 
 class _End(NamedTuple):
     seq: int
     at: int
+    records: int = 0  # as of `Logged`
 
 
 class _State(NamedTuple):
     seq: int
     at: int
+    records: int
     state: str | None  # None: as before
     version: int
     is_first: bool  # of this business user: its id may have been another's that was purged
@@ -101,9 +109,9 @@ class History:
 
     def take(self, logged: Logged) -> None:
         """Note an entry, in any order; it must be verified."""
-        seq, entry = logged
+        seq, entry, records = logged
         if entry.action == "ledger.accept":
-            self._settle(seq, entry.at, entry.details)
+            self._settle(_End(seq, entry.at, records), entry.details)
         elif entry.action in _STATES or entry.action == "business.change":
             self._take_business(logged)
         elif entry.action == "key.revoke":
@@ -115,21 +123,21 @@ class History:
         elif entry.action in _LISTS and len(self._owners) <= _MOST_OWNERS:
             self._owners.add(entry.object_)
         elif entry.action == "binding.end":
-            self._note_binding(entry.object_, seq, entry.at, 0)
+            self._note_binding(entry.object_, _End(seq, entry.at, records), 0)
         elif entry.action == "binding.change":
-            self._note_binding(entry.object_, seq, None, _number(entry.details.get("version")))
+            self._note_binding(entry.object_, _End(seq, 0), _number(entry.details.get("version")))
         if entry.actor.startswith("key:"):
             self._use_key(entry.actor[4:], (seq, entry.at, entry.action))
 
     def _take_business(self, logged: Logged) -> None:
-        seq, entry = logged
+        seq, entry, records = logged
         if self._is_settled("business", entry.object_, seq):
             return
         state = _STATES.get(entry.action) or entry.details.get("state")
         version = _number(entry.details.get("version"))
         states = self._businesses.setdefault(entry.object_, [])
         is_first = entry.action == "business.apply"
-        bisect.insort(states, _State(seq, entry.at, None if state is None else str(state), version, is_first))
+        bisect.insort(states, _State(seq, entry.at, records, None if state is None else str(state), version, is_first))
         keys = entry.details.get("keys") if entry.action == "business.revoke" else None
         for key_id in keys if isinstance(keys, list) else ():
             self._end_key(str(key_id), _End(seq, entry.at))
@@ -165,14 +173,17 @@ class History:
                 self.faults.append(str(Fault("api_key", key_id, what)))
                 return
 
-    def _note_binding(self, binding_id: str, seq: int, ended_at: int | None, version: int) -> None:
-        if not self._is_settled("binding", binding_id, seq):
-            self._bindings.execute(_NOTE, (binding_id, seq, ended_at, version))
+    def _note_binding(self, binding_id: str, line: _End, version: int) -> None:
+        """Note its end, or its change to a version above 0."""
+        if not self._is_settled("binding", binding_id, line.seq):
+            ended_at = None if version else line.at
+            self._bindings.execute(_NOTE, (binding_id, line.seq, ended_at, version, line.records))
 
-    def _settle(self, seq: int, at: int, details: dict[str, object]) -> None:
+    def _settle(self, line: _End, details: dict[str, object]) -> None:
+        seq = line.seq
         if seq < self.accepted.seq:
             return
-        self.accepted = _End(seq, at)
+        self.accepted = line
         self.faults.clear()
         rights = details.get("rights")
         for right in rights if isinstance(rights, list) else ():
@@ -208,19 +219,20 @@ class History:
         """Late calls, each with the row that it used, and the line of the audit log that ended the right."""
         ends = self._ends_of({use.binding_id for use in uses})
         for use in uses:
-            if use.received_at <= self.accepted.at:
+            if use.received_at <= self.accepted.at or use.is_before(self.accepted.records):
                 continue
             end = ends.get(use.binding_id)
-            if end is not None and use.received_at > end.at + CALL_GRACE_MS:
+            if end is not None and use.received_at > end.at + CALL_GRACE_MS and not use.is_before(end.records):
                 yield use, "binding", use.binding_id, end.seq
-            elif use.business is not None and (state := self._barring(use.business, use.received_at)) is not None:
+            elif use.business is not None and (state := self._barring(use.business, use)) is not None:
                 yield use, "business", use.business, state.seq
 
-    def _barring(self, business: str, at_ms: int) -> _State | None:
-        """The state that barred calls at this time, and for the grace before and after it."""
+    def _barring(self, business: str, use: Use) -> _State | None:
+        """The state that barred a call at its time, and for the grace before and after it."""
         found: _State | None = None
+        at_ms = use.received_at
         for state in self._businesses.get(business, ()):
-            if state.state is None:
+            if state.state is None or (state.state != _APPROVED and use.is_before(state.records)):
                 continue
             if state.at < at_ms - CALL_GRACE_MS:
                 found = state
@@ -230,7 +242,7 @@ class History:
 
     def _ends_of(self, ids: Iterable[str]) -> dict[str, _End]:
         rows = selected(self._bindings, _ENDED, sorted(ids))
-        return {binding_id: _End(seq, at) for binding_id, seq, at in rows}
+        return {binding_id: _End(*end) for binding_id, *end in rows}
 
     # -- rows
 
@@ -338,13 +350,14 @@ def _routes(connection: Connection) -> str:
 # -- Bindings that ended or changed, in a temporary file
 
 _NOTE: Final = """
-INSERT INTO binding (id, seq, ended_at, version) VALUES (?1, ?2, ?3, ?4)
+INSERT INTO binding (id, seq, ended_at, version, records) VALUES (?1, ?2, ?3, ?4, ?5)
 ON CONFLICT (id) DO UPDATE SET
     seq = CASE WHEN ended_at IS NULL AND (?3 IS NOT NULL OR ?4 > version) THEN ?2 ELSE seq END,
+    records = CASE WHEN ended_at IS NULL THEN ?5 ELSE records END,
     ended_at = coalesce(ended_at, ?3), version = max(version, ?4)
 """
 _KNOWN: Final = "SELECT id, seq, ended_at, version FROM binding WHERE id IN ({keys})"
-_ENDED: Final = "SELECT id, seq, ended_at FROM binding WHERE id IN ({keys}) AND ended_at IS NOT NULL"
+_ENDED: Final = "SELECT id, seq, ended_at, records FROM binding WHERE id IN ({keys}) AND ended_at IS NOT NULL"
 
 
 def _temporary() -> sqlite3.Connection:
@@ -353,7 +366,8 @@ def _temporary() -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = OFF")
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute(
-        "CREATE TABLE binding (id TEXT PRIMARY KEY, seq INTEGER, ended_at INTEGER, version INTEGER) WITHOUT ROWID"
+        "CREATE TABLE binding"
+        " (id TEXT PRIMARY KEY, seq INTEGER, ended_at INTEGER, version INTEGER, records INTEGER) WITHOUT ROWID"
     )
     connection.execute("BEGIN")  # never committed: nobody else reads it, and a transaction for each row takes longer
     return connection

@@ -14,9 +14,9 @@ from relay.errors import StoreError
 from relay.store.audit import Logged, read_checkpoint
 from relay.store.chain import AUDIT, EMPTY, Head, read_head, stored_link
 from relay.store.connection import Connection
-from relay.store.history import OWN, History
+from relay.store.history import ENDS, OWN, History
 from relay.store.sealing.sealer import Sealer
-from relay.store.unit_of_work import SELECT, AuditRow, follow_entry, open_entry
+from relay.store.unit_of_work import SELECT, AuditRow, anchor_of, follow_entry, open_entry
 
 CHUNK: Final = 10_000  # entries read at once
 _LINKS: Final = f"{SELECT} WHERE seq >= ? AND seq <= ? ORDER BY seq"
@@ -87,7 +87,7 @@ def read_links(sealer: Sealer, before: Head, rows: Sequence[AuditRow], faults: l
         try:
             follow_entry(sealer, before, row)
             if action in OWN or actor.startswith("key:"):
-                yield Logged(seq, open_entry(sealer, row))
+                yield Logged(seq, open_entry(sealer, row), anchor_of(sealer, row).seq if action in ENDS else 0)
         except StoreError as error:
             faults.append(str(error))
         before = stored_link(seq, hash_)

@@ -59,14 +59,14 @@ class Verdict(NamedTuple):
 
 
 def verify_records(
-    connection: Connection, sealer: Sealer, see: Callable[[CallRecord], None] = lambda record: None
+    connection: Connection, sealer: Sealer, see: Callable[[StoredRecord], None] = lambda stored: None
 ) -> Verdict:
     """Verify every record, in the state of the store when the reading began. `see` gets the intact ones."""
     with one_moment(connection):
         return _verify(connection, sealer, see)
 
 
-def _verify(connection: Connection, sealer: Sealer, see: Callable[[CallRecord], None]) -> Verdict:
+def _verify(connection: Connection, sealer: Sealer, see: Callable[[StoredRecord], None]) -> Verdict:
     purged = head = EMPTY
     live: set[str] = set()
     recorded: list[CallRecord] = []
@@ -86,7 +86,7 @@ def _verify(connection: Connection, sealer: Sealer, see: Callable[[CallRecord], 
             if fault := anchor_fault(connection, AUDIT, anchor_of(stored.encoded), f"when {found} was written"):
                 raise StoreError(fault)
             head = link
-            see(record)
+            see(stored)
             if record.recording is not None:
                 recorded.append(record)
         if (last := read_head(connection, sealer, RECORDS)) != head:

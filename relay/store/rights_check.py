@@ -7,11 +7,11 @@ from contextlib import closing
 from typing import NamedTuple
 
 from relay.errors import StoreError
-from relay.model.call import CallRecord
 from relay.store.connection import Connection, any_text, one_moment
 from relay.store.history import Use
 from relay.store.history_log import CHUNK, LogReader
 from relay.store.ledger_check import Fault, ledger_faults
+from relay.store.record_rows import StoredRecord
 from relay.store.records import Verdict, verify_records
 from relay.store.sealing.sealer import Sealer
 
@@ -64,10 +64,12 @@ class _Check:
             self.log.read_new(connection)
             self.log.read_older(connection, all_=True)
 
-    def see(self, record: CallRecord) -> None:
+    def see(self, stored: StoredRecord) -> None:
         """Note a record of the chain."""
+        record = stored.record
         if record.routed_at is not None and record.binding_id is not None:
-            self._seen.append(Use(record.call_id, record.binding_id, record.business, record.received_at))
+            use = Use(record.call_id, record.binding_id, record.business, record.received_at, stored.chain_seq)
+            self._seen.append(use)
             if len(self._seen) >= CHUNK:
                 self._sort()
 

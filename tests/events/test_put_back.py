@@ -255,7 +255,7 @@ def test_call_after_the_end_is_named(attacked: Attacked, name: str) -> None:
     ended_at = backend.now_ms
     attacked.rights[name].end()
     for received_at in (ended_at - 1, ended_at + CALL_GRACE_MS, ended_at + CALL_GRACE_MS + 1):
-        watching.uses.append((f"c{received_at - ended_at}", attacked.binding, "acme", received_at))
+        watching.uses.append((f"c{received_at - ended_at}", attacked.binding, "acme", received_at, 0))
     assert watching.looks() == []  # the clocks of nodes may differ
     backend.now_ms += 3 * CALL_GRACE_MS
     (found,) = watching.looks()
@@ -272,7 +272,7 @@ def test_calls_of_a_business_user_that_was_resumed_are_no_fault(attacked: Attack
     backend.run(lambda unit: set_state(unit, "acme", "resume", "settled"))
     backend.now_ms += 10 * CALL_GRACE_MS
     for late_ms in (-CALL_GRACE_MS - 1, -CALL_GRACE_MS, 0, 5 * CALL_GRACE_MS):
-        watching.uses.append((f"c{late_ms}", attacked.binding, "acme", resumed_at + late_ms))
+        watching.uses.append((f"c{late_ms}", attacked.binding, "acme", resumed_at + late_ms, 0))
     (found,) = watching.looks()
     assert found.endswith(f": call c{-CALL_GRACE_MS - 1}")
 

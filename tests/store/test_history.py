@@ -103,3 +103,11 @@ def test_a_call_needs_an_approval_at_its_time_or_a_moment_before_or_after(
 def test_a_changed_qualification_takes_the_approval() -> None:
     entries = logged(1, "business.approve", "acme"), logged(2, "business.change", "acme", at=1, state="applied")
     assert len([*of(*entries).late_calls([Use("c1", "b1", "acme", MINUTE_MS)], LATER_MS)]) == 1
+
+
+def test_call_whose_record_was_there_before_the_end_is_not_late_whatever_its_clock_said() -> None:
+    ends = logged(1, "binding.end", "b1"), logged(2, "business.suspend", "acme")
+    history = of(*(end._replace(records=7) for end in ends))
+    calls = [Use(f"c{seq}", binding, "acme", MINUTE_MS, seq) for binding in ("b1", "b2") for seq in (0, 7, 8)]
+    late = [(use.binding_id, use.record) for use in history.late(calls)]
+    assert late == [("b1", 0), ("b1", 8), ("b2", 0), ("b2", 8)]
