@@ -25,14 +25,16 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "bench.d"))
 import day
 import far_ends
 
-from tests.support import clock_story, store_faults
+from tests.support import clock_story, places, store_faults
 from tests.support.addresses import RELAY, free
 from tests.support.crashes import BINDINGS, PARTIES, Crashes, setup_for
+from tests.support.killed_units import KilledUnits
 from tests.support.relay_process import A, B, RelayProcess, Setup
 from tests.support.wall_clock import WallClock
 
 HOUR_S = 3_600
 DISK_MB = 256  # of the day's store
+ROUNDS_OF_A_STORE = 100  # of units of work: each round checks all of it
 
 
 def main() -> int:
@@ -78,6 +80,18 @@ def crash(options: argparse.Namespace, dice: random.Random) -> None:
             with store_faults.disk_for(Path(folder), fault), _relay(setup, PARTIES) as relay:
                 relay.import_bindings(BINDINGS)
                 print(asyncio.run(Crashes(relay, dice, 100).run(options.rounds // 2, fault)), name, flush=True)
+
+
+def units(options: argparse.Namespace, dice: random.Random) -> None:
+    """Units of work and journals killed at any step, on both databases, with clocks that jump."""
+    for kind in (places.FILE, places.SERVER):
+        left = options.rounds
+        while left:
+            rounds = min(left, ROUNDS_OF_A_STORE)
+            left -= rounds
+            with tempfile.TemporaryDirectory(prefix="relay700-units-") as folder, places.kind(kind):
+                place, _ = places.store_in(Path(folder))
+                print(KilledUnits(place, Path(folder), dice).run(rounds), kind, flush=True)
 
 
 def store(options: argparse.Namespace, dice: random.Random) -> None:
@@ -138,6 +152,7 @@ def overload(options: argparse.Namespace, dice: random.Random) -> None:
 
 KINDS: dict[str, Callable[[argparse.Namespace, random.Random], None]] = {
     "crash": crash,
+    "units": units,
     "store": store,
     "clock": clock,
     "network": network,
