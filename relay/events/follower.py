@@ -82,6 +82,7 @@ class _Stretch:
     index: list[IndexRow] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    passed_by: int = 0  # records that the cursor had passed, and the follower had not: someone has moved it
 
     @property
     def most(self) -> int:
@@ -93,7 +94,7 @@ class _Stretch:
 
     @property
     def size(self) -> int:
-        return len(self.events) + len(self.records) + len(self.faults) + self.was_ahead
+        return len(self.events) + len(self.records) + len(self.faults) + self.was_ahead + self.passed_by
 
     @property
     def was_ahead(self) -> bool:
@@ -123,6 +124,9 @@ class Follower:
         self._reader = Reader(path)  # of the thread
         self._stretch: _Stretch | None = None  # read and seen by the watch, not written yet
         self._was_full = False  # whether the last stretch was, so that there may be more
+        self._seen_to: int | None = (
+            None  # the last record seen for its use of a right, whatever the store's cursor says
+        )
         self._index = CallIndex(writer, clock_s)
         self.uses: UsesOfRights = deque(maxlen=MOST_USES)  # of calls and messages put through, for the ledger's watch
         self._clock_s = clock_s
@@ -229,6 +233,7 @@ class Follower:
         if self._index.is_to_read(stretch.record_cursor):
             self._read_unindexed(connection, stretch.record_cursor)
         stretch.record_cursor = min(stretch.record_cursor, max(connection.execute(_LAST).fetchone()))
+        self._see_passed_by(connection, stretch)
         events = event_rows(connection, stretch.most)
         for event in events:
             self._take_event(stretch, event)
@@ -254,7 +259,7 @@ class Follower:
             stretch.faults.append(str(error))
             return
         stretch.records.append(stored)
-        self._note_use(stored)
+        self._see_use(stored)
         stretch.index += index_rows(self._sealer, stored)
         stretch.findings += self._watch.see(stored.record, stored.caller_hash)
 
@@ -283,6 +288,27 @@ class Follower:
                 self._watch.see(stored.record, stored.caller_hash)
         self._watched = True
 
+    def _see_passed_by(self, connection: Connection, stretch: _Stretch) -> None:
+        """Note the uses of records that this follower has not seen, and that are behind the cursor all the same.
+
+        A stretch that is in doubt was seen; and another backend follows only after the end of this one.
+        """
+        if self._seen_to is None:
+            self._seen_to = stretch.record_cursor
+        if self._seen_to >= stretch.record_cursor:
+            return
+        rows = connection.execute(_UNINDEXED, (self._seen_to, stretch.record_cursor, MOST_WAITING)).fetchall()
+        for row in rows:
+            with contextlib.suppress(StoreError):  # `verify` reports an altered one
+                self._see_use(open_written_row(self._sealer, row))
+        self._seen_to = rows[-1][-2] if len(rows) == MOST_WAITING else stretch.record_cursor
+        stretch.passed_by = len(rows)
+
+    def _see_use(self, stored: StoredRecord) -> None:
+        if self._seen_to is None or stored.chain_seq > self._seen_to:  # else it is read once more
+            self._seen_to = stored.chain_seq
+            self._note_use(stored)
+
     def _note_use(self, stored: StoredRecord) -> None:
         record = stored.record
         if record.routed_at is not None and record.binding_id is not None:
@@ -292,7 +318,7 @@ class Follower:
     # -- reports to the operator
 
     def _report(self, stretch: _Stretch) -> None:
-        if stretch.was_ahead:
+        if stretch.was_ahead or stretch.passed_by:
             effect = "events, index and signs of fraud may lack calls"
             self._log.error("follower.moved", cursor=stretch.begin[1], last=stretch.record_cursor, effect=effect)
         for fault in stretch.faults:

@@ -128,7 +128,7 @@ NOT_COVERED_COLUMNS: Final = {
 
 NOT_COVERED: Final = {
     "key_check": "binds the key file to the store; if it is altered, the relay does not start",
-    "live_call": "calls that are up, each sealed to its row",
+    "live_call": "calls that are up, each sealed to its row; one without it has no record if the relay dies",
     "attempt": "on a server; attempts under way, each sealed to its call",
     "chain_head": "has its own MAC; copies are in the head of the ledger and in the audit log",
     "audit_head": "has its own MAC; copies are in the head of the ledger and in the records",
@@ -140,11 +140,11 @@ NOT_COVERED: Final = {
     "call_count": "counts, for charts and for rates of complaints, which suspend nobody",
     "configuration": "former configurations, for explanations only; each sealed to its node and time",
     "frequency": "counts, compared with caps; deleting them restarts the count",
-    "cursor": "the position of the follower",
+    "cursor": "the position of the follower, which remembers its own while it runs",
     "outbox": "events waiting for delivery, each sealed to its webhook",
     "schema_least": "the versions that may use the store",
     "schema_version": "the scripts that the store has seen",
-    "node": "the relays that use the store",
+    "node": "the relays that use the store; altering it ends them, and gives no right",
     "node_count": "counts, compared with limits",
     "capture": "on a server; captures are no evidence, and each is sealed to its call",
     "ledger": "the proofs; their sum is in the sealed head",

@@ -182,6 +182,23 @@ async def test_a_cursor_that_was_moved_ahead_silences_nothing_later(
     assert shop.log.events().count("follower.moved") == (moved in ("call_record", "followed"))
 
 
+async def test_calls_that_a_moved_cursor_has_passed_are_held_against_the_ends_of_rights(
+    shop: Shop, writer: GroupWriter
+) -> None:
+    """Someone with the database sets it to the last record, again and again: no call of his is followed."""
+    made = a_follower(shop, writer)
+    await shop.record(of_shop("c1"))
+    await made.look()
+    for seq in (2, 3):
+        await shop.record(of_shop(f"c{seq}"))
+        shop.run(lambda unit, seq=seq: unit.connection.execute(SET_CURSOR, ("followed", seq)))  # type: ignore[misc]
+        await made.look()
+    await shop.record(of_shop("c4"))
+    await made.look()
+    assert [use[0] for use in made.uses] == ["c1", "c2", "c3", "c4"]
+    assert shop.log.events().count("follower.moved") == 2
+
+
 async def test_an_event_cursor_that_was_set_to_the_last_event_stops_nothing(shop: Shop, writer: GroupWriter) -> None:
     hook = shop.hook()
     async with shop.journal() as journal:
