@@ -15,12 +15,12 @@ from relay.metrics import text
 from relay.model.call import Refusal
 from relay.model.settings import StreamLimits
 from relay.net.driver import Driver
+from relay.net.tokens import tokens
 from relay.net.transports import Transports
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import Rules
 from relay.reports.explain import EXPLANATIONS_PER_S
-from relay.sip_service import tokens
 from relay.store.journal.attempts import AttemptFile
 from relay.store.sqlite.journal import sqlite_journal
 from relay.store.sqlite.lookup import RouteReader

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from relay import sip_service
 from relay.config import load_config
 from relay.model.actions import Commit
 from relay.model.call import CallRecord
-from relay.sip_service import DIGITS, SipService, tokens
+from relay.sip_service import SipService
 from relay.store.journal.attempts import AttemptFile
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.journal import sqlite_journal
@@ -109,11 +107,3 @@ async def test_calls_that_new_caps_count_are_read_beside_the_calls(
     finally:
         await service.close()
         await journal.close()
-
-
-def test_tokens_are_hexadecimal_random_in_each_digit_and_unique() -> None:
-    several = list(islice(tokens(), 2000))
-    assert all(re.fullmatch(f"[0-9a-f]{{{DIGITS}}}", token) for token in several)
-    assert len(set(several)) == len(several)
-    for place in range(DIGITS):
-        assert {token[place] for token in several} == set("0123456789abcdef")

@@ -356,7 +356,7 @@ def _route(found: LookupResult, bound: BindingContext, asked: DialledCall, rules
         bool(bound.hook),
         "",
     )
-    return Route._make(fields)  # faster than keywords, as in `Call.record`
+    return tuple.__new__(Route, fields)  # faster than keywords, as in `OpenRecord`
 
 
 def _caps(bound: BindingContext, number: str, rules: Rules) -> tuple[ConcurrencyCap, ...]:

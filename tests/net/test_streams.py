@@ -18,8 +18,8 @@ from relay.model.settings import Limits, PeerCertificate, Target, TlsFiles
 from relay.net.stream import MAX_CARRIED, MOST_DIALLED, MOST_PINGS
 from relay.net.streams import _return_flow
 from relay.net.tls import client_context
+from relay.net.tokens import tokens
 from relay.sip.message import Flow
-from relay.sip_service import tokens
 from tests.net.certificates import Authority
 from tests.net.streams import PEER, PEER_HOST, STRANGER, FarEnd, ended, listening, message, read_all
 from tests.net.support import until
