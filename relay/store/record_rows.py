@@ -71,7 +71,8 @@ def open_row(sealer: Sealer, row: Row) -> StoredRecord:
     stored = open_written_row(sealer, row)
     # Recomputing the plain columns binds them to the sealed record.
     if row[:-3] != _finding(sealer, stored.record):
-        raise StoreError(f"call record {row[0]} was altered: its search columns do not match its content")
+        call_id = stored.record.call_id
+        raise StoreError(f"call record {call_id} was altered: its search columns do not match its content")
     return stored
 
 
