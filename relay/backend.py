@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import uvloop
 from fastapi import FastAPI
@@ -43,6 +43,7 @@ from relay.log import configure, reporter, take_over_stderr
 from relay.metrics import text, with_zeros
 from relay.model.capture import CapturedCall
 from relay.model.settings import PROBE_PEER
+from relay.net.bell import Bell
 from relay.net.capture import Ring
 from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.net.process import RELOAD, STOP
@@ -62,8 +63,11 @@ from relay.store.filings import count_expiring
 from relay.store.numbers import usage
 from relay.store.postgres.nodes import LeaderLock, nodes_up
 from relay.store.sealing.sealer import Sealer
+from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
 from relay.store.webhooks import sizes
 from relay.store.writer import GroupWriter, now_ms
+
+T = TypeVar("T")
 
 LOOK_S = 1.0  # interval of the check that the store's files are in place
 LOOKS = 3  # failed checks before exit if the WAL was deleted, and there is another: its content is in the store
@@ -77,17 +81,18 @@ NEW_OBJECTS = 50_000
 PREDECESSOR_S = 10.0  # limit for the backend of a relay that died to exit
 
 
-def serve(config: Config, path: Path | None, memory: int | None = None) -> int:
+def serve(config: Config, path: Path | None, memory: int | None = None, bells: tuple[int, int] | None = None) -> int:
     """Run until the relay sends "stop" or exits. Returns the exit status: 1 if it could not start, or failed.
 
     `path`: the configuration file, read again on "reload". `memory`: the descriptor of what the relay captures.
+    `bells`: descriptors of the bells that the relay rings, for captures and for records.
     """
     log = configure(config.log.format, config.log.level)
     gc.set_threshold(NEW_OBJECTS)
     take_over_stderr()
     try:
         with _hold_lock(config.store.local), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(config, path, log, memory))
+            return runner.run(_run(config, path, log, memory, bells))
     except RelayError as error:  # such as of a store that is away; the relay starts it again
         log.error("backend.failed", reason=str(error))
     except Exception:
@@ -95,13 +100,16 @@ def serve(config: Config, path: Path | None, memory: int | None = None) -> int:
     return 1
 
 
-async def _run(config: Config, path: Path | None, log: FilteringBoundLogger, memory: int | None) -> int:
+async def _run(
+    config: Config, path: Path | None, log: FilteringBoundLogger, memory: int | None, bells: tuple[int, int] | None
+) -> int:
     stop, reload = asyncio.Event(), asyncio.Event()
     await _watch_relay(stop, reload)
     sealer = open_store(config.store.path, config.store.key_file)
     in_force = _Configuration(config, path, reload, log)
     tasks = [asyncio.create_task(in_force.run())]
-    keeper = None if memory is None else _keeper(config, sealer, memory, log)
+    captured, written = (None, None) if bells is None else map(Bell, bells)
+    keeper = None if memory is None else _keeper(config, sealer, memory, log, captured)
     keeping = None
     if keeper is not None:  # on each node, also while another node's backend works
         in_force.apply.append(lambda config: keeper.apply_config(config.capture))
@@ -109,7 +117,7 @@ async def _run(config: Config, path: Path | None, log: FilteringBoundLogger, mem
         if config.hep is not None:
             tasks.append(asyncio.create_task(_sender(config, keeper, log).run()))
     try:
-        return await _serve(in_force, log, sealer, keeper, stop)
+        return await _serve(in_force, log, sealer, keeper, written, stop)
     finally:
         if keeping is not None:
             await asyncio.wait([keeping], timeout=KEEP_S if stop.is_set() else 0)
@@ -119,11 +127,16 @@ async def _run(config: Config, path: Path | None, log: FilteringBoundLogger, mem
 
 
 async def _serve(
-    in_force: _Configuration, log: FilteringBoundLogger, sealer: Sealer, keeper: Keeper | None, stop: asyncio.Event
+    in_force: _Configuration,
+    log: FilteringBoundLogger,
+    sealer: Sealer,
+    keeper: Keeper | None,
+    written: Bell | None,
+    stop: asyncio.Event,
 ) -> int:
     place = in_force.config.store.path
     leader_lock = LeaderLock(place, reporter(log)) if isinstance(place, PostgresServer) else None
-    backend = Backend(in_force.config, log, leader_lock, sealer, keeper)
+    backend = Backend(in_force.config, log, leader_lock, sealer, keeper, written)
     in_force.apply.append(backend.apply_config)
     try:
         if backend.leads:
@@ -173,6 +186,20 @@ def _begin(parts: _Parts) -> dict[str, asyncio.Task[None]]:
     return {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
 
 
+class _RingingWriter(GroupWriter):
+    """Rings a bell after each unit of work of a client: it may have queued events. The relay's own are in no hurry."""
+
+    def __init__(self, path: Place, sealer: Sealer, bell: Bell | None) -> None:
+        super().__init__(path, sealer)
+        self._bell = bell
+
+    async def run(self, actor: Actor, do: Callable[[UnitOfWork], T]) -> T:
+        answer = await super().run(actor, do)
+        if self._bell is not None and actor != RELAY:
+            self._bell.ring()
+        return answer
+
+
 class Backend:
     """The backend's parts, shared resources and life cycle. The API's view of it is `relay.api.backend.Backend`."""
 
@@ -183,10 +210,11 @@ class Backend:
         leader_lock: LeaderLock | None = None,
         sealer: Sealer | None = None,
         keeper: Keeper | None = None,
+        written: Bell | None = None,
     ) -> None:
         """`leader_lock`: for a store shared with other nodes. `keeper`: of captures, if the relay captures.
 
-        Raises StoreError.
+        `written`: rung by the relay for records and events. Raises StoreError.
         """
         self._config = config
         self._leader_lock = leader_lock
@@ -201,14 +229,19 @@ class Backend:
         self.capture = config.capture
         self.captures = Captures(self.path, self.sealer, reporter(log))
         self.reader = Reader(self.path)
-        self.writer = GroupWriter(self.path, self.sealer)
+        # Nobody rings for what other nodes write to a server: there follower and deliverer poll.
+        queued = Bell() if isinstance(self.path, Path) else None
+        self.writer: GroupWriter = _RingingWriter(self.path, self.sealer, queued)
         self.control: Control = SharedAnswers(ControlClient(control_path(config.store.local)), FRESH_S)
         self.settings = _api_settings(config)
         self.requests = RequestCounts()
         self.spans = None if config.otlp is None else Spans()
         common = (self.path, self.sealer, self.writer, log)
-        self._follower = Follower(*common, Watch(config.fraud))
-        self._deliverer = Deliverer(*common, config.webhooks, spans=self.spans)
+        if queued is None:
+            self._follower = Follower(*common, Watch(config.fraud))
+        else:
+            self._follower = Follower(*common, Watch(config.fraud), bell=written, told=queued.ring)
+        self._deliverer = Deliverer(*common, config.webhooks, spans=self.spans, bell=queued)
         kept_in = config.recordings.kept_in
         self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute, kept_in)
         self._taker = Taker(*common, config.recordings)
@@ -434,10 +467,10 @@ class Backend:
                 raise displaced
 
 
-def _keeper(config: Config, sealer: Sealer, memory: int, log: FilteringBoundLogger) -> Keeper:
+def _keeper(config: Config, sealer: Sealer, memory: int, log: FilteringBoundLogger, bell: Bell | None) -> Keeper:
     captures = Captures(config.store.path, sealer, reporter(log))
     arms = Arms(config.store.path, sealer, reporter(log))
-    return Keeper(Ring(memory), config.capture, config.settings.listeners, captures, log, arms)
+    return Keeper(Ring(memory), config.capture, config.settings.listeners, captures, log, arms, bell=bell)
 
 
 def _sender(config: Config, keeper: Keeper, log: FilteringBoundLogger) -> HepSender:

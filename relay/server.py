@@ -13,8 +13,9 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import uvloop
 from structlog.typing import FilteringBoundLogger
@@ -25,6 +26,7 @@ from relay.config.kept import keep_configuration
 from relay.errors import ConfigError, Refused, StoreError
 from relay.events.ledger_watch import LedgerWatch
 from relay.log import configure, reporter, take_over_stderr
+from relay.net.bell import make_bell, ring
 from relay.net.capture import Capture, Ring, make_memory
 from relay.net.control import Answer, ControlServer, Handlers, control_path
 from relay.net.hosts import is_literal
@@ -73,15 +75,17 @@ class Server:
         self._check_anchor(config)
         self._load_numbers(config)
         self._keep_configuration(config)
-        self._attempts, self._journal = _durable(config, self._sealer, log)
-        memory = make_memory() if config.api.enabled else None
-        self._capture = None if memory is None else Capture(Ring(memory))
+        shared = _Shared(make_memory(), make_bell(), make_bell()) if config.api.enabled else None
+        told = _no_one if shared is None else partial(ring, shared.written)
+        self._attempts, self._journal = _durable(config, self._sealer, log, told)
+        self._shared = shared
+        self._capture = None if shared is None else Capture(Ring(shared.memory), partial(ring, shared.captured))
         self._sip_service = SipService(config, self._sealer, self._journal.queue, self._attempts, log, self._capture)
         self._locator = _locator(config, self._sip_service.locate, log)
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
         self._control = ControlServer(control_path(config.store.local), self._handlers())
-        self._backend = None if memory is None else Child("backend", _backend_command(path, memory), log, (memory,))
+        self._backend = None if shared is None else Child("backend", _backend_command(path, shared), log, shared)
         self._notifier = Notifier(os.environ, log)
         self._reloading = asyncio.Lock()
         self._tasks = Tasks()
@@ -178,6 +182,7 @@ class Server:
             if self._capture is not None:
                 self._capture.flush()
             if self._backend is not None:  # last, so that it can read the final records
+                self._ring_bells()
                 await self._backend.stop()
             await self._control.close()
             if self._locator is not None:
@@ -188,6 +193,12 @@ class Server:
                 await asyncio.to_thread(empty_log, self._config.store.path)
         self._log.info("relay.stopped", clean=clean)
         return 0 if clean else 1
+
+    def _ring_bells(self) -> None:
+        """Let no task of the backend wait for its bell while it is to stop."""
+        if self._shared is not None:
+            ring(self._shared.written)
+            ring(self._shared.captured)
 
     async def _begin_to_serve(self) -> int:
         """Open the SIP service with the stored calls. Returns the number of calls resumed. Raises ConfigError."""
@@ -301,12 +312,26 @@ It prints the 700 number that each of the two dials to reach the other. Continue
 """
 
 
-def _durable(config: Config, sealer: Sealer, log: FilteringBoundLogger) -> tuple[AttemptFile | SharedAttempts, Journal]:
-    """What keeps attempts under way, and what writes records."""
+class _Shared(NamedTuple):
+    """Descriptors that relay and backend both have."""
+
+    memory: int  # of the ring for captures
+    captured: int  # a bell: there is something in it
+    written: int  # a bell: the journal has written records or events
+
+
+def _no_one() -> None:
+    """There is no backend to tell."""
+
+
+def _durable(
+    config: Config, sealer: Sealer, log: FilteringBoundLogger, told: Callable[[], None]
+) -> tuple[AttemptFile | SharedAttempts, Journal]:
+    """What keeps attempts under way, and what writes records. `told`: as for `sqlite_journal`."""
     place, local, report = config.store.path, config.store.local, reporter(log)
     file = AttemptFile(local.with_name(local.name + ".attempts"), sealer, report)
     if isinstance(place, Path):
-        return file, sqlite_journal(place, sealer, report)
+        return file, sqlite_journal(place, sealer, report, told)
     from relay.store.postgres.attempts import SharedAttempts
     from relay.store.postgres.journal import postgres_journal
 
@@ -334,7 +359,8 @@ def _locator(
     return Locator(config.settings, config.dns, located, log, former=former)
 
 
-def _backend_command(config: Path | None, memory: int) -> list[str]:
-    """-P: import the installed package, not a folder `relay` in the working directory. `memory`: see `make_memory`."""
-    command = [sys.executable, "-P", "-m", "relay", "backend", "--capture", str(memory)]
+def _backend_command(config: Path | None, shared: _Shared) -> list[str]:
+    """-P: import the installed package, not a folder `relay` in the working directory."""
+    options = ["--capture", str(shared.memory), "--bells", str(shared.captured), str(shared.written)]
+    command = [sys.executable, "-P", "-m", "relay", "backend", *options]
     return [*command, "-c", str(config)] if config else command

@@ -16,16 +16,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from relay.backend import Backend
+from relay.backend import Backend, _RingingWriter
 from relay.config import parse_config
 from relay.errors import Refused
 from relay.log import configure
+from relay.net.bell import Bell
 from relay.net.control import ControlClient
 from relay.store.chain import AnchorFile, read_anchor
-from relay.store.database import connect_reader
+from relay.store.database import connect_reader, open_store
 from relay.store.sealing.sealer import load_key
 from relay.store.unit_of_work import RELAY as OURS
-from relay.store.unit_of_work import UnitOfWork
+from relay.store.unit_of_work import Actor, UnitOfWork
 from tests.support.addresses import RELAY, free
 from tests.support.certificates import write_certificate
 from tests.support.live_call import Call, call
@@ -292,3 +293,15 @@ def test_a_certificate_renewed_in_place_is_served_after_a_reload(tmp_path: Path)
         assert relay.command("reload").returncode == 0
         relay.wait_for_event("backend.reloaded")
         assert ssl.get_server_certificate(setup.api, timeout=PATIENCE_S) == certificate.read_text()
+
+
+async def test_a_change_of_a_client_rings_for_the_deliverer_and_the_relays_own_do_not(tmp_path: Path) -> None:
+    bell, path = Bell(), tmp_path / "relay.db"
+    writer = _RingingWriter(path, open_store(path, tmp_path / "relay.key"), bell)
+    try:
+        await writer.run(OURS, lambda unit: None)
+        assert not bell._rung.is_set()
+        await writer.run(Actor("key:1", "default", frozenset()), lambda unit: None)
+        assert bell._rung.is_set()
+    finally:
+        await writer.close()

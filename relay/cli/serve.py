@@ -87,12 +87,15 @@ def _summary(config: Config) -> str:
 @click.command(hidden=True)
 @config_option
 @click.option("--capture", "memory", type=int, metavar="DESCRIPTOR", help="Shared memory with captured messages.")
+@click.option("--bells", type=(int, int), metavar="DESCRIPTOR DESCRIPTOR", help="Rung for captures, and for records.")
 @click.pass_context
-def backend(context: click.Context, config_path: Path | None, memory: int | None) -> None:
+def backend(
+    context: click.Context, config_path: Path | None, memory: int | None, bells: tuple[int, int] | None
+) -> None:
     """Serve the HTTP API, deliver events and run the timers of a relay, until standard input ends."""
     from relay.backend import serve as run
 
-    context.exit(run(load_config(config_path), config_path, memory))
+    context.exit(run(load_config(config_path), config_path, memory, bells))
 
 
 # -- Requests of commands to the running relay

@@ -27,6 +27,7 @@ from relay.model.capture import (
     CaptureRules,
 )
 from relay.model.settings import Listener
+from relay.net.bell import Bell
 from relay.net.capture import ENDED, LINK, MARK, RECEIVED, SENT, Ended, Linked, Ring, ended_well, read_items
 from relay.net.held import Item, own_call_id, sip_call_id
 from relay.net.hosts import is_literal
@@ -34,7 +35,8 @@ from relay.sip.uri import uri_host
 from relay.store.capture_shares import within_shares
 from relay.store.captures import Captures
 
-POLL_S: Final = 0.05
+POLL_S: Final = 0.05  # between two rounds, at least
+IDLE_S: Final = 0.5  # longest further wait for the bell
 FRAMES_AT_ONCE: Final = 8
 SETTLE_S: Final = 0.5  # interval of the search for calls that are over
 QUIET_S: Final = 5.0  # after the last message of an ended call: retransmissions come at most T2 apart, 4 s
@@ -64,8 +66,13 @@ class Keeper:
         log: FilteringBoundLogger,
         armed: Callable[[], Sequence[Arm]] = lambda: (),
         clock: Callable[[], float] = time.monotonic,
+        bell: Bell | None = None,
     ) -> None:
-        """`store` and `armed` are called from threads. `armed` raises StoreError."""
+        """`store` and `armed` are called from threads. `armed` raises StoreError.
+
+        `bell`: rung for each frame in the ring; None: nobody does.
+        """
+        self._bell = bell
         self.subscribers: list[Subscriber] = []
         self.decided: list[CapturedCall] = []  # to be stored
         self._rules = rules
@@ -98,6 +105,8 @@ class Keeper:
     async def caught_up(self) -> None:
         """Wait until what is in the ring now has been read. Not while `run` does not run."""
         for _ in range(2):  # one round lets the next go up to it
+            if self._bell is not None:
+                self._bell.ring()
             await self._round_over.wait()
 
     def statistics(self) -> dict[str, int]:
@@ -120,8 +129,7 @@ class Keeper:
         """Read until `stop`, then store each call that has ended."""
         await self._save((), self._clock())  # what is armed: calls may have ended while no backend ran
         while not stop.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), POLL_S)
+            await self._pause(stop)
             await self._round()
         self._ring.look()  # `stop` may have come before the first round
         await asyncio.sleep(POLL_S)
@@ -131,6 +139,13 @@ class Keeper:
             self._begin_to_save()
             if self._saving is not None:
                 await self._saving
+
+    async def _pause(self, stop: asyncio.Event) -> None:
+        if self._bell is not None:
+            await self._bell.wait(IDLE_S)
+            self._ring.look()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), POLL_S)
 
     async def _round(self) -> None:
         try:

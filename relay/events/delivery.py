@@ -25,6 +25,7 @@ from relay.errors import RelayError
 from relay.events import alibaba
 from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, write_events
 from relay.log import Outage
+from relay.net.bell import Bell
 from relay.net.http_client import OWNER, AnswerTooLong, BoundedConnector, Resolver
 from relay.net.public import NotPublic, any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Spans
@@ -52,7 +53,8 @@ from relay.store.writer import GroupWriter, now_ms
 
 T = TypeVar("T")
 
-LOOK_S = 0.1  # interval of polling the outbox
+LOOK_S = 0.1  # interval of polling the outbox while events wait, at least
+IDLE_S = 0.5  # longest further wait for the bell: commands of other processes do not ring it
 LAST_ANSWERS_S = 2.0  # time for requests under way after `finish`
 RETRY_S = 1.0  # pause after an error of the store
 FIRST_WAIT_S = 1.0
@@ -105,7 +107,10 @@ class Deliverer:
         rules: DeliveryRules,
         clock_ms: Callable[[], int] = now_ms,
         spans: Spans | None = None,
+        bell: Bell | None = None,
     ) -> None:
+        """`bell`: rung when this process has queued events; None: it polls, as others queue them too."""
+        self._bell = bell
         self._sealer = sealer
         self._writer = writer
         self._log = log
@@ -129,9 +134,7 @@ class Deliverer:
         sessions = open_sessions()
         try:
             while not self._finishing.is_set():
-                pause_s = self._look(sessions)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._finishing.wait(), pause_s)
+                await self._pause(self._look(sessions))
             if self._under_way:
                 await asyncio.wait(self._under_way.values(), timeout=LAST_ANSWERS_S)
         finally:
@@ -141,6 +144,13 @@ class Deliverer:
             await sessions.close()
             self._reader.close()
 
+    async def _pause(self, least_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._finishing.wait(), least_s)
+        is_idle = not (self._under_way or self._waiting or self._finishing.is_set())
+        if self._bell is not None and is_idle:
+            await self._bell.wait(IDLE_S)
+
     def apply_config(self, rules: DeliveryRules) -> None:
         """Apply the rules from the next delivery on."""
         self._rules = rules
@@ -148,6 +158,8 @@ class Deliverer:
     def finish(self) -> None:
         """Make `run` return once requests under way are answered, LAST_ANSWERS_S at most. The rest stays queued."""
         self._finishing.set()
+        if self._bell is not None:
+            self._bell.ring()
 
     def statistics(self) -> dict[str, int]:
         return {**self._counts, "webhooks_under_way": len(self._under_way)}

@@ -26,6 +26,7 @@ from relay.log import Outage
 from relay.model.actions import CallEvent
 from relay.model.call import CallRecord
 from relay.model.numbers import LOCKED_FOR_FRAUD
+from relay.net.bell import Bell
 from relay.policy.fraud import WINDOW_MS, Finding, Signals, Watch
 from relay.store.bindings import note_used
 from relay.store.call_counts import count_calls
@@ -52,7 +53,8 @@ from relay.store.writer import GroupWriter
 
 MOST = 500  # events of calls under way, and records, per step
 MOST_TOLD = 100  # the same while a business user has a webhook: each event takes some 100 us of the transaction
-PAUSE_S = 0.1  # between two looks
+PAUSE_S = 0.1  # between two looks, at least
+IDLE_S = 0.5  # longest further wait for the bell: a look finds what nobody rang for
 BUSY_PAUSE_S = 0.5  # after a look that found more than FEW of them: a transaction costs as much as 50
 FEW = 10
 RETRY_S = 1.0  # pause after an error of the store
@@ -113,7 +115,15 @@ class Follower:
         log: FilteringBoundLogger,
         watch: Watch,
         clock_s: Callable[[], float] = time.monotonic,
+        bell: Bell | None = None,
+        told: Callable[[], None] = lambda: None,
     ) -> None:
+        """`bell`: rung for each transaction of the journal; None: nobody does, and it looks each PAUSE_S.
+
+        `told`: called when events for webhooks have been queued.
+        """
+        self._bell = bell
+        self._told_events = told
         self._sealer = sealer
         self._writer = writer
         self._log = log
@@ -154,8 +164,13 @@ class Follower:
                 self._outage.over()
             if is_last:
                 return
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._finishing.wait(), pause_s)
+            await self._pause(pause_s)
+
+    async def _pause(self, least_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._finishing.wait(), least_s)
+        if self._bell is not None and not self._finishing.is_set():
+            await self._bell.wait(IDLE_S)
 
     def apply_config(self, signals: Signals) -> None:
         """Apply these signs of fraud from now on."""
@@ -164,6 +179,8 @@ class Follower:
     def finish(self) -> None:
         """Make `run` return once nothing is left."""
         self._finishing.set()
+        if self._bell is not None:
+            self._bell.ring()
 
     async def look(self) -> float:
         """Process all that is new. Returns the seconds until the next look. Raises StoreError."""
@@ -194,6 +211,8 @@ class Follower:
         self._stretch = None
         self._index.add(stretch.index, len(stretch.records), stretch.record_cursor)
         self._counts["events_made"] += made
+        if made:
+            self._told_events()
         self._counts["records_followed"] += len(stretch.records)
         self._ended.update([stored.record.outcome or "" for stored in stretch.records])
         self._report(stretch)

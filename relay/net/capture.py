@@ -11,7 +11,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, final
 
 import msgspec
@@ -172,7 +172,9 @@ class Capture:
     wanted.
     """
 
-    def __init__(self, ring: Ring) -> None:
+    def __init__(self, ring: Ring, told: Callable[[], None] | None = None) -> None:
+        """`told`: called for each frame in the ring."""
+        self._told = told
         self.messages = 0  # received and sent
         self.dropped = 0  # of these, not written
         self._ring = ring
@@ -315,6 +317,8 @@ class Capture:
         except ValueError:  # text that cannot be encoded
             is_written = False
         self.messages += in_frame
+        if is_written and self._told is not None:
+            self._told()
         if not is_written:
             self.dropped += in_frame
 

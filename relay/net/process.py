@@ -208,9 +208,9 @@ class Tasks:
 
 # -- Python's garbage collector: samples of the new objects are searched for cycles
 
-SAMPLE_S = 0.005  # the objects made in so long are searched together
-PAUSE_S = 0.1  # between two samples, while they hold no cycle
-WATCHFUL = 720_000  # samples without a pause after one with a cycle: an hour
+SAMPLE_S = 0.025  # the objects made in so long are searched together
+PAUSE_S = 0.5  # between two samples, while they hold no cycle
+WATCHFUL = 144_000  # samples without a pause after one with a cycle: an hour
 
 
 async def collect_samples(sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib import resources
 from typing import Final, NamedTuple, Protocol
 
@@ -174,6 +175,12 @@ def least(connection: Connection) -> int:
 
 def scripts_of(schema: Schema) -> Sequence[Script]:
     """All scripts, in order."""
-    found = resources.files("relay.store").joinpath(schema.folder).iterdir()
+    return _scripts_in(schema.folder)
+
+
+@cache
+def _scripts_in(folder: str) -> tuple[Script, ...]:
+    """The watch of the schema asks for them every few seconds."""
+    found = resources.files("relay.store").joinpath(folder).iterdir()
     files = sorted((file for file in found if file.name.endswith(".sql")), key=lambda file: file.name)
-    return [Script(file.name, file.read_text(encoding="utf-8")) for file in files]
+    return tuple(Script(file.name, file.read_text(encoding="utf-8")) for file in files)

@@ -72,6 +72,21 @@ async def test_it_serves_once_the_address_is_free_and_logs_the_wait_once(
     await running
 
 
+async def test_the_date_of_answers_is_set_and_shutdown_does_not_wait_to_renew_it(
+    address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "DATE_S", 600.0)
+    log = Log()
+    server = made(address, log)
+    running = asyncio.create_task(server.run())
+    await until(lambda: "api.listening" in log.events())
+    async with asyncio.timeout(20), httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"http://{address.host}:{address.port}/hello")
+        server.finish()
+        await running
+    assert answer.headers["date"].endswith(" GMT")
+
+
 async def test_shutdown_ends_the_wait_for_a_taken_address(address: Address, taken: socket.socket) -> None:
     log = Log()
     http = made(address, log)

@@ -17,6 +17,7 @@ from relay.events.delivery import Deliverer
 from relay.events.webhooks import KINDS, DeliveryRules, make
 from relay.model.actions import Commit
 from relay.model.call import CallRecord
+from relay.net.bell import Bell
 from relay.store.database import connect_reader
 from relay.store.journal.journal import Journal
 from relay.store.sealing.sealer import Sealer
@@ -189,10 +190,11 @@ async def inbox() -> AsyncIterator[Inbox]:
 
 @asynccontextmanager
 async def delivering(
-    shop: Shop, writer: GroupWriter, clock_ms: Callable[[], int] = now_ms, **rules: Any
+    shop: Shop, writer: GroupWriter, clock_ms: Callable[[], int] = now_ms, bell: Bell | None = None, **rules: Any
 ) -> AsyncIterator[Deliverer]:
     """Run a deliverer, and finish it at the end with its requests under way."""
-    deliverer = Deliverer(shop.path, shop.sealer, writer, shop.log.logger, DeliveryRules(**rules), clock_ms)
+    rule = DeliveryRules(**rules)
+    deliverer = Deliverer(shop.path, shop.sealer, writer, shop.log.logger, rule, clock_ms, bell=bell)
     task = asyncio.create_task(deliverer.run())
     try:
         yield deliverer

@@ -24,6 +24,7 @@ from relay.model.capture import (
     Keep,
 )
 from relay.model.settings import Listener
+from relay.net.bell import Bell
 from relay.net.capture import Capture, Ended, Ring, make_memory
 from relay.sip.message import Flow
 from tests.net.support import Log, until
@@ -77,11 +78,11 @@ class Heard:
 class Bench:
     """The relay's end of a ring, and the keeper at the other."""
 
-    def __init__(self, keep: Keep, size: int = 1_000_000) -> None:
+    def __init__(self, keep: Keep, size: int = 1_000_000, bell: Bell | None = None) -> None:
         memory = make_memory(size)
         self._ring, self.writer = Ring(memory), Ring(memory)
         os.close(memory)
-        self.capture = Capture(self.writer)
+        self.capture = Capture(self.writer, None if bell is None else bell.ring)
         self.store = Store()
         self.log = Log()
         self.arms: list[Arm] = []
@@ -96,6 +97,7 @@ class Bench:
             self.log.logger,
             self._armed,
             lambda: self.now,
+            bell,
         )
 
     def _armed(self) -> list[Arm]:
@@ -556,3 +558,22 @@ async def test_calls_are_stored_though_it_cannot_be_read_what_is_armed() -> None
     assert (counts["captures_kept"], counts["captures_failed"]) == (2, 0)
     stop.set()
     await running
+
+
+async def test_a_keeper_reads_when_the_relay_rings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "IDLE_S", 600.0)
+    bell, stop = Bell(), asyncio.Event()
+    bench = Bench("all", bell=bell)
+    running = asyncio.create_task(bench.keeper.run(stop))
+    for number in range(3):
+        bench.call(f"c{number}", f"out of {number}")
+        bench.capture.flush()
+        await until(lambda number=number: bench.keeper.pending(f"c{number}"))
+    bench.call("c3", "out of 3")
+    bench.capture.flush()
+    async with asyncio.timeout(20):
+        await bench.keeper.caught_up()
+        assert bench.keeper.pending("c3")
+        stop.set()
+        bell.ring()
+        await running

@@ -20,6 +20,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from relay.events import delivery as module
 from relay.events.delivery import FAULT, REFUSALS, Deliverer
 from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, make
+from relay.net.bell import Bell
 from relay.service.fields import format_moment
 from relay.store.webhooks import (
     AT_ONCE,
@@ -554,3 +555,18 @@ async def test_an_invalid_host_name_counts_as_unknown(shop: Shop, writer: GroupW
         "webhook.failing",
         {"webhook": hook.id, "business": "shop", "reason": "unknown host name"},
     ) in shop.log.said
+
+
+async def test_an_event_is_delivered_when_the_bell_rings(
+    shop: Shop, writer: GroupWriter, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IDLE_S", 600.0)
+    bell = Bell()
+    shop.hook(inbox.url)
+    async with delivering(shop, writer, bell=bell) as deliverer:
+        for count, event_id in enumerate(IDS[:3], 1):
+            shop.tell(event_id)
+            bell.ring()
+            await inbox.until(lambda count=count: len(inbox.taken) == count)
+        assert deliverer.statistics()["events_delivered"] >= 2
+    assert inbox.batches == [[event_id] for event_id in IDS[:3]]

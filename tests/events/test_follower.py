@@ -15,6 +15,7 @@ from relay.events.follower import Follower
 from relay.model.actions import CallEvent
 from relay.model.call import CallRecord
 from relay.model.numbers import LOCKED_FOR_FRAUD
+from relay.net.bell import Bell
 from relay.policy.fraud import Signal, Signals, Watch
 from relay.store.audit import AuditQuery, all_entries
 from relay.store.bindings import find_binding
@@ -416,3 +417,21 @@ async def test_follower_that_another_has_overtaken_writes_nothing_twice(
     made.finish()
     await made.run()
     assert len(shop.rows("SELECT DISTINCT record FROM record_index")) == 7
+
+
+async def test_a_follower_looks_when_the_journal_rings(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IDLE_S", 600.0)
+    hook, bell, told = shop.hook(), Bell(), asyncio.Event()
+    made = Follower(shop.path, shop.sealer, writer, shop.log.logger, Watch(QUIET), bell=bell, told=told.set)
+    running = asyncio.create_task(made.run())
+    async with asyncio.timeout(20):
+        for call_id in ("c1", "c2"):
+            told.clear()
+            await shop.record(of_shop(call_id))
+            bell.ring()
+            await told.wait()
+        made.finish()
+        await running
+    assert [event.event_id for event in shop.waiting(hook)] == ["c1.ended", "c2.ended"]

@@ -61,10 +61,10 @@ EFFECT: Final = "records go to the overflow log after one second, while it has r
 LOOK_S: Final = 1.0  # interval for checking that the store's files are in place
 
 
-def sqlite_journal(path: Path, sealer: Sealer, report: Report) -> Journal:
-    """The journal of a store in a file, with an overflow log beside it."""
+def sqlite_journal(path: Path, sealer: Sealer, report: Report, told: Callable[[], None] = lambda: None) -> Journal:
+    """The journal of a store in a file, with an overflow log beside it. `told`: as for the writer."""
     overflow = Overflow(path.with_name(path.name + ".overflow"), sealer)
-    writer = SqliteWriter(path, sealer, report)
+    writer = SqliteWriter(path, sealer, report, told)
     return Journal(path, sealer, writer, report, overflow)
 
 
@@ -82,7 +82,9 @@ class _Rows(NamedTuple):
 class SqliteWriter:
     """As `relay.store.journal.journal.BatchWriter`."""
 
-    def __init__(self, path: Path, sealer: Sealer, report: Report) -> None:
+    def __init__(self, path: Path, sealer: Sealer, report: Report, told: Callable[[], None] = lambda: None) -> None:
+        """`told`: called for each transaction that the follower has something to do with."""
+        self._told = told
         self.effect: str = EFFECT
         self.faults: tuple[type[Exception], ...] = (sqlite3.Error, StoreError, OSError)
         self.is_taken_over = False  # a file has one node
@@ -119,6 +121,8 @@ class SqliteWriter:
             self._turning.to(key_id)
         self._tried = None
         self._written = self._head
+        if batch.ended or batch.events:
+            self._told()
 
     async def failed(self, error: Exception) -> None:
         if not isinstance(error, Displaced):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.model.actions import Commit
+from relay.model.actions import CallEvent, Commit
 from relay.store.chain import Head
 from relay.store.database import connect, transaction
 from relay.store.files import holds_deleted_log
@@ -195,3 +195,29 @@ async def test_store_that_holds_less_than_was_written_is_not_used(disk: Disk, mo
     await again.open()  # a restart accepts what is there
     await again.close()
     assert [record.call_id for record in stored(disk)] == ["c1", "c3"]
+
+
+async def test_journal_tells_of_records_and_events_once_they_are_durable(disk: Disk) -> None:
+    told: list[tuple[int, int]] = []
+    done = Waiter()
+
+    def note() -> None:
+        with closing(connect(disk.path)) as connection:
+            counts = connection.execute(
+                "SELECT (SELECT count(*) FROM call_record), (SELECT count(*) FROM call_event)"
+            ).fetchone()
+        told.append(counts)
+
+    journal = sqlite_journal(disk.path, disk.sealer, Told(), note)
+    await journal.open()
+    journal.queue.append(Commit(1, live_record("c1"), b"dialogs"), done)
+    await done.until(lambda: done.tokens == [1])
+    assert told == []
+    journal.queue.emit(CallEvent("ringing", live_record("c2")))
+    journal.queue.append(Commit(2, live_record("c2"), b"dialogs"), done)
+    await done.until(lambda: done.tokens == [1, 2])
+    assert told == [(0, 1)]
+    journal.queue.append(Commit(3, ended_record("c1"), None), done)
+    await done.until(lambda: done.tokens == [1, 2, 3])
+    await journal.close()
+    assert told == [(0, 1), (1, 1)]
