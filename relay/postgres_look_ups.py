@@ -67,8 +67,7 @@ class PostgresLookUps:
         Every `SWEEP_EACH` expired counts are deleted.
         """
         self._reader.look()
-        self._asking.begin(self._reader.learn_head())
-        self._asking.begin(self._reader.look_at_schema())
+        self._asking.begin(self._reader.look_at_store())
         self._looks += 1
         if self._looks % SWEEP_EACH == 0:
             self._asking.begin(self._reader.sweep())

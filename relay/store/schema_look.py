@@ -1,7 +1,9 @@
 """Stops a process from granting anything while the schema has objects that relay700 did not make.
 
 It looks about once a second at a value that changes with the schema, and at the objects themselves if it has changed;
-at times in any case, since anyone can write that value in a file. Transactions check the schema by themselves.
+at times in any case: anyone can write that value in a file, and on a server a column's NOT NULL does not change it.
+There it is a hash over the catalogs, and the objects take 25 ms of the server's CPU. Transactions check the schema by
+themselves.
 """
 
 from __future__ import annotations
@@ -11,11 +13,13 @@ from typing import Final
 from relay.errors import StoreError
 from relay.store.connection import Connection, one_moment
 from relay.store.ledger import read_ledger_head
+from relay.store.ledger_tables import dialect_of
 from relay.store.schema_check import different_objects, foreign_objects, schema_version
 from relay.store.scripts import is_newer
 from relay.store.sealing.sealer import Sealer
 
 CHECK_EACH: Final = 5  # looks
+CHECK_SERVER_EACH: Final = 60
 
 
 class SchemaLook:
@@ -23,6 +27,7 @@ class SchemaLook:
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
+        self._check_each = CHECK_EACH
         self._version: object = None  # at the last check
         self._looks = 0
 
@@ -36,10 +41,11 @@ class SchemaLook:
     def is_due(self, version: object) -> bool:
         """Whether the objects must be looked at, with this version of the schema."""
         self._looks += 1
-        return version != self._version or self._looks % CHECK_EACH == 0 or bool(self._sealer.stopped)
+        return version != self._version or self._looks % self._check_each == 0 or bool(self._sealer.stopped)
 
     def reason(self, connection: Connection) -> str:
         """Look at the objects: why nothing may be granted, "" if all are relay700's own. Raises DATABASE_ERRORS."""
+        self._check_each = CHECK_SERVER_EACH if dialect_of(connection).is_server else CHECK_EACH
         try:
             found = foreign_objects(connection, read_ledger_head(connection, self._sealer).vouched)
         except StoreError:  # the head was altered

@@ -267,11 +267,11 @@ async def test_foreign_object_on_a_server_stops_look_ups_and_keys_until_it_is_go
         await reader.open()
         assert isinstance(await reader.fetch("700100000010001", "8613800000001", 1.0), LookupResult)
         write_as_owner(store, ON_A_SERVER["a trigger"][0])
-        await reader.look_at_schema()
+        await reader.look_at_store()
         assert await reader.fetch("700100000010001", "8613800000001", 2.0) is STORE_FAILED
         assert not is_granted(store)
         write_as_owner(store, "DROP FUNCTION evil CASCADE")
-        await reader.look_at_schema()
+        await reader.look_at_store()
         assert isinstance(await reader.fetch("700100000010001", "8613800000001", 3.0), LookupResult)
         assert is_granted(store)
 

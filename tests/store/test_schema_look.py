@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from relay.store.database import connect
-from relay.store.schema_look import CHECK_EACH, SchemaLook
+from relay.store.schema_look import CHECK_EACH, CHECK_SERVER_EACH, SchemaLook
 from tests.support.acting import Acting
 
 FOREIGN = "CREATE VIEW evil AS SELECT 1 AS one"
@@ -37,8 +38,10 @@ def test_altered_head_of_the_ledger_hides_no_foreign_object(store: Acting) -> No
     assert "view evil" in store.sealer.stopped
 
 
+@pytest.mark.parametrize("store_kind", BOTH, indirect=True)
 def test_objects_are_looked_at_when_the_version_changes_and_at_times(store: Acting) -> None:
     look = SchemaLook(store.sealer)
     look.conclude(look.reason(store.reader), 1)
-    assert [look.is_due(1) for _ in range(CHECK_EACH)] == [False] * (CHECK_EACH - 1) + [True]
+    each = CHECK_EACH if isinstance(store.path, Path) else CHECK_SERVER_EACH
+    assert [look.is_due(1) for _ in range(each)] == [False] * (each - 1) + [True]
     assert look.is_due(2)

@@ -68,6 +68,7 @@ _PLACE: Final = ", asked.place AS place"
 # Columns for counting the call.
 _COUNTED_BY: Final = """, asked.asked_at, number.locked AS locked, route.party IS NOT NULL AS has_route,
     route.free_at AS free_at, binding.expires_at AS expires_at, binding.ended_at AS ended_at, business.state AS state"""
+_LOOK: Final = f"SELECT schema.*, head.* FROM ({VERSION}) AS schema LEFT JOIN ({HEAD}) AS head ON true"
 _COUNTING: Final = "WITH found AS MATERIALIZED ({found}),{tables}\nSELECT found.*, {columns} FROM found {joins}"
 
 
@@ -126,8 +127,7 @@ class PostgresRouteReader:
             )
         except SERVER_FAULTS as error:
             raise StoreError(f"the store {self._server} failed: {error}") from error
-        await self.look_at_schema()
-        await self.learn_head()
+        await self.look_at_store()
 
     @property
     def counts(self) -> bool:
@@ -220,25 +220,34 @@ class PostgresRouteReader:
         await self._write(SWEEP, *next(self._parts))
 
     async def learn_head(self) -> None:
-        """Rows found altered by another node grant nothing here either. Call it once a second."""
+        """Rows found altered by another node grant nothing here either. Raises nothing: the next look-up reports it."""
         assert self._pool is not None  # open() made it
         before = self._opener.revision
         try:
             row = await self._pool.fetchrow(HEAD, timeout=PATIENCE_S)
             if row is not None:
-                self._opener.know(open_ledger_head(self._sealer, *row).revision, before)
-        except StoreError as error:
-            self._outage.altered(str(error))
-        except SERVER_FAULTS:  # the next look-up reports it
+                self._know(before, *row)
+        except SERVER_FAULTS:
             pass
 
-    async def look_at_schema(self) -> None:
-        """Grant nothing while the schema is not relay700's own. Call it once a second."""
+    async def look_at_store(self) -> None:
+        """`learn_head`, and grant nothing while the schema is not relay700's own. Call it once a second."""
         assert self._pool is not None  # open() made it
-        with suppress(StoreError, *SERVER_FAULTS):  # the next look-up reports it
-            version = tuple(await self._pool.fetchrow(VERSION, timeout=PATIENCE_S))
-            if self._schema.is_due(version):
-                await asyncio.to_thread(self._check_schema, version)
+        before = self._opener.revision
+        with suppress(*SERVER_FAULTS):  # the next look-up reports it
+            *version, revision, sealed = await self._pool.fetchrow(_LOOK, timeout=PATIENCE_S)
+            if revision is not None:
+                self._know(before, revision, sealed)
+            if self._schema.is_due(tuple(version)):
+                with suppress(StoreError):
+                    await asyncio.to_thread(self._check_schema, tuple(version))
+
+    def _know(self, before: int, revision: int, sealed: bytes) -> None:
+        """Open a head that was read after the revision `before` was known."""
+        try:
+            self._opener.know(open_ledger_head(self._sealer, revision, sealed).revision, before)
+        except StoreError as error:
+            self._outage.altered(str(error))
 
     def _check_schema(self, version: object) -> None:
         # Another node's script may run between two statements of a look: what is found counts if it is found again.

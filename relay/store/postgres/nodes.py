@@ -54,18 +54,32 @@ _IS_BEATING: Final = """
 SELECT EXISTS (SELECT 1 FROM node
 WHERE name = $1 AND stopped_at IS NULL AND seen_at >= now() - make_interval(secs => $2))
 """
+# Who has failed. $1: us, $3: see DEAD_S; so in _BEAT and _TAKE.
+_GONE: Final = "name <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at < now() - make_interval(secs => $3)"
+# One statement, once a second: the heartbeat, our counts ('' for none) as far as they have changed, and what we want to
+# know. A row for each other node that beats, or a single one; none if another node has taken over our calls.
 _BEAT: Final = f"""
-UPDATE node SET seen_at = now(), sealing_keys = $3 WHERE name = $1 AND epoch = $2 RETURNING ({IN_USE})
+WITH own AS (
+    UPDATE node SET seen_at = now(), sealing_keys = $4 WHERE name = $1 AND epoch = $2 RETURNING name
+), told AS (
+    INSERT INTO node_count (node, counts) SELECT name, $5 FROM own WHERE $5 <> ''
+    ON CONFLICT (node) DO UPDATE SET counts = excluded.counts WHERE node_count.counts <> excluded.counts
+), others AS (
+    SELECT node_count.node, counts FROM node_count JOIN node ON node.name = node_count.node
+    WHERE node <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at >= now() - make_interval(secs => $3)
+)
+SELECT ({IN_USE}), EXISTS (SELECT 1 FROM node WHERE {_GONE}), others.node, others.counts
+FROM own LEFT JOIN others ON true
 """
 _STOP: Final = """
 UPDATE node SET stopped_at = now()
 WHERE name = $1 AND epoch = $2 AND NOT EXISTS (SELECT 1 FROM live_call WHERE node = $1)
     AND NOT EXISTS (SELECT 1 FROM attempt WHERE node = $1)
 """
-_TAKE: Final = """
+_TAKE: Final = f"""
 WITH gone AS MATERIALIZED (
     SELECT name FROM node
-    WHERE name <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at < now() - make_interval(secs => $3)
+    WHERE {_GONE}
         AND EXISTS (SELECT 1 FROM node AS taker WHERE taker.name = $1 AND taker.epoch = $2)
     ORDER BY name FOR UPDATE
 )
@@ -83,15 +97,6 @@ _TAKEN_ATTEMPTS: Final = """
 WITH taken AS MATERIALIZED (SELECT call_id, sealed, node FROM attempt WHERE call_id = ANY($2::text[]) FOR SHARE)
 SELECT call_id, sealed FROM taken WHERE node = $1
 """
-_PUT_COUNTS: Final = """
-INSERT INTO node_count (node, counts) SELECT name, $3 FROM node WHERE name = $1 AND epoch = $2
-ON CONFLICT (node) DO UPDATE SET counts = excluded.counts WHERE node_count.counts <> excluded.counts
-"""
-_OTHERS: Final = """
-SELECT node, counts FROM node_count JOIN node ON node.name = node_count.node
-WHERE node <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at >= now() - make_interval(secs => $2)
-"""
-
 # A node that was killed and has not come back for a day was taken away for good.
 _UP: Final = f"""
 SELECT name, CASE WHEN taken_by IS NULL AND seen_at >= now() - make_interval(secs => {DEAD_S}) THEN 1 ELSE 0 END
@@ -141,6 +146,7 @@ class Node:
         self._taken: list[str] = []  # calls and attempts of failed nodes, ours or in doubt, not passed to `take` yet
         self._unreadable: set[str] = set()  # nodes whose counts were reported
         self._holds_name = False  # NODE_LOCK
+        self._has_gone = False  # whether there was a node to take over from, at the last heartbeat
 
     async def open(self) -> None:
         """Join with a new epoch, so that an earlier process of this name can write no more. Raises StoreError.
@@ -208,8 +214,6 @@ class Node:
                         await self._connect()
                     if not await self._beat():
                         return
-                    if self._limits is not None:
-                        await self._exchange(self._limits)
                 if self._take_up is not None and (self._taken or loop.time() - since > self._dead_s + BEAT_S):
                     async with asyncio.timeout(PATIENCE_S):
                         taken = await self._take()
@@ -227,29 +231,34 @@ class Node:
         assert self._connection is not None
         if not self._holds_name:  # an earlier connection of ours, cut off, may have it for SILENT
             self._holds_name = bool(await self._ask(_HOLD, self.name))
-        key_id: int | None = await self._connection.fetchval(_BEAT, self.name, self.epoch, self._turning.known())
-        if key_id is None:
+        own = "" if self._limits is None else _encode(self._limits.own()).decode()
+        rows = await self._connection.fetch(_BEAT, self.name, self.epoch, self._dead_s, self._turning.known(), own)
+        if not rows:
             return False
-        self._turning.to(key_id)
+        self._turning.to(rows[0][0])
+        self._has_gone = rows[0][1]
+        if self._limits is not None:
+            self._limits.hear(self._told(rows))
         return True
 
-    async def _exchange(self, limits: SharedLimits) -> None:
-        assert self._connection is not None
-        await self._connection.execute(_PUT_COUNTS, self.name, self.epoch, _encode(limits.own()).decode())
+    def _told(self, rows: Iterable[asyncpg.Record]) -> list[Told]:
+        """The counts of the others, from the rows of _BEAT. What cannot be read is reported once for each node."""
         others: list[Told] = []
-        for name, counts in await self._connection.fetch(_OTHERS, self.name, self._dead_s):
+        for _, _, name, counts in rows:
+            if name is None:
+                continue
             try:
                 others.append(_decode(counts))
             except msgspec.DecodeError as error:
                 if name not in self._unreadable:
                     self._unreadable.add(name)
                     self._report("node.counts_altered", {"node": name, "reason": str(error)})
-        limits.hear(others)
+        return others
 
     async def _take(self) -> tuple[list[LiveCall], list[KeptAttempt]]:
         """Calls of failed nodes, up or under way, MOST_TAKEN at most. One that was just answered may be both."""
         assert self._connection is not None
-        if not self._taken:
+        if self._has_gone and not self._taken:
             await self._take_over()
         if not self._taken:
             return [], []

@@ -146,7 +146,7 @@ async def test_settings_of_the_database_stop_no_look_up(tmp_path: Path, setting:
     reader = PostgresRouteReader(place, sealer, Rules(caller_caps=(Cap(3, 300),)), lambda *_: None)
     await reader.open()
     with closing(reader):
-        await reader.look_at_schema()
+        await reader.look_at_store()
         assert isinstance(await reader.fetch(X, A, NOW_MS / 1000), LookupResult)
     postgres.drop(place)
 
