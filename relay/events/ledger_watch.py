@@ -28,14 +28,18 @@ from relay.store.connection import (
     any_text,
     local_path,
     savepoint,
+    selected,
     transaction,
 )
 from relay.store.database import Reader, connect, one_moment, reading, store_errors
+from relay.store.former_versions import former_uses
 from relay.store.history import CALL_GRACE_MS, Use, UsesOfRights
 from relay.store.history_log import LogReader
 from relay.store.ledger import CHANGED, MOST_NAMED, note_fault, outdate, read_ledger_head, refuse
 from relay.store.ledger_check import OUTSIDE, Fault, ledger_faults, quick_faults
 from relay.store.ledger_tables import TABLES
+from relay.store.record_rows import SELECT as SELECT_RECORD
+from relay.store.record_rows import Row, StoredRecord, open_row
 from relay.store.schema_look import SchemaLook
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, SELECT, AuditRow, follow_entry, open_entry
@@ -55,6 +59,7 @@ _REFUSED_HERE: Final = (
     "this process refuses what needs this row, and others do once the store can be written; see `relay700 verify`"
 )
 _HASH: Final = "SELECT hash FROM audit WHERE seq = ?"
+_RECORDS: Final = f"{SELECT_RECORD} WHERE chain_seq IN ({{keys}})"
 
 
 class _Look(NamedTuple):
@@ -206,7 +211,19 @@ class LedgerWatch:
         judged_to_ms = now_ms - CALL_GRACE_MS
         noted = [self._uses.popleft() for _ in range(len(self._uses))]
         self._uses.extend([use for use in noted if use[3] >= judged_to_ms])
-        return list(self._audit.history.late_calls([Use(*use) for use in noted if use[3] < judged_to_ms], now_ms))
+        judged = [Use(*use) for use in noted if use[3] < judged_to_ms]
+        return [*self._audit.history.late_calls(judged, now_ms), *self._former_uses(judged)]
+
+    def _former_uses(self, uses: list[Use]) -> list[str]:
+        """Calls that went as their binding was before a change."""
+        changed = self._audit.history.changes(sorted({use.binding_id for use in uses}))
+        seqs = [use.record for use in uses if use.binding_id in changed]
+        with contextlib.suppress(StoreError):  # the store is lost: `verify` sees them later
+            if seqs:
+                with reading(self._place) as connection, one_moment(connection):
+                    calls = [*_opened(self._sealer, selected(connection, _RECORDS, seqs))]
+                    return [*map(str, former_uses(connection, self._sealer, self._audit.history, calls))]
+        return []
 
     def _refuse(self, faults: list[Fault]) -> list[str]:
         """Refuse these rows until an operator has accepted them. Returns what prevented it.
@@ -342,6 +359,12 @@ def _failing(failures: list[str], faults: list[str]) -> Iterator[None]:
         failures.append(str(error))
     except StoreError as error:
         faults.append(str(error))
+
+
+def _opened(sealer: Sealer, rows: Iterable[Row]) -> Iterator[StoredRecord]:
+    for row in rows:
+        with contextlib.suppress(StoreError):  # altered, which `verify` names
+            yield open_row(sealer, row)
 
 
 def _pause() -> None:

@@ -23,6 +23,7 @@ from relay.store.connection import Connection, each_row, selected
 from relay.store.ledger import MOST_REFUSED
 from relay.store.ledger_check import Fault
 from relay.store.ledger_tables import TABLES, dialect_of
+from relay.store.unit_of_work import Entry
 
 # A request may take 30 s to arrive after its key was checked (`relay.api.server`), and then wait for its turn to write.
 KEY_GRACE_MS: Final = 60_000
@@ -40,7 +41,8 @@ _STATES: Final = {
 }
 _LISTS: Final = frozenset(["list.black", "list.white", "list.remove"])
 _MOST_OWNERS: Final = MOST_REFUSED
-ENDS: Final = frozenset([*_STATES, "business.change", "binding.end", "ledger.accept"])  # after which a call is late
+# After these a call may be late.
+ENDS: Final = frozenset([*_STATES, "business.change", "binding.change", "binding.end", "ledger.accept"])
 OWN: Final = frozenset(
     [
         *_STATES,
@@ -65,6 +67,15 @@ class Use(NamedTuple):
 
 
 UsesOfRights = deque[tuple[str, str, str | None, int, int]]  # the fields of `Use`, which are cheaper as a plain tuple
+
+
+class BindingChange(NamedTuple):
+    """A line of the audit log that gave a binding another version."""
+
+    version: int  # the new one
+    seq: int
+    at: int
+    records: int  # as of `Logged`
 
 
 class _End(NamedTuple):
@@ -125,7 +136,7 @@ class History:
         elif entry.action == "binding.end":
             self._note_binding(entry.object_, _End(seq, entry.at, records), 0)
         elif entry.action == "binding.change":
-            self._note_binding(entry.object_, _End(seq, 0), _number(entry.details.get("version")))
+            self._note_change(entry.object_, BindingChange(_version_of(entry), seq, entry.at, records))
         if entry.actor.startswith("key:"):
             self._use_key(entry.actor[4:], (seq, entry.at, entry.action))
 
@@ -134,7 +145,7 @@ class History:
         if self._is_settled("business", entry.object_, seq):
             return
         state = _STATES.get(entry.action) or entry.details.get("state")
-        version = _number(entry.details.get("version"))
+        version = _version_of(entry)
         states = self._businesses.setdefault(entry.object_, [])
         is_first = entry.action == "business.apply"
         bisect.insort(states, _State(seq, entry.at, records, None if state is None else str(state), version, is_first))
@@ -179,6 +190,11 @@ class History:
             ended_at = None if version else line.at
             self._bindings.execute(_NOTE, (binding_id, line.seq, ended_at, version, line.records))
 
+    def _note_change(self, binding_id: str, change: BindingChange) -> None:
+        if not self._is_settled("binding", binding_id, change.seq):
+            self._note_binding(binding_id, _End(change.seq, change.at), change.version)
+            self._bindings.execute(_NOTE_CHANGE, (binding_id, *change))
+
     def _settle(self, line: _End, details: dict[str, object]) -> None:
         seq = line.seq
         if seq < self.accepted.seq:
@@ -195,6 +211,7 @@ class History:
                 self._businesses.pop(row_key, None)
             elif table == "binding":
                 self._bindings.execute("DELETE FROM binding WHERE id = ?", (row_key,))
+                self._bindings.execute("DELETE FROM change WHERE id = ?", (row_key,))
 
     def _is_settled(self, table: str, row_key: str, seq: int) -> bool:
         return seq < self._settled.get((table, row_key), 0)
@@ -243,6 +260,14 @@ class History:
     def _ends_of(self, ids: Iterable[str]) -> dict[str, _End]:
         rows = selected(self._bindings, _ENDED, sorted(ids))
         return {binding_id: _End(*end) for binding_id, *end in rows}
+
+    def changes(self, ids: Sequence[str]) -> dict[str, list[BindingChange]]:
+        """The changes of these bindings since the last `ledger.accept`, by id."""
+        found: dict[str, list[BindingChange]] = {}
+        for binding_id, *change in selected(self._bindings, _CHANGES, ids):
+            if change[1] > self.accepted.seq:
+                found.setdefault(binding_id, []).append(BindingChange(*change))
+        return found
 
     # -- rows
 
@@ -356,6 +381,8 @@ ON CONFLICT (id) DO UPDATE SET
     records = CASE WHEN ended_at IS NULL THEN ?5 ELSE records END,
     ended_at = coalesce(ended_at, ?3), version = max(version, ?4)
 """
+_NOTE_CHANGE: Final = "INSERT OR REPLACE INTO change (id, version, seq, at, records) VALUES (?, ?, ?, ?, ?)"
+_CHANGES: Final = "SELECT id, version, seq, at, records FROM change WHERE id IN ({keys})"
 _KNOWN: Final = "SELECT id, seq, ended_at, version FROM binding WHERE id IN ({keys})"
 _ENDED: Final = "SELECT id, seq, ended_at, records FROM binding WHERE id IN ({keys}) AND ended_at IS NOT NULL"
 
@@ -369,6 +396,10 @@ def _temporary() -> sqlite3.Connection:
         "CREATE TABLE binding"
         " (id TEXT PRIMARY KEY, seq INTEGER, ended_at INTEGER, version INTEGER, records INTEGER) WITHOUT ROWID"
     )
+    connection.execute(
+        "CREATE TABLE change (id TEXT, version INTEGER, seq INTEGER, at INTEGER, records INTEGER,"
+        " PRIMARY KEY (id, version)) WITHOUT ROWID"
+    )
     connection.execute("BEGIN")  # never committed: nobody else reads it, and a transaction for each row takes longer
     return connection
 
@@ -376,6 +407,10 @@ def _temporary() -> sqlite3.Connection:
 def _is_above(value: object, other: object) -> bool:
     """Whether one number is above the other. Any other value was written by someone else: the ledger names its row."""
     return isinstance(value, int) and isinstance(other, int) and value > other
+
+
+def _version_of(entry: Entry) -> int:
+    return _number(entry.details.get("version"))
 
 
 def _number(value: object) -> int:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from relay.errors import StoreError
 from relay.store.connection import Connection, any_text, one_moment
+from relay.store.former_versions import FormerUse, former_uses
 from relay.store.history import Use
 from relay.store.history_log import CHUNK, LogReader
 from relay.store.ledger_check import Fault, ledger_faults
@@ -58,8 +59,10 @@ class _Check:
     def __init__(self, connection: Connection, sealer: Sealer) -> None:
         """Raises StoreError if the head of the audit log was altered."""
         self.log = LogReader(sealer)
-        self._seen: list[Use] = []
+        self._connection = connection
+        self._seen: list[StoredRecord] = []
         self._late: list[Use] = []
+        self._former: list[FormerUse] = []
         with one_moment(connection):
             self.log.read_new(connection)
             self.log.read_older(connection, all_=True)
@@ -68,14 +71,15 @@ class _Check:
         """Note a record of the chain."""
         record = stored.record
         if record.routed_at is not None and record.binding_id is not None:
-            use = Use(record.call_id, record.binding_id, record.business, record.received_at, stored.chain_seq)
-            self._seen.append(use)
+            self._seen.append(stored)
             if len(self._seen) >= CHUNK:
                 self._sort()
 
     def _sort(self) -> None:
-        self._late += self.log.history.late(self._seen)
-        self._seen.clear()
+        history, calls = self.log.history, self._seen
+        self._late += history.late([_use_of(call) for call in calls])
+        self._former += former_uses(self._connection, self.log.sealer, history, calls)
+        calls.clear()
 
     def rows(self, connection: Connection) -> list[Fault]:
         """The rows that grant what has ended, in the snapshot of the caller. Raises StoreError."""
@@ -84,5 +88,12 @@ class _Check:
 
     def uses(self, until_ms: int) -> list[str]:
         """The uses of rights after their ends. `until_ms`: the time when `rows` was called."""
-        self._sort()
-        return [*self.log.take_faults(), *self.log.history.late_calls(self._late, until_ms)]
+        with one_moment(self._connection):
+            self._sort()
+        late = self.log.history.late_calls(self._late, until_ms)
+        return [*self.log.take_faults(), *late, *map(str, self._former)]
+
+
+def _use_of(call: StoredRecord) -> Use:
+    record = call.record
+    return Use(record.call_id, record.binding_id or "", record.business, record.received_at, call.chain_seq)

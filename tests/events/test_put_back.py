@@ -14,6 +14,8 @@ from structlog.testing import capture_logs
 
 from relay.errors import StoreError
 from relay.events.ledger_watch import CHECK_S, LedgerWatch
+from relay.model.actions import Commit
+from relay.model.call import CallRecord
 from relay.service.bindings import change, end
 from relay.service.businesses import set_state
 from relay.service.groups import set_entry
@@ -25,10 +27,11 @@ from relay.store.keys import find_key
 from relay.store.rights_check import check_rights
 from relay.store.unit_of_work import Actor
 from tests.service.conftest import RULES, Backend
+from tests.support.full_store import journal_of
 from tests.support.ledger_attacks import NOT_UTF8, NOTE_NOT_UTF8, OTHER_TYPES, Copies, any_type
 from tests.support.look_ups import LookUps
 from tests.support.put_back import Attacked, put_back_later
-from tests.support.stored import A, B, X, Y
+from tests.support.stored import A, B, X, Y, ended_record
 
 C, D = "8613700000003", "8613700000004"
 
@@ -275,6 +278,31 @@ def test_calls_of_a_business_user_that_was_resumed_are_no_fault(attacked: Attack
         watching.uses.append((f"c{late_ms}", attacked.binding, "acme", resumed_at + late_ms, 0))
     (found,) = watching.looks()
     assert found.endswith(f": call c{-CALL_GRACE_MS - 1}")
+
+
+def test_call_that_went_as_before_a_change_is_named(attacked: Attacked) -> None:
+    """The row was put back with its proof for one call, and then restored: the call alone is left of it."""
+    backend, watching = attacked.backend, Watching(attacked.backend)
+    watching.looks()
+    backend.run(lambda unit: change(unit, attacked.binding, {"b": C}, RULES))
+    at = backend.now_ms + 2 * CALL_GRACE_MS
+    of = {"binding_id": attacked.binding, "business": "acme", "received_at": at, "routed_at": at, "ended_at": at}
+    write_records(backend, [ended_record("c1", callee=C, **of), ended_record("c2", callee=B, **of)])
+    watching.uses.extend((f"c{seq}", attacked.binding, "acme", at, seq) for seq in (1, 2))
+    backend.now_ms += 4 * CALL_GRACE_MS
+    (found,) = watching.looks()
+    assert found.startswith(f"binding {attacked.binding}: was used as it was before line ")
+    assert found.endswith("call c2")
+    assert watching.looks() == []
+
+
+def write_records(backend: Backend, records: list[CallRecord]) -> None:
+    async def write() -> None:
+        async with journal_of(backend) as journal:
+            for record in records:
+                journal.queue.append(Commit(0, record, None), lambda _: None)
+
+    asyncio.run(write())
 
 
 def is_refused(node: LookUps, attacked: Attacked) -> bool:

@@ -143,7 +143,7 @@ def _changes(unit: UnitOfWork, made: list[list[str]]) -> None:
 
 async def _calls(store: Acting, ids: list[str]) -> None:
     """Calls that ended, and all that the follower makes of them."""
-    async with _journal(store) as journal:
+    async with journal_of(store) as journal:
         for number in range(4):
             record = ended_record(
                 f"c{number}", business="acme", binding_id=ids[0], ended_at=NOW_MS + 13_000 + 1_000 * number
@@ -171,14 +171,14 @@ def end_rights(store: Acting) -> None:
 
 async def add_record(store: Acting, call_id: str = "later") -> None:
     """One more call that ended."""
-    async with _journal(store) as journal:
+    async with journal_of(store) as journal:
         journal.queue.append(Commit(0, ended_record(call_id, ended_at=NOW_MS + 30_000), None), lambda _: None)
 
 
 async def _calls_under_way(store: Acting, folder: Path, made: list[list[str]]) -> None:
     """Calls that are up, their events and callers; on a server also attempts and counts of the node."""
     attempts = _attempts(store, folder)
-    async with _journal(store, attempts) as journal:
+    async with journal_of(store, attempts) as journal:
         for number, ids in enumerate(made):
             record = live_record(f"up{number}", binding_id=ids[0])
             journal.queue.append(Commit(0, record, b"dialogs"), lambda _: None)
@@ -202,7 +202,7 @@ def _attempts(store: Acting, folder: Path) -> SharedAttempts | None:
 
 
 @asynccontextmanager
-async def _journal(store: Acting, attempts: SharedAttempts | None = None) -> AsyncIterator[Journal]:
+async def journal_of(store: Acting, attempts: SharedAttempts | None = None) -> AsyncIterator[Journal]:
     place = store.path
     if isinstance(place, PostgresServer):
         journal = postgres_journal(place, store.sealer, lambda *_: None, attempts)

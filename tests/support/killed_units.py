@@ -51,6 +51,7 @@ STEPS: Final = 4  # of a round: each makes, changes and ends a binding
 CALLS: Final = 20  # of a round
 MOST_STATEMENTS: Final = 400  # of a round, some
 LONGEST_S: Final = 0.15  # of a round, some
+PATIENCE_S: Final = 20.0
 JUMP_MS: Final = 2 * 3_600_000
 
 
@@ -175,18 +176,28 @@ def _load_numbers(unit: UnitOfWork) -> None:
     unit.connection.execute("DELETE FROM number WHERE number > ?", (f"{PREFIX}{NUMBERS:04}",))
 
 
-def _journal(place: Place, key_file: Path) -> Journal:
+async def _opened(place: Place, key_file: Path) -> Journal:
+    """An open journal. A server keeps the session of a killed node, and its name, until it notices."""
     sealer = load_key(key_file)
-    if isinstance(place, PostgresServer):
-        return postgres_journal(place, sealer, lambda *_: None)
-    return sqlite_journal(place, sealer, lambda *_: None)
+    if not isinstance(place, PostgresServer):
+        journal = sqlite_journal(place, sealer, lambda *_: None)
+        await journal.open()
+        return journal
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            journal = postgres_journal(place, sealer, lambda *_: None)
+            try:
+                await journal.open()
+                return journal
+            except StoreError as error:
+                if "another relay700 is node" not in str(error):
+                    raise
+                await asyncio.sleep(0.02)
 
 
 async def _inherit(place: Place, key_file: Path) -> None:
     """Have the store take the records of the overflow log, as the next start does."""
-    journal = _journal(place, key_file)
-    await journal.open()
-    await journal.close()
+    await (await _opened(place, key_file)).close()
 
 
 # -- The processes
@@ -266,8 +277,7 @@ def _record(place: Place, key_file: Path, round_: Round, used: list[str], tell: 
 
 async def _write_records(place: Place, key_file: Path, round_: Round, used: list[str], tell: Tell) -> None:
     """Calls that are answered, then end, some at once. They use bindings that nobody ends meanwhile."""
-    clock, journal = _Clock(round_.seed), _journal(place, key_file)
-    await journal.open()
+    clock, journal = _Clock(round_.seed), await _opened(place, key_file)
     left = 2 * CALLS
     all_told = asyncio.Event()
 
