@@ -203,11 +203,15 @@ AND record <= :indexed AND EXISTS (SELECT 1 FROM call_record WHERE chain_seq = r
 """
 _HAS_TOO = "AND EXISTS (SELECT 1 FROM record_index WHERE key IN ({keys}) AND at = found.at AND record = found.record)"
 _UNREAD = f"{SELECT} WHERE chain_seq > :indexed AND received_at >= :since AND received_at < :until {{parts}}"
-_BY_TIME = f"""
-{SELECT} WHERE ended_at >= :low AND ended_at < :high AND received_at >= :since AND received_at < :until
-AND (ended_at, chain_seq) {{beyond}} (:place_at, :place_seq) {{parts}}
-ORDER BY ended_at {{order}}, chain_seq {{order}} LIMIT :limit
+_RECEIVED_IN = "received_at >= :since AND received_at < :until"
+# Most calls received before a time have ended ten minutes after it. The others have an index of their own.
+_LONG_MS = 600_000
+_SOON = "ended_at >= :low AND ended_at < :soon"
+_LATE = f"ended_at >= :late AND ended_at < :high AND ended_at - received_at >= {_LONG_MS}"
+_IN_TIME = f"""
+{SELECT} WHERE {{ended}} AND {_RECEIVED_IN} AND (ended_at, chain_seq) {{beyond}} (:place_at, :place_seq) {{parts}}
 """
+_ORDERED = "ORDER BY ended_at {order}, chain_seq {order} LIMIT :limit"
 
 _COUNT_UNREAD = f"SELECT coalesce((SELECT seq FROM chain_head), 0) - ({SELECT_CURSOR})"
 _HAS_PART = """
@@ -311,9 +315,9 @@ def is_indexed(connection: Connection) -> bool:
     return bool(unread <= _MOST_UNREAD)
 
 
-_RECEIVED = """
-SELECT chain_seq FROM call_record WHERE ended_at >= :since AND ended_at < :last AND received_at >= :since
-AND received_at < :until ORDER BY received_at, chain_seq
+_PLACE = "SELECT received_at, chain_seq FROM call_record WHERE"
+_RECEIVED = f"""
+{_PLACE} {_SOON} AND {_RECEIVED_IN} UNION ALL {_PLACE} {_LATE} AND {_RECEIVED_IN} ORDER BY received_at, chain_seq
 """
 
 
@@ -324,9 +328,9 @@ def read_received(
 
     It keeps 8 bytes for each record. Raises StoreError if one was altered.
     """
-    span = {"since": since_ms, "until": until_ms, "last": until_ms + LONGEST_CALL_MS}
+    span = {"since": since_ms, "until": until_ms} | _ends(since_ms, until_ms + LONGEST_CALL_MS, until_ms)
     with one_moment(connection):
-        places = array("q", (seq for (seq,) in each_row(connection, _RECEIVED, span)))
+        places = array("q", (seq for _, seq in each_row(connection, _RECEIVED, span)))
     for start in range(0, len(places), page):
         with one_moment(connection):
             wanted = places[start : start + page]
@@ -433,14 +437,26 @@ def _by_time(reading: _Reading) -> list[Found]:
     connection, sealer, wanted, order, limit = reading
     # A call ends after its arrival.
     places = order.parameters(wanted.since_ms, wanted.until_ms + LONGEST_CALL_MS)
+    places |= _ends(places.pop("low"), places.pop("high"), wanted.until_ms)
     parts, values = _parts(sealer, wanted)
-    query = _BY_TIME.format(**order.words(), parts=parts)
     found = []
-    for row in connection.execute(query, _times(wanted) | places | values | {"limit": limit}):
+    for row in connection.execute(_time_query(order, parts), _times(wanted) | places | values | {"limit": limit}):
         stored = open_row(sealer, row)
         assert stored.record.ended_at is not None  # the column is NOT NULL, and was checked
         found.append(Found((stored.record.ended_at, stored.chain_seq), stored))
     return found
+
+
+def _time_query(order: _Order, parts: str) -> str:
+    words = order.words() | {"parts": parts}
+    soon, late = (_IN_TIME.format(ended=ended, **words) for ended in (_SOON, _LATE))
+    return f"{soon} UNION ALL {late} {_ORDERED.format(**words)}"
+
+
+def _ends(low: int, high: int, until_ms: int) -> dict[str, Any]:
+    """The bounds of _SOON and _LATE: of calls that ended from `low` to before `high`, and came before `until_ms`."""
+    soon = until_ms + _LONG_MS
+    return {"low": low, "soon": min(high, soon), "late": max(low, soon), "high": high}
 
 
 def _parts(sealer: Sealer, wanted: Wanted) -> tuple[str, dict[str, Any]]:

@@ -177,11 +177,16 @@ async def test_the_records_of_a_day_are_all_found_whatever_the_clock_was_meanwhi
 def test_a_server_finds_the_records_of_a_period_by_the_time_of_their_end(tmp_path: Path) -> None:
     place, _ = new_server_store(tmp_path)
     row = "n, 'c', NULL, NULL, n, n, NULL, ''::bytea, NULL, ''::bytea, ''::bytea"
+    bounds = {"since": 19_000, "until": 19_900, "low": 19_000, "soon": 19_950, "late": 19_950, "high": 30_000}
+    bounds |= {"place_at": 0, "place_seq": 0, "limit": 20}
     with closing(postgres.connect(place)) as connection:
         connection.execute(f"INSERT INTO call_record SELECT {row} FROM generate_series(1, 20000) AS n")
         connection.execute("ANALYZE call_record")
         plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {records._SPAN}", (19_000, 19_900)))
+        page = f"EXPLAIN {records._time_query(records._Order(newest_first=True, after=None), '')}"
+        plan_of_page = "\n".join(line for (line,) in connection.execute(page, bounds))
     assert "call_record_ended" in plan and "call_record_pkey" not in plan, plan
+    assert "call_record_ended" in plan_of_page and "call_record_long" in plan_of_page, plan_of_page
     postgres.drop(place)
 
 
@@ -294,6 +299,52 @@ def test_pages_have_each_record_once_while_the_follower_advances(
         seen += [one.stored.record.call_id for one in found]
         after = found[-1].position if found else after
     assert seen == whole
+
+
+MINUTE_MS = 60_000
+THREE_S = Wanted(since_ms=NOW_MS + 1_000, until_ms=NOW_MS + 4_000)
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_calls_of_a_time_are_listed_in_the_order_of_their_end_however_late_it_was(
+    shelf: Shelf, newest_first: bool
+) -> None:
+    """One is ten minutes long to the millisecond, one a millisecond less, and one a week."""
+    ends = {1: 10 * MINUTE_MS - 1, 2: 7 * DAY_MS, 3: 10 * MINUTE_MS}
+    lasting = [call(n, ended_at=NOW_MS + 1_000 * n + length) for n, length in ends.items()]
+    before, after = call(0, ended_at=NOW_MS + 2 * DAY_MS), call(4, ended_at=NOW_MS + DAY_MS)
+    shelf.add(before, lasting[0], lasting[2], after, lasting[1])
+    found = ["c1", "c3", "c2"]
+    expected = found[::-1] if newest_first else found
+    assert page(shelf, THREE_S, newest_first=newest_first) == " ".join(expected)
+    assert pages(shelf, THREE_S, 1, newest_first=newest_first) == [*expected, ""]
+    received = records.read_received(shelf.connection, shelf.sealer, THREE_S.since_ms, THREE_S.until_ms)
+    assert [record.call_id for part in received for record in part] == ["c1", "c2", "c3"]
+
+
+@pytest.mark.parametrize("read", ["page", "newest", "received"])
+def test_calls_of_a_time_are_found_without_reading_those_of_the_days_after_it(shelf: Shelf, read: str) -> None:
+    """A call may last for a week, so its record may be among them."""
+    shelf.add(*map(call, range(6)))
+    few = steps_of_reading(shelf, read)
+    later = [
+        call(n, received_at=NOW_MS + 20 * MINUTE_MS * n, ended_at=NOW_MS + 20 * MINUTE_MS * n) for n in range(6, 600)
+    ]
+    shelf.add(*later)
+    assert steps_of_reading(shelf, read) <= few + 50
+
+
+def steps_of_reading(shelf: Shelf, read: str) -> int:
+    """The steps of SQLite's machine for the calls of three seconds: some ten for each row that it looks at."""
+    steps = itertools.count()
+    shelf.connection.set_progress_handler(lambda: next(steps) and None, 1)
+    if read == "received":
+        span = THREE_S.since_ms, THREE_S.until_ms
+        assert [len(part) for part in records.read_received(shelf.connection, shelf.sealer, *span)] == [3]
+    else:
+        assert len(page(shelf, THREE_S, newest_first=read == "newest").split()) == 3
+    shelf.connection.set_progress_handler(None, 1)
+    return next(steps)
 
 
 def test_last_page_is_not_full(shelf: Shelf) -> None:
