@@ -71,6 +71,7 @@ WITH own AS (
 SELECT ({IN_USE}), EXISTS (SELECT 1 FROM node WHERE {_GONE}), others.node, others.counts
 FROM own LEFT JOIN others ON true
 """
+_TAKER: Final = "SELECT taken_by FROM node WHERE name = $1"
 _STOP: Final = """
 UPDATE node SET stopped_at = now()
 WHERE name = $1 AND epoch = $2 AND NOT EXISTS (SELECT 1 FROM live_call WHERE node = $1)
@@ -213,6 +214,7 @@ class Node:
                     if self._connection is None:
                         await self._connect()
                     if not await self._beat():
+                        await self._report_if_altered()
                         return
                 if self._take_up is not None and (self._taken or loop.time() - since > self._dead_s + BEAT_S):
                     async with asyncio.timeout(PATIENCE_S):
@@ -240,6 +242,13 @@ class Node:
         if self._limits is not None:
             self._limits.hear(self._told(rows))
         return True
+
+    async def _report_if_altered(self) -> None:
+        """A takeover names the taker, and no start of this name gets past our lock: all else has altered the row."""
+        assert self._connection is not None
+        if self._holds_name and not await self._connection.fetchval(_TAKER, self.name):
+            effect = "this relay ends, and a start takes its calls up again"
+            self._report("node.altered", {"node": self.name, "effect": effect})
 
     def _told(self, rows: Iterable[asyncpg.Record]) -> list[Told]:
         """The counts of the others, from the rows of _BEAT. What cannot be read is reported once for each node."""

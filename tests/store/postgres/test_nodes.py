@@ -169,3 +169,32 @@ async def test_why_the_lock_cannot_be_asked_for_is_reported_once(store: Store) -
         assert [await lock._takes() for _ in range(3)] == [False] * 3
     [(event, fields)] = store.said
     assert (event, fields["reason"]) == ("leader_lock.failed", 'role "stranger" does not exist')
+
+
+# -- Rows that someone else has changed
+
+
+@pytest.mark.parametrize(
+    "deed",
+    ["UPDATE node SET epoch = epoch + 1", "DELETE FROM node", "UPDATE node SET name = 'other'"],
+)
+async def test_node_whose_row_was_altered_says_so_and_ends(store: Store, connection: Connection, deed: str) -> None:
+    ended = asyncio.Event()
+    node = Node(store.place, store.sealer, store.report)
+    await node.open()
+    node.watch(lambda calls, _: None, ended.set)
+    connection.execute(deed)
+    await ended.wait()
+    await node.close()
+    assert [event for event, _ in store.said] == ["node.altered"]
+
+
+async def test_node_that_was_taken_over_says_nothing_of_the_kind(store: Store, connection: Connection) -> None:
+    ended = asyncio.Event()
+    node = Node(store.place, store.sealer, store.report)
+    await node.open()
+    node.watch(lambda calls, _: None, ended.set)
+    connection.execute("UPDATE node SET epoch = epoch + 1, taken_by = 'b'")  # as _TAKE does
+    await ended.wait()
+    await node.close()
+    assert store.said == []
