@@ -189,7 +189,7 @@ def find_answer(unit: UnitOfWork, owner: str, key: str, fingerprint: bytes) -> K
         return None
     if not hmac.compare_digest(row[0], _keyed(unit, fingerprint)):
         raise Refused("idempotency_mismatch", "idempotency-key", "it was used for another request: take a new one")
-    return KeptAnswer(row[1], *_decode(unit.sealer.open_(row[2], _answer_context(owner, hash_))))
+    return KeptAnswer(row[1], *_decode(unit.sealer.open_(row[2], _answer_context(owner, hash_, row[1]))))
 
 
 def keep_answer(
@@ -197,7 +197,7 @@ def keep_answer(
 ) -> None:
     """Keep the answer, in the unit of work of its request."""
     hash_ = _hash(unit, owner, key)
-    sealed = unit.sealer.seal(_encode((body, location)), _answer_context(owner, hash_))
+    sealed = unit.sealer.seal(_encode((body, location)), _answer_context(owner, hash_, status))
     unit.connection.execute(_KEEP, (owner, hash_, _keyed(unit, fingerprint), status, sealed, unit.now_ms))
 
 
@@ -211,5 +211,5 @@ def _keyed(unit: UnitOfWork, fingerprint: bytes) -> bytes:
     return unit.sealer.row_mac(b"fingerprint " + fingerprint)
 
 
-def _answer_context(owner: str, hash_: bytes) -> bytes:
-    return f"answer {owner} ".encode() + hash_
+def _answer_context(owner: str, hash_: bytes, status: int) -> bytes:
+    return f"answer {status} {owner} ".encode() + hash_

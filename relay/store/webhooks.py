@@ -229,7 +229,7 @@ def queue_event(unit: UnitOfWork, business: str, kind: str, event_id: str, data:
 def queue_event_for(unit: UnitOfWork, webhook: str, kind: str, event_id: str, data: dict[str, object]) -> None:
     """Queue an event for one webhook. A repeated event id is ignored. `data` may have the time of the event, `at`."""
     timed = {"at": unit.now_ms} | data  # the row's own time is that of the last resend
-    sealed = unit.sealer.seal(msgspec.msgpack.encode(timed), event_context(webhook, event_id))
+    sealed = unit.sealer.seal(msgspec.msgpack.encode(timed), event_context(webhook, event_id, kind))
     unit.connection.execute(_ADD, (webhook, event_id, kind, unit.now_ms, sealed))
 
 
@@ -279,9 +279,9 @@ def requeue_next(unit: UnitOfWork, webhook: str, after: int, most: int) -> list[
     )
 
 
-def event_context(webhook: str, event_id: str) -> bytes:
+def event_context(webhook: str, event_id: str, kind: str) -> bytes:
     """The context that a sealed event is bound to."""
-    return f"event {webhook} {event_id}".encode()
+    return f"event {webhook} {kind} {event_id}".encode()
 
 
 # -- reading
@@ -332,7 +332,7 @@ def sizes(connection: Connection) -> tuple[int, int]:
 def _opened_event(sealer: Sealer, webhook: str, row: tuple[Any, ...]) -> Event:
     *plain, sealed = row
     try:
-        data = _decode_event(sealer.open_(sealed, event_context(webhook, plain[1])))
+        data = _decode_event(sealer.open_(sealed, event_context(webhook, plain[1], plain[2])))
     except (StoreError, msgspec.DecodeError):
         data = None
     return Event._make((*plain, data))
