@@ -12,6 +12,7 @@ import http.client
 import json
 import random
 import re
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+import processes
 import servers
 import stores
 from load import CALLEE_HOST, Address, free
@@ -42,12 +44,13 @@ _MADE = "made.json"
 
 @dataclass(frozen=True)
 class Asked:
-    """One question: milliseconds of the first time, and of all times."""
+    """One question: milliseconds of the first time, and of all. CPU time is that of relay, backend and command."""
 
     what: str
     first_ms: float
     p50_ms: float
     worst_ms: float
+    cpu_ms: float
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,10 @@ def table(figures: Sequence[Past]) -> str:
             f"{past.records} records, {past.bindings} bindings, {past.store_mib:.0f} MiB; ready {past.ready_s:.1f} s"
             " after the start"
         )
-        rows.append("ms".ljust(52) + "first     p50   worst")
-        rows += [f"  {it.what:48}{it.first_ms:7.0f}{it.p50_ms:8.0f}{it.worst_ms:8.0f}" for it in past.asked]
+        rows.append("ms".ljust(52) + "first     p50   worst     CPU")
+        rows += [
+            f"  {it.what:48}{it.first_ms:7.0f}{it.p50_ms:8.0f}{it.worst_ms:8.0f}{it.cpu_ms:8.0f}" for it in past.asked
+        ]
     return "\n".join(rows)
 
 
@@ -95,23 +100,31 @@ def _measure(run: Path, folder: Path, count: int) -> Past:
     config.write_text(relay_toml(run, address, free(CALLEE_HOST), bindings.prefixes, api=api, store=lines))
     command = [*RELAY700, "serve", "-c", str(config)]
     with servers.running("relay700", command, address, run / f"relay-{count}.log", http=api) as server:
-        asked = [_asked(*question) for question in _questions(config, api, made, bindings)]
+        assert server.process is not None
+        asked = [_asked(server.process.pid, *question) for question in _questions(config, api, made, bindings)]
     size = sum(file.stat().st_size for file in folder.glob("relay.db*"))
     return Past(count, made["bindings"], size / 1048576, server.ready_s, asked)
 
 
-def _asked(what: str, ask: Callable[[int], None]) -> Asked:
+def _asked(pid: int, what: str, ask: Callable[[int], object]) -> Asked:
     taken = []
+    before_ms = _used_ms(pid)
     for turn in range(TIMES):
         began = time.perf_counter()
         ask(turn)
         taken.append(1000 * (time.perf_counter() - began))
-    return Asked(what, taken[0], sorted(taken)[TIMES // 2], max(taken))
+    return Asked(what, taken[0], sorted(taken)[TIMES // 2], max(taken), (_used_ms(pid) - before_ms) / TIMES)
+
+
+def _used_ms(pid: int) -> float:
+    """CPU time of a process with its descendants, and of this one's that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return processes.run_time_us(pid) / 1000 + 1000 * (ended.ru_utime + ended.ru_stime)
 
 
 def _questions(
     config: Path, api: Address, made: dict[str, int], bindings: stores.Bindings
-) -> Iterator[tuple[str, Callable[[int], None]]]:
+) -> Iterator[tuple[str, Callable[[int], object]]]:
     """The questions, each with a function that asks it about another number each time."""
     some = list(random.Random(7).sample(list(bindings), TIMES))
     hot_caller, hot, _ = next(iter(bindings))
@@ -130,6 +143,7 @@ def _questions(
     yield "POST /v1/calls/search, by party", lambda n: web.post("/v1/calls/search", {"party": some[n][0]})
     yield "POST /v1/calls/search, the hotline's party", lambda n: web.post("/v1/calls/search", {"party": hot_caller})
     yield "GET /v1/calls, newest", lambda n: web.get("/v1/calls")
+    yield "GET /v1/calls, received in a day", lambda n: web.get(f"/v1/calls?{_day(made, n)}")
     yield "GET /v1/bindings?number=", lambda n: web.get(f"/v1/bindings?number={some[n][1]}")
     yield "console, first page", lambda n: web.page("/")
     yield "console, first page, a week", lambda n: web.page("/?range=7d")
@@ -155,6 +169,12 @@ def _questions(
 def _minute_of_call(web: _Browser, number: str) -> str:
     """The minute in which a call of this number came."""
     return str(json.loads(web.get(f"/v1/calls?number={number}&limit=1"))["items"][0]["received_at"])[:16] + "Z"
+
+
+def _day(made: dict[str, int], n: int) -> str:
+    """The query for a day, some days before the end of the records."""
+    since_s = made["until_ms"] // 1000 - (10 + n) * 86_400
+    return urlencode({"since": _moment(since_s), "until": _moment(since_s + 86_400)})
 
 
 def _moment(at_s: int) -> str:
