@@ -1,9 +1,9 @@
 """Units of work and journals that are killed at any step, and the check of the store afterwards.
 
-A round has a process that makes, changes and ends bindings, and one that writes call records; on a server the second is
-a node of its own. One is killed: before a statement, once its COMMIT was sent, or after some time. Or its connection is
-cut once its COMMIT was sent, so that it lives on in doubt. Their clocks jump. Each process tells, through a pipe, what
-it begins and what was acknowledged; that is compared with the store.
+A round has two processes that make, change and end bindings at the same time, and one that writes call records. One of
+the first two is killed: before a statement, once its COMMIT was sent, or after some time. Or its connection is cut once
+its COMMIT was sent, so that it lives on in doubt. The third may be killed, too. Their clocks jump. Each process tells,
+through a pipe, what it begins and what was acknowledged; that is compared with the store.
 """
 
 from __future__ import annotations
@@ -117,11 +117,16 @@ class KilledUnits:
         began_s = time.monotonic()
         children = [
             _Child(partial(_bind_and_end, self._place, self._key_file, round_, ended)),
+            _Child(
+                partial(
+                    _bind_and_end, self._place, self._key_file, round_._replace(how="not", seed=-1 - round_.seed), []
+                )
+            ),
             _Child(partial(_record, self._place, self._key_file, round_, used)),
         ]
         if round_.how == "time" or round_.recorder_dies:
             time.sleep(max(round_.after_s - (time.monotonic() - began_s), 0))
-            children[1 if round_.recorder_dies else 0].kill()
+            children[2 if round_.recorder_dies else 0].kill()
         for child in children:
             self._hear(*child.ended())
         self._used += [one for one in used if one not in self._used]
@@ -151,6 +156,8 @@ class KilledUnits:
             bindings = {one.binding_id: one for one in all_bindings(reader, sealer)}
             records = Counter(record.call_id for record in read_all(reader, sealer, Wanted()))
             live = {record.call_id for record in live_calls(reader, sealer)}
+            (taken,) = reader.execute("SELECT sum(bindings) FROM number").fetchone()
+        assert taken == sum(one.released_at is None for one in bindings.values()), after
         self._compare("bind", set(bindings), after)
         self._compare("end", {id_ for id_, one in bindings.items() if one.ended_at is not None}, after)
         self._compare("record", set(records), after)
@@ -259,7 +266,7 @@ def _bind_and_end(place: Place, key_file: Path, round_: Round, ended: list[str],
 
 
 def _make(unit: UnitOfWork, round_: Round, step: int, tell: Tell) -> str:
-    place = round_.number * STEPS + step
+    place = 2 * (round_.number * STEPS + step) + (round_.seed < 0)  # others than the second process takes
     parties = f"138{place:08}", f"139{place:08}"
     made = bind(unit, written("AXB", *parties, x=f"{PREFIX}{1 + place % NUMBERS:04}", order_id=f"{place}"), RULES)
     tell("begins bind", made.binding_id)
