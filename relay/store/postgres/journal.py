@@ -1,9 +1,12 @@
 """The journal's writer to a PostgreSQL server, where several relays write one chain.
 
-Each transaction first raises the batch number in this node's row. That fails if another node has taken over our calls,
-and shows, after a COMMIT whose answer was lost, whether it is on disk. Last, the transaction locks the head of the
-chain and writes the links behind it in one statement; no other node can add links until it is committed. So the records
-of all nodes have one order, and none appears before a record that the follower has already read.
+One statement writes a batch. It first locks the head of the chain, if it is still the one that the new links follow,
+then raises the batch number in this node's row. That fails if another node has taken over our calls, and shows, after
+an answer that was lost, whether the batch is on disk. No other node can add links until it is. So the records of all
+nodes have one order, and none appears before a record that the follower has already read.
+
+The head was read just before, without a lock. If another node was faster nothing is written; then this batch, and those
+after it for a while, lock the head in a transaction before they read it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import count, islice
 from typing import Any, Final
 
 import asyncpg
@@ -43,48 +48,83 @@ SETTINGS: Final = {
 }
 HEAD_LOCK: Final = 700_000_002  # for pg_advisory_xact_lock, while there is no head row to lock
 
-_BATCH: Final = "UPDATE node SET batch = $3, seen_at = now() WHERE name = $1 AND epoch = $2"
 _WRITTEN: Final = "SELECT batch FROM node WHERE name = $1 AND epoch = $2 FOR UPDATE"
 _LINK: Final = "SELECT chain_hash FROM call_record WHERE chain_seq = $1"
 _BEGUN: Final = """
 SELECT EXISTS (SELECT 1 FROM call_record) OR EXISTS (SELECT 1 FROM checkpoint WHERE chain = 'record')
 """
-_HEAD: Final = "SELECT seq, hash, mac FROM chain_head WHERE id = 1 FOR UPDATE"
-_AUDIT: Final = "SELECT seq, hash FROM audit_head WHERE id = 1"
-_PUT: Final = """
-INSERT INTO live_call (call_id, node, sealed)
-SELECT call_id, $1, sealed FROM unnest($2::text[], $3::bytea[]) AS put (call_id, sealed)
-ON CONFLICT (call_id) DO UPDATE SET sealed = excluded.sealed, node = excluded.node
+_HEADS: Final = """
+SELECT chain_head.seq, chain_head.hash, chain_head.mac, audit_head.seq, audit_head.hash
+FROM chain_head LEFT JOIN audit_head ON audit_head.id = 1 WHERE chain_head.id = 1
 """
+_LOCKED_HEADS: Final = _HEADS + "FOR UPDATE OF chain_head"
+_AUDIT: Final = "SELECT seq, hash FROM audit_head WHERE id = 1"
+_FIRST_HEAD: Final = "INSERT INTO chain_head (id, seq, hash, mac) VALUES (1, $1, $2, $3)"
+CONTENDED: Final = 20  # batches that lock the head at once, after another node was faster
+
+# -- The statement that writes a batch, of the parts that it needs. All of it is done or nothing, and no part if another
+# node has our calls, or was faster and the head of the chain is not the one that we expect.
+
 _TYPES: Final = {"received_at": "bigint", "ended_at": "bigint", "chain_seq": "bigint"} | dict.fromkeys(
     ("dialled_hash", "caller_hash", "callee_hash", "sealed", "chain_hash"), "bytea"
 )
-_ADD_EVENTS: Final = """
-INSERT INTO call_event (call_id, kind, sealed)
-SELECT call_id, kind, sealed
-FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS told (call_id, kind, sealed, place) ORDER BY place
-"""
-# $1 to $3: as in _ADD_EVENTS; $4 to $6: the head; from $7: the columns of the records.
-_ADD: Final = """
-WITH events AS ({events}),
-    head AS (
-        INSERT INTO chain_head (id, seq, hash, mac) VALUES (1, $4, $5, $6)
-        ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, hash = excluded.hash, mac = excluded.mac
-    ),
-    gone AS (DELETE FROM live_call WHERE call_id = ANY(${call_ids}::text[]))
-INSERT INTO call_record ({columns}) SELECT * FROM unnest({arrays})
-""".format(
-    events=_ADD_EVENTS,
-    call_ids=7 + COLUMNS.index("call_id"),
-    columns=", ".join(COLUMNS),
-    arrays=", ".join(f"${place}::{_TYPES.get(name, 'text')}[]" for place, name in enumerate(COLUMNS, 7)),
-)
-_PUT_CALLERS: Final = """
-INSERT INTO last_caller (binding_id, number, caller_hash, sealed, at)
-SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::bigint[])
-ON CONFLICT (binding_id) DO UPDATE SET number = excluded.number, caller_hash = excluded.caller_hash,
-    sealed = excluded.sealed, at = excluded.at
-"""
+_OURS: Final = "EXISTS (SELECT FROM own)"
+# $1, $2, $3: our name, epoch, and the number of the batch. A try whose connection was lost may still wait on the
+# server: it finds that number, and writes nothing.
+_OWN: Final = """
+own AS (
+    UPDATE node SET batch = $3, seen_at = now() WHERE name = $1 AND epoch = $2 AND batch < $3{seen} RETURNING 1
+)"""
+_SEEN: Final = """
+seen AS MATERIALIZED (SELECT 1 FROM chain_head WHERE id = 1 AND seq = {0} AND hash = {1} AND mac = {2} FOR UPDATE),"""
+_PUT: Final = f""",
+put AS (
+    INSERT INTO live_call (call_id, node, sealed)
+    SELECT call_id, $1, sealed FROM unnest({{0}}::text[], {{1}}::bytea[]) AS put (call_id, sealed) WHERE {_OURS}
+    ON CONFLICT (call_id) DO UPDATE SET sealed = excluded.sealed, node = excluded.node
+)"""
+_PUT_CALLERS: Final = f""",
+callers AS (
+    INSERT INTO last_caller (binding_id, number, caller_hash, sealed, at)
+    SELECT * FROM unnest({{0}}::text[], {{1}}::text[], {{2}}::bytea[], {{3}}::bytea[], {{4}}::bigint[]) WHERE {_OURS}
+    ON CONFLICT (binding_id) DO UPDATE SET number = excluded.number, caller_hash = excluded.caller_hash,
+        sealed = excluded.sealed, at = excluded.at
+)"""
+_ADD_EVENTS: Final = f""",
+events AS (
+    INSERT INTO call_event (call_id, kind, sealed)
+    SELECT call_id, kind, sealed
+    FROM unnest({{0}}::text[], {{1}}::text[], {{2}}::bytea[]) WITH ORDINALITY AS told (call_id, kind, sealed, place)
+    WHERE {_OURS} ORDER BY place
+)"""
+_ADD: Final = f""",
+head AS (UPDATE chain_head SET seq = {{0}}, hash = {{1}}, mac = {{2}} WHERE id = 1 AND {_OURS}),
+gone AS (DELETE FROM live_call WHERE call_id = ANY({{call_ids}}::text[]) AND {_OURS}),
+added AS (INSERT INTO call_record ({", ".join(COLUMNS)}) SELECT * FROM unnest({{arrays}}) WHERE {_OURS})"""
+
+
+@cache
+def _statement(sees_head: bool, put: bool, callers: bool, ended: bool, events: bool) -> str:
+    """The statement for a batch with these parts; its values are in this order, after the head that is expected.
+
+    It returns whether that is still the head, and whether the batch was written.
+    """
+    places = (f"${place}" for place in count(4))
+    text = seen = ""
+    if sees_head:
+        text, seen = _SEEN.format(*islice(places, 3)), " AND EXISTS (SELECT FROM seen)"
+    text += _OWN.format(seen=seen)
+    if put:
+        text += _PUT.format(*islice(places, 2))
+    if callers:
+        text += _PUT_CALLERS.format(*islice(places, 5))
+    if ended:
+        head, columns = list(islice(places, 3)), dict(zip(COLUMNS, places, strict=False))
+        arrays = ", ".join(f"{place}::{_TYPES.get(name, 'text')}[]" for name, place in columns.items())
+        text += _ADD.format(*head, call_ids=columns["call_id"], arrays=arrays)
+    if events:
+        text += _ADD_EVENTS.format(*islice(places, 3))
+    return f"WITH{text}\nSELECT {'EXISTS (SELECT FROM seen)' if seen else 'true'}, {_OURS}"
 
 
 class TakenOver(StoreError):
@@ -121,7 +161,8 @@ class PostgresWriter:
         self._attempts = attempts
         self._connection: asyncpg.Connection | None = None
         self._batch = 1  # number of the next batch to be durable
-        self._link: Head | None = None  # the last link that the latest try for this batch added
+        self._links: list[Head] = []  # the last links that the tries for this batch added
+        self._contended = 0  # batches that lock the head at once
 
     async def open(self, wake: Callable[[], None]) -> None:
         try:
@@ -136,9 +177,9 @@ class PostgresWriter:
         if is_in_doubt:
             await self._connect()
         await self._transact(batch, is_in_doubt=is_in_doubt)
-        if self._link is not None:
-            self.seq = self._link.seq
-        self._batch, self._link = self._batch + 1, None
+        if self._links:
+            self.seq = min(link.seq for link in self._links)
+        self._batch, self._links = self._batch + 1, []
 
     async def failed(self, error: Exception) -> None:
         self._disconnect()
@@ -162,67 +203,90 @@ class PostgresWriter:
         await self._node.close()
 
     async def _is_written(self, connection: asyncpg.Connection) -> bool:
-        """After a lost connection: whether the COMMIT in doubt is on disk. Waits for one that is still under way.
+        """Whether a try whose answer was lost is on disk. Waits for one that is still under way. Raises TakenOver.
 
-        Records are looked for by their last link, since anyone with the database can write a batch number.
+        Records are looked for by their last link, since anyone with the database can write a batch number. If somebody
+        did, this batch gets a higher one.
         """
-        batch = await connection.fetchval(_WRITTEN, self._node.name, self._node.epoch)
+        batch: int | None = await connection.fetchval(_WRITTEN, self._node.name, self._node.epoch)
         if batch is None:
             raise self._taken_over()
-        if batch != self._batch or self._link is None:
-            return bool(batch == self._batch)
-        return bool(await connection.fetchval(_LINK, self._link.seq) == self._link.hash)
+        if batch < self._batch:
+            return False
+        is_written = batch == self._batch
+        for link in self._links:
+            if is_written := bool(await connection.fetchval(_LINK, link.seq) == link.hash):
+                break
+        if not is_written:
+            self._batch = batch + 1
+        return is_written
 
     async def _transact(self, batch: Batch, *, is_in_doubt: bool) -> None:
         connection = self._live_connection()
-        row = await connection.fetchrow(_AUDIT)
-        audit = EMPTY if row is None else Head(*row)
-        put = [live_row(self._sealer, 0, commit.record, commit.dialogs or b"") for commit in batch.up]
-        ended = [
-            row_of(self._sealer, commit.record, None if place else audit) for place, commit in enumerate(batch.ended)
-        ]
-        events = [event_row(self._sealer, event) for event in batch.events]
-        callers = [caller_row(self._sealer, caller) for caller in batch.callers]
-        async with connection.transaction():
-            if is_in_doubt and await self._is_written(connection):
+        if is_in_doubt and await self._is_written(connection):
+            return
+        rows = _BatchRows(self._sealer, batch)
+        if not rows.has_records and not rows.events:
+            await self._write(connection, rows)
+            return
+        if self._contended:
+            self._contended -= 1
+        else:
+            found = await connection.fetchrow(_HEADS)
+            if found is not None and await self._write(connection, rows, *self._checked(found)):
                 return
-            if await connection.execute(_BATCH, self._node.name, self._node.epoch, self._batch) != "UPDATE 1":
-                raise self._taken_over()
-            if put:
-                await connection.execute(_PUT, self._node.name, *_columns([row[1:] for row in put]))
-            if callers:
-                await connection.execute(_PUT_CALLERS, *_columns(callers))
-            if ended:
-                await self._add(connection, ended, events)
-            elif events:
-                await self._locked_head(connection)
-                await connection.execute(_ADD_EVENTS, *_columns(events))
+            self._contended = CONTENDED
+        async with connection.transaction():
+            await self._write(connection, rows, *await self._locked_heads(connection, begins=rows.has_records))
 
     def _taken_over(self) -> TakenOver:
         self.is_taken_over = True
         return TakenOver(f"another node has taken over the calls of {self._node.name}")
 
-    async def _locked_head(self, connection: asyncpg.Connection) -> Head:
-        """Lock and read the head of the chain until we commit. Raises StoreError if it was altered or removed."""
-        row = await connection.fetchrow(_HEAD)
-        if row is None:
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", HEAD_LOCK)
-            row = await connection.fetchrow(_HEAD)
-        if row is None:
-            if await connection.fetchval(_BEGUN):
-                raise StoreError(broken_head(RECORDS))
-            return EMPTY
-        return checked_head(self._sealer, RECORDS, (row[0], row[1], row[2]))
+    def _checked(self, found: asyncpg.Record) -> tuple[HeadRow, Head]:
+        """The head of the chain, and that of the audit log. Raises StoreError if the first was altered."""
+        head: HeadRow = (found[0], found[1], found[2])
+        checked_head(self._sealer, RECORDS, head)
+        return head, EMPTY if found[3] is None else Head(found[3], found[4])
 
-    async def _add(self, connection: asyncpg.Connection, ended: list[tuple[Row, bytes]], events: Sequence[Row]) -> None:
-        head = await self._locked_head(connection)
-        rows: list[Row] = []
-        for row, encoded in ended:
-            head = next_link(self._sealer, head, encoded)
-            rows.append((*row, *head))
-        self._link = head
-        new: HeadRow = head_row(self._sealer, RECORDS, head)
-        await connection.execute(_ADD, *(_columns(events) or ([], [], [])), *new, *_columns(rows))
+    async def _locked_heads(self, connection: asyncpg.Connection, *, begins: bool) -> tuple[HeadRow | None, Head]:
+        """Lock the head of the chain until we commit, and read it; without one, begin a chain if it `begins`.
+
+        Raises StoreError if it was altered or removed.
+        """
+        found = await connection.fetchrow(_LOCKED_HEADS)
+        if found is None:
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", HEAD_LOCK)
+            found = await connection.fetchrow(_LOCKED_HEADS)
+        if found is not None:
+            return self._checked(found)
+        if await connection.fetchval(_BEGUN):
+            raise StoreError(broken_head(RECORDS))
+        if not begins:
+            return None, EMPTY
+        first = head_row(self._sealer, RECORDS, EMPTY)
+        await connection.execute(_FIRST_HEAD, *first)
+        audit = await connection.fetchrow(_AUDIT)
+        return first, EMPTY if audit is None else Head(*audit)
+
+    async def _write(
+        self, connection: asyncpg.Connection, rows: _BatchRows, head: HeadRow | None = None, audit: Head = EMPTY
+    ) -> bool:
+        """Write the batch in one statement. False if `head` is not the head of the chain any more.
+
+        True also if an earlier try has written it meanwhile. Raises TakenOver.
+        """
+        values: list[object] = [self._node.name, self._node.epoch, self._batch, *(head or ()), *_columns(rows.put)]
+        values += _columns(rows.callers)
+        if rows.has_records and head is not None:
+            link, records = rows.records(Head(head[0], head[1]), audit)
+            self._links.append(link)
+            values += [*head_row(self._sealer, RECORDS, link), *_columns(records)]
+        values += _columns(rows.events)
+        is_head, is_written = await connection.fetchrow(rows.statement(sees_head=head is not None), *values)
+        if not is_written and is_head and not await self._is_written(connection):
+            raise StoreError(f"the number of the last batch of node {self._node.name} was altered")
+        return bool(is_head)
 
     # -- the connection
 
@@ -249,6 +313,34 @@ class PostgresWriter:
     def _live_connection(self) -> asyncpg.Connection:
         assert self._connection is not None  # _connect made it
         return self._connection
+
+
+class _BatchRows:
+    """The rows of a batch. The first record is sealed with the head of the audit log, and so at each try."""
+
+    def __init__(self, sealer: Sealer, batch: Batch) -> None:
+        self._sealer = sealer
+        self._first = [commit.record for commit in batch.ended[:1]]
+        self._others = [row_of(sealer, commit.record) for commit in batch.ended[1:]]
+        self.put = [live_row(sealer, 0, commit.record, commit.dialogs or b"")[1:] for commit in batch.up]
+        self.callers = [caller_row(sealer, caller) for caller in batch.callers]
+        self.events = [event_row(sealer, event) for event in batch.events]
+
+    @property
+    def has_records(self) -> bool:
+        return bool(self._first)
+
+    def statement(self, *, sees_head: bool) -> str:
+        parts = (bool(rows) for rows in (self.put, self.callers, self._first, self.events))
+        return _statement(sees_head, *parts)
+
+    def records(self, head: Head, audit: Head) -> tuple[Head, list[Row]]:
+        """The last link, and the rows of the records, which follow `head` in the chain."""
+        rows: list[Row] = []
+        for row, encoded in [*(row_of(self._sealer, record, audit) for record in self._first), *self._others]:
+            head = next_link(self._sealer, head, encoded)
+            rows.append((*row, *head))
+        return head, rows
 
 
 def _columns(rows: Sequence[Row]) -> list[list[Any]]:

@@ -6,9 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
+from copy import copy
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from asyncpg.transaction import Transaction
 
@@ -51,6 +53,7 @@ _SLOW_COMMIT_OF_RECORDS = """
 CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON call_record DEFERRABLE INITIALLY DEFERRED
 FOR EACH ROW EXECUTE FUNCTION slow()
 """
+_LOCKED_OUT = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
 _SEEN = "SELECT seen_at > now() - interval '30 s' FROM node"
 _WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
@@ -119,6 +122,106 @@ async def test_records_of_two_nodes_form_one_chain(store: Store) -> None:
                 await asyncio.sleep(0)
         await done.until(lambda: len(done.tokens) == 500)
     assert len(store.records()) == 500
+
+
+async def test_a_batch_is_one_statement_after_the_one_that_reads_the_head(store: Store) -> None:
+    """Each further one is a round trip, and begins and ends on the server."""
+    done, asked = Waiter(), []
+    async with store.journal("a") as journal:
+        journal.queue.append(Commit(1, ended_record("c0"), None), done)  # begins the chain
+        await done.until(lambda: done.tokens == [1])
+        writer = journal.writer
+        assert isinstance(writer, PostgresWriter)
+        writer._contended = 0
+        writer._live_connection().add_query_logger(lambda query: asked.append(query.query.split()[0]))
+        journal.queue.append(Commit(2, live_record("c1"), b"dialogs"), done)
+        await done.until(lambda: done.tokens == [1, 2])
+        assert asked == ["WITH"]
+        journal.queue.append(Commit(3, ended_record("c1"), None), done)
+        journal.queue.append(Commit(4, live_record("c2"), b""), done)
+        journal.queue.emit(CallEvent("call.answered", live_record("c2")))
+        await done.until(lambda: len(done.tokens) == 4)
+        assert asked == ["WITH", "SELECT", "WITH"]
+    assert store.live() == ["c2 a"]
+    assert len(store.records()) == 2
+
+
+async def test_the_slower_of_two_nodes_writes_behind_the_records_of_the_other(store: Store) -> None:
+    """Both have read the same head of the chain."""
+    done = Waiter()
+    async with store.journal("a") as first, store.journal("b") as second:
+        first.queue.append(Commit(1, ended_record("c0"), None), done)
+        await done.until(lambda: done.tokens == [1])
+        for journal in (first, second):
+            assert isinstance(journal.writer, PostgresWriter)
+            journal.writer._contended = 0
+        with closing(postgres.connect(store.place)) as holder:
+            holder.execute("BEGIN READ WRITE")
+            holder.execute("SELECT 1 FROM chain_head FOR UPDATE")
+            for token, journal in ((2, first), (3, second)):
+                journal.queue.append(Commit(token, ended_record(f"c{token}"), None), done)
+                journal.queue.append(Commit(10 * token, live_record(f"up{token}"), b""), done)
+            await until(lambda: holder.execute(_LOCKED_OUT).fetchone() == (2,))
+            holder.execute("COMMIT")
+        await done.until(lambda: len(done.tokens) == 5)
+        assert sorted(journal.writer._contended > 0 for journal in (first, second)) == [False, True]
+    assert sorted(record.call_id for record in store.records()) == ["c0", "c2", "c3"]
+    assert store.live() == ["up2 a", "up3 b"]
+    assert store.said == []
+
+
+async def test_a_heartbeat_that_is_under_way_holds_a_batch_up_and_loses_none_of_it(store: Store) -> None:
+    done = Waiter()
+    async with store.journal("a") as journal:
+        journal.queue.append(Commit(1, ended_record("c0"), None), done)
+        await done.until(lambda: done.tokens == [1])
+        assert isinstance(journal.writer, PostgresWriter)
+        journal.writer._contended = 0
+        with closing(postgres.connect(store.place)) as beat:
+            beat.execute("BEGIN READ WRITE")
+            beat.execute("UPDATE node SET seen_at = now()")
+            journal.queue.append(Commit(2, ended_record("c1"), None), done)
+            journal.queue.append(Commit(3, live_record("c2"), b""), done)
+            await until(lambda: beat.execute(_LOCKED_OUT).fetchone() != (0,))
+            beat.execute("COMMIT")
+        await done.until(lambda: len(done.tokens) == 3)
+        assert journal.writer._contended == 0
+    assert [record.call_id for record in store.records()] == ["c0", "c1"]
+    assert store.live() == ["c2 a"]
+    assert store.said == []
+
+
+@pytest.mark.parametrize("has_records", [True, False])
+async def test_a_try_that_still_waits_on_the_server_writes_nothing_after_the_next_one(
+    store: Store, has_records: bool
+) -> None:
+    """Its connection was lost, and the server has not noticed."""
+    done = Waiter()
+    async with store.journal("a") as journal:
+        journal.queue.append(Commit(1, ended_record("c0"), None), done)
+        await done.until(lambda: done.tokens == [1])
+        writer = journal.writer
+        assert isinstance(writer, PostgresWriter)
+        writer._contended = 0
+        lost = copy(writer)
+        lost._connection = await asyncpg.connect(store.place.url)
+        ended = [Commit(2, ended_record("c1"), None)] if has_records else []
+        up = Commit(3, live_record("c2"), b"")
+        with closing(postgres.connect(store.place)) as holder:
+            holder.execute("BEGIN READ WRITE")
+            holder.execute(f"SELECT 1 FROM {'chain_head' if has_records else 'node'} FOR UPDATE")
+            trying = asyncio.create_task(lost._transact(Batch([up], ended, [], []), is_in_doubt=False))
+            await until(lambda: holder.execute(_LOCKED_OUT).fetchone() == (1,))
+            for commit in (up, *ended):
+                journal.queue.append(commit, done)
+            await until(lambda: holder.execute(_LOCKED_OUT).fetchone() == (2,))
+            holder.execute("COMMIT")
+        await done.until(lambda: len(done.tokens) == 2 + len(ended))
+        await trying
+        lost._connection.terminate()
+    assert [record.call_id for record in store.records()] == ["c0", "c1"][: 1 + len(ended)]
+    assert store.live() == ["c2 a"]
+    assert store.said == []
 
 
 async def test_records_of_attempts_are_found_from_any_node(store: Store) -> None:
@@ -198,7 +301,7 @@ async def test_records_that_another_says_were_written_are_written(
 
         async def fail(writer: PostgresWriter, batch: Batch, *, is_in_doubt: bool) -> None:
             monkeypatch.setattr(PostgresWriter, "_transact", transact)
-            writer._link = Head(1, b"of a try that was rolled back")
+            writer._links = [Head(1, b"of a try that was rolled back")]
             with closing(postgres.connect(store.place)) as thief:
                 thief.execute("UPDATE node SET batch = batch + 1")
             raise OSError("the connection was lost")
@@ -216,7 +319,7 @@ async def test_a_removed_head_of_a_purged_chain_begins_no_other(store: Store) ->
         with closing(postgres.connect(store.place)) as thief:
             thief.execute("INSERT INTO checkpoint (chain, seq, hash, at) VALUES ('record', 5, '', 0)")
         with pytest.raises(StoreError, match="altered or removed"):
-            await writer._locked_head(writer._live_connection())
+            await writer._locked_heads(writer._live_connection(), begins=True)
 
 
 async def test_frozen_transaction_does_not_block_other_nodes(store: Store) -> None:
@@ -226,7 +329,7 @@ async def test_frozen_transaction_does_not_block_other_nodes(store: Store) -> No
         assert isinstance(writer, PostgresWriter)
         connection = writer._live_connection()
         await connection.execute("BEGIN")
-        await writer._locked_head(connection)
+        await writer._locked_heads(connection, begins=True)
         journal.queue.append(Commit(1, ended_record("c1"), None), done)
         await done.until(lambda: done.tokens == [1])
     assert store.said == []  # it did not even have to retry
