@@ -14,6 +14,7 @@ import random
 import signal
 import socket
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -51,6 +52,7 @@ STEPS: Final = 4  # of a round: each makes, changes and ends a binding
 CALLS: Final = 20  # of a round
 MOST_STATEMENTS: Final = 400  # of a round, some
 LONGEST_S: Final = 0.15  # of a round, some
+COMMITS: Final = 100  # in LONGEST_S, some
 PATIENCE_S: Final = 20.0
 JUMP_MS: Final = 2 * 3_600_000
 
@@ -327,8 +329,13 @@ def _die_at(round_: Round, tell: Tell) -> None:
 
     def connected(*where: Any, **options: Any) -> Any:
         connection = connect(*where, **options)
-        connection.set_trace_callback(lambda sql: _die() if is_due(sql) else None)
+        connection.set_trace_callback(lambda sql: dies() if is_due(sql) else None)
         return connection
+
+    def dies() -> None:
+        if round_.how == "statement":
+            _die()
+        threading.Timer(round_.after_s / COMMITS, _die).start()  # somewhere in the COMMIT, or soon after
 
     def executed(self: PostgresConnection, sql: str, parameters: Any) -> Any:
         if is_due(sql):
