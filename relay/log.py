@@ -193,13 +193,13 @@ def ended_calls(
         return lambda fields: log.info(
             f"{fields.pop('kind')}.ended", **{name: value for name, value in fields.items() if value not in (None, "")}
         )
-    write = output.write
+    write, encode = output.write, msgspec.json.Encoder().encode
 
     def write_line(fields: dict[str, object]) -> None:
         if order_id := fields.get("order_id"):
             fields["order_id"] = _mask_order(order_id)
         fields |= {"event": f"{fields.pop('kind')}.ended", "level": "info", "timestamp": datetime.now(UTC)}
-        write(msgspec.json.encode(fields) + b"\n")
+        write(encode(fields) + b"\n")
 
     return write_line
 
@@ -226,10 +226,22 @@ def _mask_order(order_id: Any) -> Any:
 
     `relay.privacy.texts` would find the number itself, but takes too long for the loop.
     """
+    if isinstance(order_id, str) and order_id.isascii():  # most are: a third of the instructions
+        return _mask_ascii_order(order_id)
     if isinstance(order_id, str) and sum(map(str.isnumeric, order_id)) >= _LEAST:
         beside = _NUMBER.sub("", order_id, count=1)
         return MASK if any(map(str.isnumeric, beside)) else _mask_value(order_id)
     return _mask_value(order_id)
+
+
+def _mask_ascii_order(order_id: str) -> str:
+    digits = len(order_id) - len(order_id.encode().translate(None, b"0123456789"))
+    if digits < _LEAST:
+        return order_id
+    run = _NUMBER.search(order_id)
+    if run is None or digits > len(run[0].removeprefix("+")):
+        return MASK
+    return mask_numbers(order_id)
 
 
 def _mask_value(value: Any) -> Any:
