@@ -2,8 +2,9 @@
 
 Triggers note each change not made by relay700. The next transaction of any process distrusts those rows and writes that
 to the audit log; it is logged here. Changes without a note, such as those made with the triggers off, are found by
-reading all rows: every minute in a small store, at intervals of 200 times a check's length in a large one. The watch
-also keeps the anchor file (`relay.store.chain`) up to date.
+reading all rows: every minute in a small store, at intervals of 200 times a check's length in a large one. Each time
+it verifies some of the records, round and round through the chain. The watch also keeps the anchor file
+(`relay.store.chain`) up to date.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from relay.store.ledger_check import OUTSIDE, Fault, ledger_faults, quick_faults
 from relay.store.ledger_tables import TABLES
 from relay.store.record_rows import SELECT as SELECT_RECORD
 from relay.store.record_rows import Row, StoredRecord, open_row
+from relay.store.records import verify_stretch
 from relay.store.schema_look import SchemaLook
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, SELECT, AuditRow, follow_entry, open_entry
@@ -52,6 +54,7 @@ SHARE: Final = 200  # pause before a check, in lengths of the last one
 RIGHTS_SHARE: Final = 100  # pause before rights are compared with their history, in lengths of the last time,
 RIGHTS_S: Final = 45.0  # and at most
 PAUSE_S: Final = 0.002  # after every 200 rows
+RECORDS: Final = 5_000  # that a check of all rows verifies, from where the last one ended
 MOST_TOLD: Final = 1_000  # faults that are logged and counted
 _NOTED: Final = f"{SELECT} WHERE seq > ? ORDER BY seq LIMIT 10000"
 _REFUSED: Final = "what needs this row is refused; see `relay700 verify`"
@@ -97,6 +100,7 @@ class LedgerWatch:
         self._anchor: Anchor | None = None  # the last good one
         self._anchor_failed = False  # it could not be written, which was logged
         self._check_at_s = clock_s() + CHECK_S
+        self._verified_to = 0  # the last record verified in this round through the chain
         self._clock_ms = clock_ms
         self._audit = LogReader(sealer)
         self._schema = SchemaLook(sealer)
@@ -341,6 +345,9 @@ class LedgerWatch:
         try:
             with one_moment(connection):
                 found.extend(ledger_faults(connection, self._sealer, pause=_pause))  # also up to an error
+                self._verified_to, broken = verify_stretch(connection, self._sealer, self._verified_to, RECORDS)
+                if broken is not None:
+                    found.append(Fault("call_record", "", broken))
                 # The history may name the rows of which the ledger names none.
                 if self._read_log(connection, all_=any(fault.is_unnamed for fault in found)):
                     faults += self._audit.history.contradictions(connection, everywhere=True)

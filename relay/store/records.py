@@ -96,6 +96,39 @@ def _verify(connection: Connection, sealer: Sealer, see: Callable[[StoredRecord]
     return Verdict(head.seq - purged.seq, len(live), head, broken, purged.seq, tuple(recorded))
 
 
+class Stretch(NamedTuple):
+    """A verified part of the chain: the last record read, 0 at the end of the chain; and the fault that ended it."""
+
+    last: int
+    broken: str | None
+
+
+def verify_stretch(connection: Connection, sealer: Sealer, after: int, most: int) -> Stretch:
+    """Verify at most `most` records behind the one `after`, the first against the stored link before it.
+
+    Call it within `one_moment`. Behind a bad record a next stretch goes on.
+    """
+    try:
+        purged = read_checkpoint(connection, sealer, RECORDS)
+        after = max(after, purged.seq)
+        head = _link_before(connection, purged, after + 1)
+        rows = connection.execute(f"{_FROM} LIMIT ?", (after + 1, most)).fetchall()
+    except StoreError as error:
+        return Stretch(0, str(error))
+    for row in rows:
+        try:
+            head, _ = follow(sealer, head, row)
+        except StoreError as error:
+            return Stretch(row[_CHAIN_SEQ], str(error))
+    if len(rows) == most:
+        return Stretch(head.seq, None)
+    try:
+        last = read_head(connection, sealer, RECORDS)
+    except StoreError as error:
+        return Stretch(0, str(error))
+    return Stretch(0, None if last == head else f"records {head.seq + 1} to {last.seq} were cut off the end")
+
+
 def ended_between(
     connection: Connection, sealer: Sealer, since_ms: int, until_ms: int
 ) -> Iterator[tuple[Head, StoredRecord]]:

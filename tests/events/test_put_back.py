@@ -32,6 +32,7 @@ from tests.support.ledger_attacks import NOT_UTF8, NOTE_NOT_UTF8, OTHER_TYPES, C
 from tests.support.look_ups import LookUps
 from tests.support.put_back import Attacked, put_back_later
 from tests.support.stored import A, B, X, Y, ended_record
+from tests.support.tampering import without_notes
 
 C, D = "8613700000003", "8613700000004"
 
@@ -294,6 +295,17 @@ def test_call_that_went_as_before_a_change_is_named(attacked: Attacked) -> None:
     assert found.startswith(f"binding {attacked.binding}: was used as it was before line ")
     assert found.endswith("call c2")
     assert watching.looks() == []
+
+
+def test_altered_record_is_named_within_a_minute(attacked: Attacked) -> None:
+    backend, watching = attacked.backend, Watching(attacked.backend)
+    write_records(backend, [ended_record(f"c{seq}") for seq in (1, 2, 3)])
+    assert watching.checks() == []
+    with closing(connect(backend.path)) as thief:
+        thief.execute("UPDATE call_record SET number_dialled = ? WHERE chain_seq = 2", (Y,))
+        without_notes(thief)
+    (found,) = watching.checks()
+    assert found.startswith("call_record: record 2: call record c2 was altered")
 
 
 def write_records(backend: Backend, records: list[CallRecord]) -> None:

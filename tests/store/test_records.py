@@ -14,11 +14,20 @@ import pytest
 from relay.errors import StoreError
 from relay.model.actions import Commit
 from relay.store import records
-from relay.store.connection import Connection
+from relay.store.connection import Connection, one_moment
 from relay.store.database import connect, connect_reader
 from relay.store.journal.rows import PUT, live_row
 from relay.store.record_rows import insert
-from relay.store.records import Position, Verdict, Wanted, ended_between, read_all, read_page, verify_records
+from relay.store.records import (
+    Position,
+    Verdict,
+    Wanted,
+    ended_between,
+    read_all,
+    read_page,
+    verify_records,
+    verify_stretch,
+)
 from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk, Waiter, opened
 from tests.support import postgres
@@ -387,3 +396,28 @@ def test_nothing_stays_open_between_pages(shelf: Shelf) -> None:
     shelf.add(*CALLS)
     next(read_all(shelf.connection, shelf.sealer, Wanted(), page=2))
     assert not shelf.connection.in_transaction
+
+
+# -- Round and round
+
+
+def test_stretches_lead_through_the_chain_and_name_each_bad_record(shelf: Shelf) -> None:
+    shelf.add(*(call(n) for n in range(1, 8)))
+
+    def round_() -> list[str | None]:
+        found: list[str | None] = []
+        after = 0
+        while True:
+            with one_moment(shelf.connection):
+                after, broken = verify_stretch(shelf.connection, shelf.sealer, after, 3)
+            found.append(broken)
+            if not after:
+                return found
+
+    assert round_() == [None, None, None]
+    shelf.connection.execute("UPDATE call_record SET ended_at = ended_at + 1 WHERE chain_seq IN (2, 5)")
+    shelf.connection.execute("UPDATE call_record SET chain_hash = x'00' WHERE chain_seq = 6")
+    named = [broken for broken in round_() if broken is not None]
+    assert [words.split()[1].rstrip(":") for words in named] == ["2", "5", "6", "7"]
+    shelf.connection.execute("DELETE FROM call_record WHERE chain_seq > 4")
+    assert (round_()[-1] or "").endswith("were cut off the end")
