@@ -35,7 +35,7 @@ from relay.events.capture import Keeper
 from relay.events.delivery import Deliverer
 from relay.events.follower import Follower
 from relay.events.hep import HepSender
-from relay.events.ledger_watch import LedgerWatch
+from relay.events.ledger_watch import LedgerWatch, RightsWatch
 from relay.events.probe import Prober
 from relay.events.recordings import Taker
 from relay.events.timers import Resealer, Timers, Trimmer
@@ -355,16 +355,15 @@ class Backend:
         app = make_app(self)
         streams = mount_console(app, self)
         server = HttpServer(app, Address(api.host, api.port, api.certificate, api.key), self._log)
-        self._servers = {"api": server}
+        self._servers = {"api": server, **self._compat(app)}
         stopped = asyncio.create_task(stop.wait())
-        tasks = _begin({"api": server.run(), **self._parts_of_each_node()})
+        tasks = _begin({name: server.run() for name, server in self._servers.items()} | self._parts_of_each_node())
         if self._leader_lock is not None:
             tasks |= _begin({"leadership": self._await_leadership(self._leader_lock)})
             await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
             if tasks["leadership"].done() and tasks["leadership"].exception() is None:
                 del tasks["leadership"]
         if self.leads:
-            self._servers |= self._compat(app)
             tasks |= _begin(self._parts_of_the_leader())
             self._log.info("backend.ready", pid=os.getpid())
         await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
@@ -421,7 +420,8 @@ class Backend:
         return {"alibaba": HttpServer(app, address, self._log, "compat.alibaba.listen")}
 
     def _parts_of_each_node(self) -> _Parts:
-        parts: _Parts = {"files": self._watch_files(), "writer": self.writer.ended()}
+        watch = RightsWatch(self.path, self.sealer)
+        parts: _Parts = {"files": self._watch_files(), "writer": self.writer.ended(), "rights": watch.run()}
         if self._config.otlp is not None and self.spans is not None:
             from relay.events.otlp import SpanExporter
 
@@ -430,8 +430,7 @@ class Backend:
         return parts
 
     def _parts_of_the_leader(self) -> _Parts:
-        parts = {name: server.run() for name, server in self._servers.items() if name != "api"}
-        parts |= {
+        parts: _Parts = {
             "follower": self._follower.run(),
             "deliverer": self._deliverer.run(),
             "timers": self._timers.run(),

@@ -146,7 +146,7 @@ _LABELLED_GAUGES = {
     "peer_calls": (("peer", "direction"), "ringing and answered calls from a peer (in) and to it (out)"),
     "leader": (
         ("node",),
-        "1 if the backend of this node works for all nodes of the store; 0 if it stands by",
+        "1 if the backend of this node leads: it does for all nodes what is done once",
     ),
     "node_up": (("node",), "1 if the node of the store sends heartbeats; 0 if it is missing, for up to a day"),
     "hook_breaker_open": (

@@ -30,6 +30,7 @@ ON_BOTH = (
     *(
         f"tests.store.test_{name}"
         for name in (
+            "business_counts",
             "call_counts",
             "capture",
             "configurations",

@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay.api import (
     batches,
@@ -103,28 +102,6 @@ async def openapi(_: Request) -> Response:
     return Response(openapi_document(), media_type="application/json")
 
 
-# -- Standing by
-
-_OF_EACH_NODE = frozenset({"/healthz", "/readyz", "/metrics"})
-_STANDS_BY = N_("this node's backend stands by: another node serves the API; send the request there")
-
-
-class Standby:
-    """ASGI middleware: while another node's backend works, this one serves its own health and metrics alone."""
-
-    def __init__(self, app: ASGIApp, backend: Backend) -> None:
-        self._app = app
-        self._backend = backend
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or answer 503 with Retry-After."""
-        if scope["type"] != "http" or self._backend.leads or scope["path"] in _OF_EACH_NODE:
-            await self._app(scope, receive, send)
-        else:
-            response = problem_response(scope["state"]["request_id"], "relay_unavailable", _STANDS_BY)
-            await response(scope, receive, send)
-
-
 # -- The application
 
 _ROUTERS = (
@@ -172,7 +149,6 @@ def make_app(backend: Backend, clock: Callable[[], float] = time.time) -> FastAP
                 spans=backend.spans,
                 named=named_by,
             ),
-            Middleware(Standby, backend=backend),
             Middleware(Authentication, backend=backend, nonces=Nonces(clock()), limits=limits, clock=clock),
         ],
         exception_handlers={

@@ -36,7 +36,7 @@ from relay.store.database import Reader, connect, one_moment, reading, store_err
 from relay.store.former_versions import former_uses
 from relay.store.history import CALL_GRACE_MS, Use, UsesOfRights
 from relay.store.history_log import LogReader
-from relay.store.ledger import CHANGED, MOST_NAMED, note_fault, outdate, read_ledger_head, refuse
+from relay.store.ledger import CHANGED, MOST_NAMED, learn_refused, note_fault, outdate, read_ledger_head, refuse
 from relay.store.ledger_check import OUTSIDE, Fault, ledger_faults, quick_faults
 from relay.store.ledger_tables import TABLES
 from relay.store.record_rows import SELECT as SELECT_RECORD
@@ -73,6 +73,29 @@ class _Look(NamedTuple):
     not_read: str  # why not all could be read; "" if it was
 
 
+class RightsWatch:
+    """What each backend looks at every second: keys and all else that this process reads grant nothing while the schema
+    is not relay700's own, and rows that the ledger refuses, whichever node found them, never.
+    """
+
+    def __init__(self, place: Place, sealer: Sealer) -> None:
+        self._place = place
+        self._sealer = sealer
+        self._schema = SchemaLook(sealer)
+
+    async def run(self) -> None:
+        """Look until it is cancelled."""
+        with closing(Reader(self._place)) as reader:
+            while True:
+                with contextlib.suppress(StoreError):  # reported elsewhere
+                    await asyncio.to_thread(reader.read, self._look)
+                await asyncio.sleep(SCHEMA_S)
+
+    def _look(self, connection: Connection) -> None:
+        self._schema.look(connection)
+        learn_refused(connection, self._sealer)
+
+
 class LedgerWatch:
     """The watch of a running relay, in its backend if it has one: `run` it until it is cancelled."""
 
@@ -103,7 +126,6 @@ class LedgerWatch:
         self._verified_to = 0  # the last record verified in this round through the chain
         self._clock_ms = clock_ms
         self._audit = LogReader(sealer)
-        self._schema = SchemaLook(sealer)
         self._uses: UsesOfRights = deque() if uses is None else uses
         self._rights_at_s = 0.0
 
@@ -111,17 +133,9 @@ class LedgerWatch:
         return {"ledger_faults": len(self._told)}
 
     async def run(self) -> None:
-        with closing(Reader(self._place)) as reader:
-            while True:
-                await self.look()
-                for _ in range(int(LOOK_S / SCHEMA_S)):
-                    await asyncio.to_thread(self._look_at_schema, reader)
-                    await asyncio.sleep(SCHEMA_S)
-
-    def _look_at_schema(self, reader: Reader) -> None:
-        """While it is not relay700's own, keys and all else that this process reads grant nothing."""
-        with contextlib.suppress(StoreError):  # reported elsewhere
-            reader.read(self._schema.look)
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
         """Log new faults and keep the anchor. Failures of the store are reported elsewhere."""

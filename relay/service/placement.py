@@ -32,11 +32,12 @@ from relay.store.allocation import (
     take,
 )
 from relay.store.bindings import count_of_group, due, find_binding, insert, set_released
-from relay.store.businesses import Business, count_binding, discount_binding
+from relay.store.business_counts import count_binding, discount_binding
+from relay.store.businesses import Business
 from relay.store.connection import Connection
 from relay.store.groups import find_group, is_member, member_hashes
-from relay.store.ledger import CHANGED_MEANWHILE, is_locking, require
-from relay.store.numbers import Pool, find_number, find_pool, pools_of
+from relay.store.ledger import CHANGED_MEANWHILE, is_locking, require_each
+from relay.store.numbers import Pool, find_number, find_pool, found_choice, pools_of, select_choice
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import queue_event
 
@@ -82,6 +83,7 @@ def release_due(unit: UnitOfWork, rules: BindRules) -> int:
         if routes >= MOST_ROUTES:
             break
         routes += release(unit, binding, rules)
+        set_released(unit, binding.binding_id)
         released += 1
         data: dict[str, object] = {"binding_id": binding.binding_id, "mode": binding.mode, "order_id": binding.order_id}
         data |= {"industrial_id": binding.industrial_id, "user_data": binding.user_data}
@@ -94,7 +96,10 @@ def release_due(unit: UnitOfWork, rules: BindRules) -> int:
 
 
 def release(unit: UnitOfWork, binding: Binding, rules: BindRules) -> int:
-    """Release the numbers of a binding that still holds them. Returns the count of its routes, now cooling down."""
+    """Release the numbers of a binding that still holds them. Returns the count of its routes, now cooling down.
+
+    The caller writes the time to the binding (`released_at`).
+    """
     routes = 0
     for number in filter(None, (binding.x, binding.y)):
         free_at = unit.now_ms + cool_down_ms(unit, number, rules.cool_down_ms)
@@ -103,7 +108,6 @@ def release(unit: UnitOfWork, binding: Binding, rules: BindRules) -> int:
             data = {"number": number, "binding_id": binding.binding_id, "cools_until": format_moment(free_at)}
             queue_event(unit, binding.business, "number.cooling", f"{number}.{unit.now_ms}", dict(data))
     discount_binding(unit, binding.business)
-    set_released(unit, binding.binding_id)
     return routes
 
 
@@ -241,16 +245,19 @@ def _numbers(unit: UnitOfWork, wanted: Wanted, rules: BindRules) -> list[_Found]
 def _require_found(unit: UnitOfWork, business: str, found: Sequence[_Found]) -> None:
     """Raise StoreError unless the numbers and their pools are proven, and on a server still as they were read."""
     numbers, pools = [one.number for one in found], {one.pool.pool_id: one.pool for one in found}
-    for table, keys in (("number", numbers), ("pool", list(pools))):
-        if require(unit.connection, unit.sealer, table, keys) != len(set(keys)):
-            raise StoreError(CHANGED_MEANWHILE)
-    if not is_locking(unit.connection):
+    wanted = (("number", numbers), ("pool", list(pools)))
+    again = select_choice(business, numbers, pools, unit.now_ms) if is_locking(unit.connection) else []
+    counts, rows = require_each(unit.connection, unit.sealer, wanted, *again)
+    if counts != [len(set(keys)) for _, keys in wanted]:
+        raise StoreError(CHANGED_MEANWHILE)
+    if not again:
         return
-    own = pools_of(unit.connection, business)
+    own, numbers_now, pools_now = found_choice(rows, len(numbers))
+    by_number = {each.number: each for each in numbers_now}
     for number, pool in found:
-        now = find_number(unit.connection, number, unit.now_ms)
+        now = by_number.get(number)
         is_of_pool = now is not None and now.pool == pool.pool_id and (now.legacy or pool in own)
-        if not is_of_pool or find_pool(unit.connection, pool.pool_id) != pool:
+        if not is_of_pool or pool not in pools_now:
             raise StoreError(CHANGED_MEANWHILE)
 
 
@@ -352,13 +359,13 @@ def _cap(pool: Pool, rules: BindRules) -> int:
 
 @contextmanager
 def undone_if_refused(connection: Connection) -> Iterator[None]:
-    """Undo the changes of the block if it raises Refused. Not to be nested."""
+    """Undo the changes of the block if it raises, such as Refused. Not to be nested."""
     connection.execute("SAVEPOINT one")
     try:
         yield
-    except Refused:
-        connection.execute("ROLLBACK TO one")
-        raise
-    finally:
+    except Exception:
         if connection.in_transaction:
+            connection.execute("ROLLBACK TO one")
             connection.execute("RELEASE one")
+        raise
+    connection.execute("RELEASE one")

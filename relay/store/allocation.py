@@ -12,8 +12,9 @@ from typing import NamedTuple
 from relay.errors import Refused, StoreError
 from relay.model.binding import Binding, Party, compile_lines, ends
 from relay.model.numbers import is_700, mask_number
-from relay.store.connection import Connection
-from relay.store.ledger import require
+from relay.store.connection import Connection, together
+from relay.store.ledger import require_each
+from relay.store.ledger_tables import dialect_of
 from relay.store.numbers import LONGEST_COOL_DOWN_MS, SERIAL_DIGITS
 from relay.store.proofs import proofs_of
 from relay.store.sealing.rows import ANY_CALLER
@@ -65,9 +66,9 @@ def member_lines(binding: Binding, hashes: Iterable[bytes]) -> list[HashedLine]:
 def add_routes(unit: UnitOfWork, binding: Binding, pair: bytes, lines: Sequence[HashedLine]) -> None:
     """Add routes. Raises Refused for the first caller already on the number (conflict) or resting (number_cooling)."""
     binding_id = binding.binding_id
-    for line in lines:
-        row = (*line[:2], binding_id, line.party, pair, unit.now_ms)
-        if unit.connection.execute(_ADD, row).rowcount == 0:
+    rows = [(_ADD, (*line[:2], binding_id, line.party, pair, unit.now_ms)) for line in lines]
+    for line, added in zip(lines, together(unit.connection, *rows), strict=True):
+        if added.rowcount == 0:
             raise _in_the_way(unit, line)
 
 
@@ -211,16 +212,18 @@ def choose(connection: Connection, pool: str, cap: int, wish: Wish, not_this: st
     """Choose a number of the pool, other than `not_this`; None if none is left.
 
     The free number that has rested longest. If none is free, the one with the fewest bindings, below `cap`, among those
-    of the business on which no caller has a route. O(log n + u), where u is the number of routes of these callers.
+    of the business on which no caller has a route. On a server it is locked, and one that another unit of work has
+    locked is no choice. O(log n + u), where u is the number of routes of these callers.
     """
     first, second = (*wish.callers, None, None)[:2]
     asked = {"pool": pool, "cap": cap, "now": now_ms, "not_this": not_this, "first": first, "second": second}
     asked["holder"] = wish.business
-    row = connection.execute(_RESTED, asked).fetchone()
+    claim = dialect_of(connection).claim
+    row = connection.execute(_RESTED + claim, asked).fetchone()
     if row is not None or wish.exclusive:
         return row and str(row[0])
     asked["most"] = 1 if wish.group_id is None else MOST_CANDIDATES
-    for (number,) in connection.execute(_SHARED, asked).fetchall():
+    for (number,) in connection.execute(_SHARED + claim, asked).fetchall():
         if wish.group_id is None or not _meets_member(connection, number, wish.group_id, now_ms):
             return str(number)
     return None
@@ -274,12 +277,12 @@ def cool_down_ms(unit: UnitOfWork, number: str, configured_ms: int) -> int:
         return configured_ms
     prefix = number[:-SERIAL_DIGITS]
     try:
-        is_there = require(unit.connection, unit.sealer, "prefix", [prefix]) == 1
+        (count,), (rows,) = require_each(unit.connection, unit.sealer, [("prefix", [prefix])], (_COOL_DOWN, (prefix,)))
     except StoreError:
         return LONGEST_COOL_DOWN_MS
-    if not is_there:
+    if not count:
         return LONGEST_COOL_DOWN_MS if proofs_of(unit.connection, "prefix", [prefix]) else configured_ms
-    (found,) = unit.connection.execute(_COOL_DOWN, (prefix,)).fetchone()
+    (found,) = rows.fetchone()
     return configured_ms if found is None else int(found)
 
 

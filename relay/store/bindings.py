@@ -16,6 +16,7 @@ from relay.model.numbers import is_700
 from relay.store.connection import Connection, Parameters, selected
 from relay.store.groups import was_member
 from relay.store.ledger import require
+from relay.store.ledger_tables import dialect_of
 from relay.store.proven_reads import proven_row, proven_rows
 from relay.store.sealing.rows import SealedRows, Secret, binding_context, key_of, open_binding, seal_binding
 from relay.store.sealing.sealer import Sealer
@@ -206,7 +207,7 @@ def keep_past(unit: UnitOfWork, old: Binding, new: Binding) -> None:
 
 def due(unit: UnitOfWork, most: int) -> list[Binding]:
     """Expired bindings that still hold their numbers, oldest first."""
-    rows = unit.connection.execute(_DUE, (unit.now_ms, most)).fetchall()
+    rows = unit.connection.execute(_DUE + dialect_of(unit.connection).claim, (unit.now_ms, most)).fetchall()
     return [open_row(unit.sealer, row) for row in rows]
 
 

@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from relay.model.call import Language
-from relay.policy.rules import NO_LIMIT
 from relay.store.connection import Connection
 from relay.store.ledger import require
 from relay.store.proven_reads import proven_row
@@ -90,21 +89,14 @@ class Qualification(NamedTuple):
     approval: StateChange | None  # None: created as approved, or older than this history
 
 
-_COLUMNS = tuple("sealed_contact" if name == "contact" else name for name in Business._fields)
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM business"
+_LIVE = "coalesce((SELECT live FROM business_count WHERE business = business.id), 0)"
+_FOUND = {"contact": "sealed_contact", "live_bindings": _LIVE}
+_SELECT = f"SELECT {', '.join(_FOUND.get(name, name) for name in Business._fields)} FROM business"
+_COLUMNS = tuple(_FOUND.get(name, name) for name in Business._fields if name != "live_bindings")
 _LIST = f"{_SELECT} WHERE (?1 IS NULL OR id = ?1) AND (?2 IS NULL OR state = ?2) AND id > ?3 ORDER BY id LIMIT ?4"
 _ADD = f"INSERT INTO business ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT DO NOTHING"
-# live_bindings is counted up and down, never written.
-_CHANGED = tuple(name for name in _COLUMNS if name not in ("id", "live_bindings", "created_at"))
+_CHANGED = tuple(name for name in _COLUMNS if name not in ("id", "created_at"))
 _CHANGE = f"UPDATE business SET {', '.join(f'{name} = :{name}' for name in _CHANGED)} WHERE id = :id"
-_COUNT_UP = """
-UPDATE business SET live_bindings = live_bindings + 1, bound_day = :day,
-  bound_today = CASE WHEN bound_day = :day THEN bound_today + 1 ELSE 1 END
-WHERE id = :id AND live_bindings < :most AND (CASE WHEN bound_day = :day THEN bound_today ELSE 0 END) < :most_today
-"""
-_IS_FULL = "SELECT live_bindings >= ? FROM business WHERE id = ?"
-_DAY_MS, _CHINA_MS = 24 * 3_600_000, 8 * 3_600_000
-_COUNT_DOWN = "UPDATE business SET live_bindings = live_bindings - 1 WHERE id = ? AND live_bindings > 0"
 _ADD_CHANGE = """
 INSERT INTO business_change (business, at, seq, state, by, sealed, sealed_terms) VALUES (?, ?, ?, ?, ?, ?, ?)
 """
@@ -133,31 +125,8 @@ def add_business(unit: UnitOfWork, business: Business) -> bool:
 
 
 def put_business(unit: UnitOfWork, business: Business) -> None:
-    """Write all columns except the counts of bindings."""
+    """Write all columns."""
     unit.connection.execute(_CHANGE, _row(unit.sealer, business))
-
-
-def count_binding(unit: UnitOfWork, business_id: str, most: int | None, most_today: int | None) -> str | None:
-    """Count one more live binding, and one more made today.
-
-    If a quota is reached, count nothing and return its name.
-    """
-    most = NO_LIMIT if most is None else most
-    counted = {
-        "id": business_id,
-        "day": (unit.now_ms + _CHINA_MS) // _DAY_MS,
-        "most": most,
-        "most_today": NO_LIMIT if most_today is None else most_today,
-    }
-    if unit.connection.execute(_COUNT_UP, counted).rowcount == 1:
-        return None
-    (is_full,) = unit.connection.execute(_IS_FULL, (most, business_id)).fetchone()
-    return "max_bindings" if is_full else "max_binds_per_day"
-
-
-def discount_binding(unit: UnitOfWork, business_id: str) -> None:
-    """Count one live binding less; none is left where the row was given to a business that did not make it."""
-    unit.connection.execute(_COUNT_DOWN, (business_id,))
 
 
 def add_state_change(unit: UnitOfWork, old: Business | None, new: Business, reason: str) -> None:

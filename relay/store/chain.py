@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from relay.errors import ParseError, StoreError
-from relay.store.connection import Connection
+from relay.store.connection import Connection, Rows, Statement, together
 from relay.store.sealing.sealer import Sealer
 
 HeadRow = tuple[int, bytes, bytes]  # seq, hash, mac
@@ -109,7 +109,12 @@ def count_over(connection: Connection, chain: Chain, before_ms: int, now_ms: int
 
 def write_head(connection: Connection, chain: Chain, row: HeadRow) -> None:
     """Store the result of `head_row`, in the transaction that adds its link."""
-    connection.execute(
+    connection.execute(*put_head(chain, row))
+
+
+def put_head(chain: Chain, row: HeadRow) -> Statement:
+    """The statement of `write_head`."""
+    return (
         f"INSERT INTO {chain.head_table} (id, seq, hash, mac) VALUES (1, ?1, ?2, ?3)"
         " ON CONFLICT (id) DO UPDATE SET seq = ?1, hash = ?2, mac = ?3",
         row,
@@ -122,12 +127,21 @@ def head_row(sealer: Sealer, chain: Chain, head: Head) -> HeadRow:
 
 def read_head(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
     """The stored head. Raises StoreError if it is missing, forged, or older than the links or the checkpoint."""
-    last, purged = connection.execute(
+    return found_head(sealer, chain, *together(connection, *select_head(chain)))
+
+
+def select_head(chain: Chain) -> tuple[Statement, Statement]:
+    """The statements of `read_head`."""
+    ends = (
         f"SELECT coalesce(max({chain.seq}), 0), coalesce((SELECT seq FROM checkpoint WHERE chain = ?), 0)"
-        f" FROM {chain.table}",
-        (chain.name,),
-    ).fetchone()
-    row = connection.execute(f"SELECT seq, hash, mac FROM {chain.head_table}").fetchone()
+        f" FROM {chain.table}"
+    )
+    return (ends, (chain.name,)), (f"SELECT seq, hash, mac FROM {chain.head_table}", ())
+
+
+def found_head(sealer: Sealer, chain: Chain, ends: Rows, heads: Rows) -> Head:
+    """The head by the results of `select_head`."""
+    (last, purged), row = ends.fetchone(), heads.fetchone()
     if row is None and not last and not purged:
         return EMPTY
     if row is None or not (isinstance(row[0], int) and isinstance(purged, int)) or row[0] < max(last, purged):
@@ -137,7 +151,17 @@ def read_head(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
 
 def stored_head(connection: Connection, chain: Chain) -> Head:
     """The stored head, unverified; EMPTY if there is none. Raises StoreError if its values have other types."""
-    row = connection.execute(f"SELECT seq, hash FROM {chain.head_table}").fetchone()
+    return found_stored_head(chain, connection.execute(*select_stored_head(chain)))
+
+
+def select_stored_head(chain: Chain) -> Statement:
+    """The statement of `stored_head`."""
+    return f"SELECT seq, hash FROM {chain.head_table}", ()
+
+
+def found_stored_head(chain: Chain, heads: Rows) -> Head:
+    """The head by the result of `select_stored_head`."""
+    row = heads.fetchone()
     if row is None:
         return EMPTY
     if not (isinstance(row[0], int) and isinstance(row[1], bytes)):

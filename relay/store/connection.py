@@ -116,6 +116,7 @@ class Rows(Protocol):
 
 
 Execute = Callable[[str, Parameters], Rows]
+RunTogether = Callable[[Sequence["Statement"]], list[Rows]]
 
 
 class Connection(Protocol):
@@ -128,12 +129,18 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
+Statement = tuple[str, Parameters]
+
+
 class Naming(Protocol):
     """Takes part in the statements of a transaction that proves rows, as `relay.store.named_rows.NamedRows`."""
+
+    at_end: list[Any]  # written once for the whole transaction: entries of the audit log, and counts
 
     def names(self, sql: str, /) -> bool: ...
     def execute(self, run: Execute, sql: str, parameters: Parameters, /) -> Rows: ...
     def execute_each(self, run: Execute, sql: str, parameters: Iterable[Parameters], /) -> Rows: ...
+    def execute_together(self, run: RunTogether, statements: Sequence[Statement], /) -> list[Rows]: ...
 
 
 class WritingConnection(Connection, Protocol):
@@ -141,6 +148,20 @@ class WritingConnection(Connection, Protocol):
 
     schema_seen: object  # for `relay.store.schema_check`
     naming: Naming | None
+
+
+@runtime_checkable
+class Pipelining(Protocol):
+    """A connection that can send several statements in one round trip."""
+
+    def together(self, statements: Sequence[Statement], /) -> list[Rows]: ...
+
+
+def together(connection: Connection, *statements: Statement) -> list[Rows]:
+    """The results of statements, none of which needs that of another: on a server in one round trip."""
+    if statements and isinstance(connection, Pipelining):
+        return connection.together(statements)
+    return [connection.execute(*statement) for statement in statements]
 
 
 @runtime_checkable
@@ -164,17 +185,54 @@ def selected(connection: Connection, sql: str, keys: Sequence[object], *more: in
         yield from connection.execute(sql.format(keys=", ".join("?" * len(some))), [*some, *more]).fetchall()
 
 
+TRY_S: Final = 0.001  # between two tries to write to a file
+BEGIN_ALONE: Final = "BEGIN IMMEDIATE"
+BEGIN_BESIDE: Final = "BEGIN IMMEDIATE TRANSACTION"  # the same in a file
+
+
 @contextmanager
-def transaction(connection: Connection) -> Iterator[None]:
-    """One write transaction: committed at the end of the block, rolled back on any error."""
+def transaction(connection: Connection, begin: str = BEGIN_ALONE) -> Iterator[None]:
+    """One write transaction: committed at the end of the block, rolled back on any error.
+
+    `begin`: on a server BEGIN_ALONE keeps all others from writing covered rows, BEGIN_BESIDE those that write alone.
+    """
     try:
-        connection.execute("BEGIN IMMEDIATE")  # PostgreSQL: one that waited in vain for its turn has begun all the same
+        _begin(connection, begin)  # PostgreSQL: one that waited in vain for its turn has begun all the same
         yield
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _begin(connection: Connection, begin: str) -> None:
+    """In a file, wait for other writers by tries at short intervals.
+
+    SQLite itself pauses for up to 100 ms between two tries, and so misses the gaps that other writers leave.
+    """
+    if not isinstance(connection, sqlite3.Connection):
+        connection.execute(begin)
+        return
+    (patience_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    until_s = time.monotonic() + patience_ms / 1000
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while not _has_begun(connection, begin, may_wait=time.monotonic() < until_s):
+            time.sleep(TRY_S)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
+
+
+def _has_begun(connection: sqlite3.Connection, begin: str, *, may_wait: bool) -> bool:
+    """False if another process writes, and `may_wait`. Raises the error of SQLite."""
+    try:
+        connection.execute(begin)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or not may_wait:
+            raise
+        return False
+    return True
 
 
 def quoted(name: str) -> str:

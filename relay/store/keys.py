@@ -164,6 +164,7 @@ _FIND_ANSWER = "SELECT fingerprint, status, sealed FROM idempotency WHERE owner 
 _KEEP = """
 INSERT INTO idempotency (owner, key, fingerprint, status, sealed, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
 ON CONFLICT (owner, key) DO UPDATE SET fingerprint = ?3, status = ?4, sealed = ?5, at = ?6
+WHERE idempotency.at <= ?7 OR (idempotency.status = ?4 AND idempotency.fingerprint = ?3 AND ?8 = 1)
 """
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[bytes, str | None]).decode
@@ -195,10 +196,15 @@ def find_answer(unit: UnitOfWork, owner: str, key: str, fingerprint: bytes) -> K
 def keep_answer(
     unit: UnitOfWork, owner: str, key: str, fingerprint: bytes, status: int, body: bytes, location: str | None = None
 ) -> None:
-    """Keep the answer, in the unit of work of its request."""
+    """Keep the answer, in the unit of work of its request. Raises Refused if another node has just answered it.
+
+    Without a body it stands for answers to parts of the request, and may be kept again.
+    """
     hash_ = _hash(unit, owner, key)
     sealed = unit.sealer.seal(_encode((body, location)), _answer_context(owner, hash_, status))
-    unit.connection.execute(_KEEP, (owner, hash_, _keyed(unit, fingerprint), status, sealed, unit.now_ms))
+    row = (owner, hash_, _keyed(unit, fingerprint), status, sealed, unit.now_ms, unit.now_ms - KEPT_MS, int(not body))
+    if unit.connection.execute(_KEEP, row).rowcount == 0:
+        raise Refused("store_busy", "", "another node has just done the same: try again for its answer")
 
 
 def _hash(unit: UnitOfWork, owner: str, key: str) -> bytes:

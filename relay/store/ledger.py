@@ -18,24 +18,40 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from relay.errors import StoreError
-from relay.store.chain import AUDIT, RECORDS, Head, read_head, stored_head, stored_revision
+from relay.store.business_counts import Count, write_counts
+from relay.store.chain import (
+    AUDIT,
+    RECORDS,
+    Head,
+    found_head,
+    found_stored_head,
+    read_head,
+    select_head,
+    select_stored_head,
+    stored_head,
+    stored_revision,
+)
 from relay.store.connection import (
+    BEGIN_ALONE,
     DATABASE_ERRORS,
     WRONG,
     Connection,
+    Rows,
+    Statement,
     WritingConnection,
     any_text,
     one_moment,
+    together,
     transaction,
 )
 from relay.store.ledger_tables import TABLES, LedgerTable, dialect_of
 from relay.store.named_rows import NamedRow, NamedRows, Unnamed
-from relay.store.proofs import CHUNK, proofs_of, put_proofs, rows_of
+from relay.store.proofs import CHUNK, insert_proofs, proofs_of, put_proofs, rows_of, select_proofs, select_rows
 from relay.store.schema_check import (
     SCHEMA,
     Vouched,
@@ -47,7 +63,7 @@ from relay.store.schema_check import (
 from relay.store.scripts import schema_by
 from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven, make_proof, not_proven, revision_of
 from relay.store.sealing.sealer import Sealer
-from relay.store.unit_of_work import Entry, add_entry
+from relay.store.unit_of_work import Entry, add_entry, put_entries
 
 MODULUS: Final = 1 << 256
 CHANGED_MEANWHILE: Final = "a row was changed meanwhile: try again"
@@ -116,23 +132,39 @@ def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequen
 
     In a unit of work on a server the rows are locked from now on, so that one read afterwards is as it was proven.
     """
+    chunks = [row_keys[start : start + CHUNK] for start in range(0, len(row_keys), CHUNK)]
+    return sum(require_each(connection, sealer, [(table, keys)])[0][0] for keys in chunks)
+
+
+def require_each(
+    connection: Connection, sealer: Sealer, wanted: Sequence[tuple[str, Sequence[str]]], *then: Statement
+) -> tuple[list[int], list[Rows]]:
+    """As `require`, for at most CHUNK rows of each table, with the results of statements that run afterwards.
+
+    On a server all of it is one round trip.
+    """
     if sealer.stopped:
         raise StoreError(sealer.stopped)
-    declared, found_rows = TABLES[table], 0
-    locks = is_locking(connection)
-    for start in range(0, len(row_keys), CHUNK):
-        keys = row_keys[start : start + CHUNK]
-        with one_moment(connection):  # else a change between the two would look like a forgery
-            rows = rows_of(connection, declared, keys, locked=locks)
-            proofs = proofs_of(connection, table, keys)
-        found_rows += len(rows)
-        for key, found in rows.items():
-            proof = proofs.get(key)
-            if not _holds(sealer, declared, key, found, proof) and not _is_ours(
-                connection, sealer, declared, key, proof
-            ):
-                raise StoreError(not_proven(table, key))
-    return found_rows
+    locks, asked = is_locking(connection), []
+    for table, keys in wanted:
+        asked += [select_rows(connection, TABLES[table], keys, locked=locks), select_proofs(table, keys)]
+    with one_moment(connection):  # else a change between the two would look like a forgery
+        found = together(connection, *asked, *then)
+        counts = []
+        for place, (table, _) in enumerate(wanted):
+            rows, proofs = (dict(each.fetchall()) for each in found[2 * place : 2 * place + 2])
+            _require_held(connection, sealer, TABLES[table], rows, proofs)
+            counts.append(len(rows))
+    return counts, found[2 * len(wanted) :]
+
+
+def _require_held(
+    connection: Connection, sealer: Sealer, table: LedgerTable, rows: dict[str, str], proofs: dict[str, bytes]
+) -> None:
+    for key, found in rows.items():
+        proof = proofs.get(key)
+        if not _holds(sealer, table, key, found, proof) and not _is_ours(connection, sealer, table, key, proof):
+            raise StoreError(not_proven(table.name, key))
 
 
 def is_locking(connection: Connection) -> bool:
@@ -168,18 +200,20 @@ def _is_ours(connection: Connection, sealer: Sealer, table: LedgerTable, row_key
 
 
 @contextmanager
-def ledger_transaction(connection: WritingConnection, sealer: Sealer, now_ms: int) -> Iterator[None]:
-    """A write transaction that proves its changes of covered rows before it commits."""
+def ledger_transaction(
+    connection: WritingConnection, sealer: Sealer, now_ms: int, begin: str = BEGIN_ALONE
+) -> Iterator[None]:
+    """A write transaction that proves its changes of covered rows before it commits. `begin`: as for `transaction`."""
     vouched = partial(_vouched, connection, sealer)
     if connection.schema_seen is None:
         require_own_schema(connection, vouched)  # before the lock is taken: the first check takes longest
     try:
-        with transaction(connection):
+        with transaction(connection, begin):
             require_own_schema(connection, vouched)
             distrust_touched(connection, sealer, now_ms)
             with _naming(connection) as named:
                 yield
-            settle(connection, sealer, named.rows())
+            settle(connection, sealer, named.rows(), named.at_end)
             require_same_schema(connection)
     except Unnamed as error:
         with (
@@ -216,6 +250,7 @@ def distrust_touched(connection: Connection, sealer: Sealer, now_ms: int) -> Non
             touched = connection.execute(_ALL_TOUCHES).fetchall()
     if not touched:
         return
+    _lock_heads(connection)
     readable = [note for note in touched if all(isinstance(part, str) and WRONG not in part for part in note)]
     if readable:
         distrust(connection, sealer, readable, now_ms)
@@ -267,76 +302,132 @@ def note_fault(connection: Connection, sealer: Sealer, what: str, now_ms: int, r
     add_entry(connection, sealer, Entry(now_ms, "relay", "ledger.fault", what, None, reason, {}))
 
 
-def settle(connection: Connection, sealer: Sealer, named: dict[tuple[str, str], NamedRow]) -> None:
-    """At the end of a transaction: prove the rows it has changed. Raises Unnamed for one that is not among `named`."""
+def settle(
+    connection: Connection, sealer: Sealer, named: dict[tuple[str, str], NamedRow], at_end: Sequence[Any] = ()
+) -> None:
+    """At the end of a transaction: prove the rows it has changed, and write what was left for the end.
+
+    On a server the others wait for the heads from here on, and for nothing else. Raises Unnamed for a row that is not
+    among `named`.
+    """
+    if not named and not at_end:
+        return
+    write_counts(connection, [note for note in at_end if isinstance(note, Count)])
+    _lock_heads(connection)
+    head, records, audit = _heads(connection, sealer)
+    written: list[Statement] = []
+    if entries := [note for note in at_end if isinstance(note, Entry)]:
+        audit, written = put_entries(sealer, entries, audit, records)
     own = dialect_of(connection).own_touch
-    touched = connection.execute(f"SELECT table_name, row_key, before FROM ledger_touch WHERE {own}").fetchall()
+    asked = (f"SELECT table_name, row_key, before FROM ledger_touch WHERE {own}", ())
+    touched = together(connection, *written, asked)[-1].fetchall()  # also what has changed beside these statements
     if not touched:
         return
-    head = read_ledger_head(connection, sealer)
-    by_table: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
-    for table, row_key, before in touched:
-        if (table, row_key) not in named:  # or it is a link of a chain, which must never change
-            raise Unnamed(table, row_key)
-        by_table[table].append((row_key, before))
-    settling = _Settling(connection, sealer, head.revision + 1, named)
-    sums = dict(head.sums)
-    for table, rows in by_table.items():
-        sums[table] = settling.table(TABLES[table], rows, sums.get(table, NO_ROWS))
-    connection.execute(f"DELETE FROM ledger_touch WHERE {own}")
-    write_ledger_head(connection, sealer, settling.revision, sums, head.scripts, head.refused)
+    sums, written = _proven(sealer, _changed_rows(connection, sealer, touched, named), head)
+    plain = _plain(head.sums | sums, records, audit, head.scripts, head.refused)
+    together(
+        connection,
+        *written,
+        (f"DELETE FROM ledger_touch WHERE {own}", ()),
+        _put_head(sealer, head.revision + 1, plain),
+    )
 
 
-class _Settling(NamedTuple):
-    connection: Connection
-    sealer: Sealer
-    revision: int
-    named: dict[tuple[str, str], NamedRow]
+def _heads(connection: Connection, sealer: Sealer) -> tuple[LedgerHead, Head, Head]:
+    """The heads of the ledger, of the records (unverified), and of the audit log."""
+    heads, records, *audit = together(connection, (HEAD, ()), select_stored_head(RECORDS), *select_head(AUDIT))
+    return (
+        _opened_head(sealer, heads.fetchone()),
+        found_stored_head(RECORDS, records),
+        found_head(sealer, AUDIT, *audit),
+    )
 
-    def table(self, table: LedgerTable, touched: list[tuple[str, str | None]], sum_: Sum) -> Sum:
-        """Prove the touched rows of a table. Return its new sum."""
-        for start in range(0, len(touched), CHUNK):
-            sum_ = self._chunk(table, dict(touched[start : start + CHUNK]), sum_)
-        return sum_
 
-    def _chunk(self, table: LedgerTable, touched: dict[str, str | None], sum_: Sum) -> Sum:
-        keys = list(touched)
-        rows, proofs = rows_of(self.connection, table, keys), proofs_of(self.connection, table.name, keys)
-        put: list[tuple[str, str, bytes]] = []
-        gone: list[tuple[str, str]] = []
-        count, total = sum_
-        for key, before in touched.items():
-            old, values = proofs.get(key), self._values(table, key, before, rows.get(key))
-            if not _was_good(self.sealer, table, key, before, old):
-                put.append((table.name, key, DISTRUSTED))  # the row was bad before this change, and stays so
-                continue
-            if old is not None:
-                count, total = count - 1, total - element(self.sealer, table.name, key, old)
-            if values is not None:
-                proof = make_proof(self.sealer, table.name, key, values, table.called, self.revision)
-                count, total = count + 1, total + element(self.sealer, table.name, key, proof)
-                put.append((table.name, key, proof))
-            elif old is not None:
-                gone.append((table.name, key))
-        put_proofs(self.connection, put)
-        self.connection.executemany(_DELETE, gone)
-        return Sum(count, total % MODULUS)
+def _lock_heads(connection: Connection) -> None:
+    if dialect_of(connection).is_server:
+        from relay.store.postgres.connection import lock_heads
 
-    def _values(self, table: LedgerTable, key: str, before: str | None, found: str | None) -> Values | None:
-        """The covered columns of a row, None if it was deleted.
+        lock_heads(connection)
 
-        Raises Unnamed if it is not as our statements left it, or another column than theirs has changed.
-        """
-        left, words = self.named[table.name, key]
-        values = None if found is None else decoded_values(found)
-        is_ours = found == left and (found is None or values is not None)
-        old_values = None if before is None else decoded_values(before)  # None also if the row was bad before
-        if old_values is not None and values is not None:
-            columns = zip(table.columns, old_values, values, strict=True)
-            is_ours &= all(old == new or column.name in words for column, old, new in columns)
-        if not is_ours:
-            raise Unnamed(table.name, key)
-        return values
+
+class _Changed(NamedTuple):
+    """A row that a transaction has changed."""
+
+    table: LedgerTable
+    key: str
+    values: Values | None  # the covered columns; None: it was deleted
+    proof: bytes | None  # of before
+    was_good: bool  # it was proven, or absent, before
+
+
+def _changed_rows(
+    connection: Connection,
+    sealer: Sealer,
+    touched: Sequence[tuple[str, str, str | None]],
+    named: dict[tuple[str, str], NamedRow],
+) -> list[_Changed]:
+    by_table: dict[str, dict[str, str | None]] = defaultdict(dict)
+    for name, row_key, before in touched:
+        if (name, row_key) not in named:  # or it is a link of a chain, which must never change
+            raise Unnamed(name, row_key)
+        by_table[name][row_key] = before
+    chunks = [
+        (TABLES[name], list(befores)[start : start + CHUNK])
+        for name, befores in by_table.items()
+        for start in range(0, len(befores), CHUNK)
+    ]
+    asked = [
+        each
+        for table, keys in chunks
+        for each in (select_rows(connection, table, keys), select_proofs(table.name, keys))
+    ]
+    found = together(connection, *asked)
+    changed = []
+    for place, (table, keys) in enumerate(chunks):
+        rows, proofs = (dict(each.fetchall()) for each in found[2 * place : 2 * place + 2])
+        for key in keys:
+            before, proof = by_table[table.name][key], proofs.get(key)
+            values = _values(table, key, before, rows.get(key), named[table.name, key])
+            changed.append(_Changed(table, key, values, proof, _was_good(sealer, table, key, before, proof)))
+    return changed
+
+
+def _values(table: LedgerTable, key: str, before: str | None, found: str | None, named: NamedRow) -> Values | None:
+    """The covered columns of a row, None if it was deleted.
+
+    Raises Unnamed if it is not as our statements left it, or another column than theirs has changed.
+    """
+    values = None if found is None else decoded_values(found)
+    is_ours = found == named.values and (found is None or values is not None)
+    old_values = None if before is None else decoded_values(before)  # None also if the row was bad before
+    if old_values is not None and values is not None:
+        columns = zip(table.columns, old_values, values, strict=True)
+        is_ours &= all(old == new or column.name in named.words for column, old, new in columns)
+    if not is_ours:
+        raise Unnamed(table.name, key)
+    return values
+
+
+def _proven(sealer: Sealer, rows: Sequence[_Changed], head: LedgerHead) -> tuple[dict[str, Sum], list[Statement]]:
+    """Prove changed rows. Return the new sums of their tables, and the statements that write the proofs."""
+    sums: dict[str, Sum] = {}
+    put: list[tuple[str, str, bytes]] = []
+    gone: list[tuple[str, str]] = []
+    for table, key, values, old, was_good in rows:
+        if not was_good:
+            put.append((table.name, key, DISTRUSTED))  # the row was bad before this change, and stays so
+            continue
+        count, total = sums.get(table.name) or head.sums.get(table.name, NO_ROWS)
+        if old is not None:
+            count, total = count - 1, total - element(sealer, table.name, key, old)
+        if values is not None:
+            proof = make_proof(sealer, table.name, key, values, table.called, head.revision + 1)
+            count, total = count + 1, total + element(sealer, table.name, key, proof)
+            put.append((table.name, key, proof))
+        elif old is not None:
+            gone.append((table.name, key))
+        sums[table.name] = Sum(count, total % MODULUS)
+    return sums, [*insert_proofs(put), *((_DELETE, row) for row in gone)]
 
 
 def _was_good(sealer: Sealer, table: LedgerTable, row_key: str, before: str | None, proof: bytes | None) -> bool:
@@ -369,7 +460,10 @@ def decoded_values(found: str) -> Values | None:
 
 def read_ledger_head(connection: Connection, sealer: Sealer) -> LedgerHead:
     """Raises StoreError if the head was altered or removed."""
-    row = connection.execute(HEAD).fetchone()
+    return _opened_head(sealer, connection.execute(HEAD).fetchone())
+
+
+def _opened_head(sealer: Sealer, row: tuple[object, object] | None) -> LedgerHead:
     if row is None:
         raise StoreError("the head of the ledger was removed")
     return open_ledger_head(sealer, *row)
@@ -403,10 +497,19 @@ def write_ledger_head(
     refused: dict[str, dict[str, int]],
 ) -> None:
     """Write the head, with the heads of both chains. `scripts`: as in the head before, but from `note_schema`."""
-    plain = {table: (sum_.rows, sum_.total.to_bytes(32)) for table, sum_ in sums.items()}
     records, audit = stored_head(connection, RECORDS), read_head(connection, sealer, AUDIT)
-    sealed = sealer.seal(_encode(_Plain(plain, records, audit, scripts, refused)), _context(revision))
-    connection.execute(_PUT_HEAD, (revision, sealed))
+    connection.execute(*_put_head(sealer, revision, _plain(sums, records, audit, scripts, refused)))
+
+
+def _plain(
+    sums: dict[str, Sum], records: Head, audit: Head, scripts: int, refused: dict[str, dict[str, int]]
+) -> _Plain:
+    plain = {table: (sum_.rows, sum_.total.to_bytes(32)) for table, sum_ in sums.items()}
+    return _Plain(plain, records, audit, scripts, refused)
+
+
+def _put_head(sealer: Sealer, revision: int, plain: _Plain) -> Statement:
+    return _PUT_HEAD, (revision, sealer.seal(_encode(plain), _context(revision)))
 
 
 def note_schema(connection: Connection, sealer: Sealer) -> None:

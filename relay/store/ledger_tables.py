@@ -106,11 +106,7 @@ CHAINS: Final = {"call_record": "chain_seq", "audit": "seq"}
 
 # Columns of covered tables that are not proven, and why forging them grants no right.
 NOT_COVERED_COLUMNS: Final = {
-    "business": {
-        "live_bindings": "a count, compared with a limit",
-        "bound_day": "the day of bound_today",
-        "bound_today": "a count, compared with a limit",
-    },
+    "business": dict.fromkeys(("live_bindings", "bound_day", "bound_today"), "read by the previous version alone"),
     "number": {
         "exclusive": "affects the choice of a number; routes refuse a second use",
         "bindings": "affects the choice of a number; routes refuse a second use",
@@ -139,6 +135,7 @@ NOT_COVERED: Final = {
     "record_index": "an index of records; evidence reads the chain, and each record found is checked by its content",
     "call_count": "counts, for charts and for rates of complaints, which suspend nobody",
     "configuration": "former configurations, for explanations only; each sealed to its node and time",
+    "business_count": "counts, compared with limits",
     "frequency": "counts, compared with caps; deleting them restarts the count",
     "cursor": "the position of the follower, which remembers its own while it runs",
     "outbox": "events waiting for delivery, each sealed to its webhook and kind",
@@ -159,6 +156,7 @@ class Dialect(NamedTuple):
 
     is_server: bool
     own_touch: str  # the condition that selects the rows of ledger_touch of this transaction
+    claim: str  # behind a SELECT: locks its rows, without those that another transaction has locked
 
     def only_reads(self, connection: Connection) -> bool:
         """Whether the connection is read-only, so that touched rows it sees are foreign changes."""
@@ -232,7 +230,7 @@ class Dialect(NamedTuple):
         return f"pg_catalog.upper(pg_catalog.encode({name}, 'hex'))" if self.is_server else f"hex({name})"
 
 
-SQLITE: Final = Dialect(False, "1")
+SQLITE: Final = Dialect(False, "1", "")  # has one writer at a time
 # A note's `tx` alone proves nothing: anyone with the database can write it. The xmin of a note that another transaction
 # has committed since ours began is no longer in progress; that of our own is our xid, or a later one in a savepoint.
 _SINCE: Final = (
@@ -242,7 +240,7 @@ _OURS: Final = (
     f"tx = txid_current_if_assigned() AND CASE WHEN {_SINCE} < 2147483648"
     f" THEN txid_status(txid_current_if_assigned() + {_SINCE}) = 'in progress' ELSE false END"
 )
-POSTGRES: Final = Dialect(True, _OURS)
+POSTGRES: Final = Dialect(True, _OURS, " FOR NO KEY UPDATE SKIP LOCKED")
 
 
 def dialect_of(connection: Connection) -> Dialect:

@@ -9,12 +9,12 @@ WITH, counts as not named.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from relay.errors import StoreError
-from relay.store.connection import Execute, Parameters, Rows
+from relay.store.connection import Execute, Parameters, Rows, RunTogether, Statement
 from relay.store.ledger_tables import TABLES, Dialect
 
 _CHANGE: Final = re.compile(r"\s*(?:INSERT(?:\s+OR\s+\w+)?\s+INTO|UPDATE|(DELETE)\s+FROM)\s+(\w+)")
@@ -45,8 +45,9 @@ class NamedRows:
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
+        self.at_end: list[Any] = []
         self._changes: list[tuple[tuple[str, str], NamedRow]] = []
-        self._savepoints: dict[str, int] = {}  # the number of changes at each
+        self._savepoints: dict[str, tuple[int, int]] = {}  # the lengths of both lists at each
 
     def execute(self, run: Execute, sql: str, parameters: Parameters) -> Rows:
         """Run a statement by `run`, and keep the rows that it changed."""
@@ -54,7 +55,24 @@ class NamedRows:
         if naming is None:
             self._follow(sql)
             return run(sql, parameters)
-        found = run(naming.sql, parameters).fetchall()
+        return self._kept(naming, run(naming.sql, parameters))
+
+    def execute_together(self, run: RunTogether, statements: Sequence[Statement]) -> list[Rows]:
+        """As `execute`, of several."""
+        namings = [_naming(sql, self._dialect) for sql, _ in statements]
+        asked = [
+            (sql if naming is None else naming.sql, parameters)
+            for naming, (sql, parameters) in zip(namings, statements, strict=True)
+        ]
+        found = []
+        for naming, (sql, _), rows in zip(namings, statements, run(asked), strict=True):
+            if naming is None:
+                self._follow(sql)
+            found.append(rows if naming is None else self._kept(naming, rows))
+        return found
+
+    def _kept(self, naming: _Naming, rows: Rows) -> Rows:
+        found = rows.fetchall()
         for *_, row_key, values in found:
             self._changes.append(((naming.table, row_key), NamedRow(values, naming.words)))
         return _Changed([row[:-2] for row in found], has_columns=naming.has_columns)
@@ -77,15 +95,16 @@ class NamedRows:
         return found
 
     def _follow(self, sql: str) -> None:
-        """Forget the changes since a savepoint that is rolled back."""
+        """Forget what came since a savepoint that is rolled back."""
         found = _SAVEPOINT.match(sql)
         if found is None:
             return
         deed, name = found.groups()
         if deed == "SAVEPOINT":
-            self._savepoints[name] = len(self._changes)
+            self._savepoints[name] = len(self._changes), len(self.at_end)
         elif deed == "ROLLBACK TO":
-            del self._changes[self._savepoints[name] :]
+            changes, at_end = self._savepoints[name]
+            del self._changes[changes:], self.at_end[at_end:]
 
 
 class _Naming(NamedTuple):

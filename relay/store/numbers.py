@@ -6,10 +6,11 @@ of a number (locked, bound, cooling, free) is derived when it is read.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from relay.model.numbers import HELD, LOCKED_BY_OPERATOR, LOCKED_FOR_FRAUD, LOCKED_WITH_PREFIX
-from relay.store.connection import Connection
+from relay.store.connection import Connection, Rows, Statement
 from relay.store.ledger import require
 from relay.store.unit_of_work import UnitOfWork
 
@@ -262,6 +263,25 @@ def find_pools(connection: Connection, business: str | None, after: str, most: i
 def pools_of(connection: Connection, business: str) -> list[Pool]:
     """The pools that a business may use: its own, else the common ones. Pools without an area come first."""
     return [Pool._make(row) for row in connection.execute(_OF_BUSINESS, {"business": business}).fetchall()]
+
+
+def select_choice(business: str, numbers: Iterable[str], pools: Iterable[str], now_ms: int) -> list[Statement]:
+    """The statements of `pools_of`, of `find_number` for each number, and of `find_pool` for each pool."""
+    return [
+        (_OF_BUSINESS, {"business": business}),
+        *((_BY_NUMBER, {"number": number, "now": now_ms}) for number in numbers),
+        *((f"{_COLUMNS} WHERE id = ?", (pool_id,)) for pool_id in pools),
+    ]
+
+
+def found_choice(found: Sequence[Rows], numbers: int) -> tuple[list[Pool], list[Number], list[Pool]]:
+    """What those statements found, the first of them of that many numbers: the pools of the business, then the rest."""
+    own, *each = found
+    return (
+        [Pool._make(row) for row in own],
+        [_number(row) for rows in each[:numbers] for row in rows],
+        [Pool._make(row) for rows in each[numbers:] for row in rows],
+    )
 
 
 def usage(connection: Connection, now_ms: int) -> list[PoolUsage]:

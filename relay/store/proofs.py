@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
 from typing import Final
 
-from relay.store.connection import Connection
+from relay.store.connection import Connection, Statement, together
 from relay.store.ledger_tables import TABLES, Dialect, LedgerTable, dialect_of
 
 CHUNK: Final = 128  # rows per statement
+# Each binding reads rows of these tables, and few change them: units of work may read them at the same time. The lock
+# on another table is that of UPDATE, as a weaker one would have to be raised, by two units of work at once.
+_READ_ABOVE_ALL: Final = frozenset(["business", "pool", "prefix", "api_key", "party_group", "hook"])
 
 
 def rows_of(connection: Connection, table: LedgerTable, keys: Sequence[str], *, locked: bool = False) -> dict[str, str]:
@@ -18,13 +21,16 @@ def rows_of(connection: Connection, table: LedgerTable, keys: Sequence[str], *, 
 
     `locked`: on a server, no other transaction can change or delete them until this one ends.
     """
-    if not keys:
-        return {}
+    return dict(connection.execute(*select_rows(connection, table, keys, locked=locked)).fetchall()) if keys else {}
+
+
+def select_rows(connection: Connection, table: LedgerTable, keys: Sequence[str], *, locked: bool = False) -> Statement:
+    """The statement of `rows_of`, for at least one key."""
     parameters = list(chain.from_iterable(table.parameters(key) for key in _padded(keys)))
     select = _select(table.name, dialect_of(connection), _rounded(len(keys)))
     if locked:
-        select += f" FOR NO KEY UPDATE OF {table.name}"  # as UPDATE takes: a weaker one would have to be raised
-    return dict(connection.execute(select, parameters).fetchall())
+        select += f" FOR {'SHARE' if table.name in _READ_ABOVE_ALL else 'NO KEY UPDATE'} OF {table.name}"
+    return select, parameters
 
 
 @cache
@@ -39,7 +45,12 @@ def _select(table: str, dialect: Dialect, count: int) -> str:
 
 
 def proofs_of(connection: Connection, table: str, keys: Sequence[str]) -> dict[str, bytes]:
-    return dict(connection.execute(_select_proofs(_rounded(len(keys))), [table, *_padded(keys)]).fetchall())
+    return dict(connection.execute(*select_proofs(table, keys)).fetchall())
+
+
+def select_proofs(table: str, keys: Sequence[str]) -> Statement:
+    """The statement of `proofs_of`."""
+    return _select_proofs(_rounded(len(keys))), [table, *_padded(keys)]
 
 
 @cache
@@ -48,11 +59,16 @@ def _select_proofs(count: int) -> str:
 
 
 def put_proofs(connection: Connection, proofs: Sequence[tuple[str, str, bytes]]) -> None:
-    """Write proofs of distinct rows, by powers of two, so that there are few prepared statements."""
+    """Write proofs of distinct rows."""
+    together(connection, *insert_proofs(proofs))
+
+
+def insert_proofs(proofs: Sequence[tuple[str, str, bytes]]) -> Iterator[Statement]:
+    """The statements of `put_proofs`: by powers of two, so that there are few prepared ones."""
     start = 0
     while left := len(proofs) - start:
         count = min(CHUNK, 1 << (left.bit_length() - 1))
-        connection.execute(_insert(count), list(chain.from_iterable(proofs[start : start + count])))
+        yield _insert(count), list(chain.from_iterable(proofs[start : start + count]))
         start += count
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from relay.errors import StoreError
 from relay.store.connection import Connection, Parameters, one_moment
-from relay.store.ledger import CHANGED_MEANWHILE, is_locking, require
+from relay.store.ledger import CHANGED_MEANWHILE, is_locking, require, require_each
 from relay.store.sealing.sealer import Sealer
 
 
@@ -19,11 +19,9 @@ def proven_row(
     connection: Connection, sealer: Sealer, table: str, row_key: str, sql: str, parameters: Parameters
 ) -> tuple[Any, ...] | None:
     """The one row of a SELECT, which has this key; None if there is none. Raises StoreError if it is not proven."""
-    with one_moment(connection):
-        if not require(connection, sealer, table, [row_key]):
-            return None
-        found: tuple[Any, ...] | None = connection.execute(sql, parameters).fetchone()
-        return found
+    (count,), (rows,) = require_each(connection, sealer, [(table, [row_key])], (sql, parameters))
+    found: tuple[Any, ...] | None = rows.fetchone() if count else None
+    return found
 
 
 def proven_rows(

@@ -2,7 +2,7 @@
 
 Code that changes the store takes an `UnitOfWork`, and writes through it the rows, the audit entry and the events
 (`relay.store.webhooks`) that belong together. It never begins, commits or rolls back: `relay.store.writer` does. Do not
-keep it beyond its transaction.
+keep it beyond its transaction. Entries and counts are written at the end of the transaction, once for all its units.
 
 The audit log has changes and access to real numbers: actor, action, time, reason. It is a chain, as the records are.
 Owns the format of an entry and its link; `relay.store.audit` reads the log. Each entry holds the head of the chain of
@@ -15,15 +15,15 @@ import getpass
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
 from relay.errors import Refused, StoreError
-from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, head_row, next_link, read_head, stored_head, write_head
-from relay.store.connection import Connection
+from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, head_row, next_link, put_head, read_head, stored_head
+from relay.store.connection import Connection, Naming, Statement, together
 from relay.store.sealing.sealer import Sealer
 
 BusinessScope = Literal[
@@ -157,15 +157,34 @@ class Entry(NamedTuple):
 
 
 def add_entry(connection: Connection, sealer: Sealer, entry: Entry) -> None:
-    """Add an entry in the caller's transaction. Raises StoreError if the head of the log was altered."""
-    head = read_head(connection, sealer, AUDIT)
-    seq = head.seq + 1
-    records = stored_head(connection, RECORDS)
-    sealed = sealer.seal(_encode((entry.reason, entry.details, *records)), _context(seq))
-    row = (seq, entry.at, entry.actor, entry.action, entry.object_, entry.business, sealed)
-    link = _link(sealer, head, row)
-    connection.execute(_ADD, (*row, link.hash))
-    write_head(connection, AUDIT, head_row(sealer, AUDIT, link))
+    """Add an entry in the caller's transaction, at its end if it is one of units of work.
+
+    Raises StoreError if the head of the log was altered.
+    """
+    naming: Naming | None = getattr(connection, "naming", None)
+    if naming is None:
+        write_entries(connection, sealer, [entry])
+    else:
+        naming.at_end.append(entry)
+
+
+def write_entries(connection: Connection, sealer: Sealer, entries: Sequence[Entry]) -> None:
+    """Add entries in the caller's transaction. Raises StoreError if the head of the log was altered."""
+    heads = read_head(connection, sealer, AUDIT), stored_head(connection, RECORDS)
+    _, statements = put_entries(sealer, entries, *heads)
+    together(connection, *statements)
+
+
+def put_entries(sealer: Sealer, entries: Sequence[Entry], head: Head, records: Head) -> tuple[Head, list[Statement]]:
+    """The new head of the log, and the statements that add entries after `head`."""
+    rows = []
+    for entry in entries:
+        seq = head.seq + 1
+        sealed = sealer.seal(_encode((entry.reason, entry.details, *records)), _context(seq))
+        row = (seq, entry.at, entry.actor, entry.action, entry.object_, entry.business, sealed)
+        head = _link(sealer, head, row)
+        rows.append((*row, head.hash))
+    return head, [*((_ADD, row) for row in rows), put_head(AUDIT, head_row(sealer, AUDIT, head))]
 
 
 def open_entry(sealer: Sealer, row: AuditRow) -> Entry:

@@ -1,14 +1,10 @@
 """The writers of the store beside the journal: units of work in transactions, with a gap between transactions.
 
 `Writer`, for commands, runs one unit of work per transaction; `GroupWriter`, for the backend, runs all that wait in
-one. SQLite has one writer at a time, and one that takes the lock again at once starves the others: beside 600 bindings
-a second, the p90 of the journal's transactions was 79 ms without a gap; with it the p99 was 3.3 ms. So code that writes
-in a loop must use these writers. The gap is twice what the transaction took: the store is free for two thirds of the
-time, and a client that sends one request after the other waits no longer than that. After a slow transaction the gap
-exceeds SQLite's longest retry sleep, so that a waiting journal gets its turn: without that, beside transactions of
-150 ms, a fifth of the journal's found the store locked for two seconds. Business users, operators' keys and the relay
-itself have turns: one that asks for much keeps neither the follower nor the others from the store. Writers know no
-tables.
+one. SQLite has one writer at a time, and one that takes the lock again at once starves the others. So code that writes
+in a loop must use these writers: their gap is longer than the pause of those that wait between two tries. Business
+users, operators' keys and the relay itself have turns: one that asks for much keeps neither the follower nor the others
+from the store. Writers know no tables.
 """
 
 from __future__ import annotations
@@ -21,12 +17,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from relay.defence.limits import FairQueue, is_within_share
 from relay.errors import Refused, StoreError
-from relay.store.connection import Connection, Place, WritingConnection
+from relay.store.connection import BEGIN_BESIDE, Connection, Place, PostgresBusy, WritingConnection
 from relay.store.database import connect, store_errors
 from relay.store.files import Displaced, StoreFiles
 from relay.store.ledger import ledger_transaction
@@ -37,11 +32,13 @@ from relay.store.unit_of_work import Actor, UnitOfWork
 T = TypeVar("T")
 ClockMs = Callable[[], int]
 
-GAP_S = 0.010  # longest gap from the end of a transaction to the begin of the next
-SLOW_S = 0.050  # after a transaction that took longer, the gap is
-SLOW_GAP_S = 0.110  # longer than SQLite's longest pause between two tries of a waiting writer, 100 ms
+GAP_S = 0.003  # longest gap from the end of a transaction to the begin of the next; others try each millisecond
 MOST_UNITS = 100  # units of work per transaction
 LONGEST_S = 0.015  # of work per transaction; later units of work go into the next one
+LONGEST_BESIDE_S = 0.050  # as LONGEST_S, on a server, where it keeps fewer from writing
+WRITERS = 5  # threads of a node that write to a server: while one waits for it, another works,
+WORTH_ANOTHER = 8  # if that many units of work wait: what a transaction costs by itself is that of some three
+LONGEST_TRY_S = 5.0
 MOST_WAITING = 2_000  # queued units of work, shared fairly; more are refused at once
 
 
@@ -60,7 +57,7 @@ class _Gap:
     """The pause between two transactions of one writer."""
 
     def __init__(self, path: Place) -> None:
-        self._after_slow_s = SLOW_GAP_S if isinstance(path, Path) else GAP_S  # a server's locks are fair
+        self._is_needed = isinstance(path, Path)  # a server's locks are fair
         self._began_s = self._until_s = 0.0
 
     def wait(self) -> None:
@@ -77,7 +74,8 @@ class _Gap:
         """The transaction has ended."""
         now_s = time.monotonic()
         took_s = now_s - self._began_s
-        self._until_s = now_s + (self._after_slow_s if took_s > SLOW_S else min(GAP_S, 2 * took_s))
+        if self._is_needed:
+            self._until_s = now_s + min(GAP_S, 2 * took_s)
 
 
 class Writer:
@@ -127,6 +125,7 @@ class _Waiting(NamedTuple):
     do: Callable[[UnitOfWork], Any]
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[Any]
+    until_s: float  # it is tried again while another node has its rows locked; monotonic
 
 
 class _Made(NamedTuple):
@@ -137,27 +136,69 @@ class _Made(NamedTuple):
     error: Exception | None
 
 
+class _Queue:
+    """The units of work that wait, from the event loop's thread for the writers'."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: FairQueue[_Waiting] = FairQueue()
+        self._running = 0  # groups
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, waiting: _Waiting) -> None:
+        with self._changed:
+            self._waiting.put(_name_of(waiting.actor), waiting)
+            self._changed.notify()
+
+    def take(self) -> _Waiting | None:
+        """The next one; None if there is none."""
+        with self._changed:
+            return self._waiting.take()[1] if self._waiting else None
+
+    def begin(self) -> bool:
+        """Wait until a group is worth beginning. False: the queue is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(self._is_worth)
+            self._running += 1
+            return bool(self._waiting)
+
+    def end(self) -> None:
+        """A group has ended."""
+        with self._changed:
+            self._running -= 1
+            self._changed.notify()
+
+    def _is_worth(self) -> bool:
+        return self._closed or len(self._waiting) >= (WORTH_ANOTHER if self._running else 1)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
 class GroupWriter:
-    """Runs units of work in a thread, all that wait in one transaction. Start and close it in the same event loop."""
+    """Runs units of work in threads, all that wait in one transaction; one thread for a file, which has one writer at a
+    time. Start and close it in the same event loop.
+    """
 
     def __init__(self, path: Place, sealer: Sealer, *, clock_ms: ClockMs = now_ms) -> None:
         self._path = path
-        self._sealer = sealer
-        self._clock_ms = clock_ms
-        self._gap = _Gap(path)
-        self._arriving: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._waiting: FairQueue[_Waiting] = FairQueue()
+        self._queue = _Queue()
         self._awaited: Counter[str] = Counter()  # awaited units of work by `_name_of` their actor
-        self._connection: WritingConnection | None = None
-        self._files: StoreFiles | None = None  # of the connection
         self._closed = False
         self._ended: Future[None] = Future()
         self._ended.set_running_or_notify_cancel()  # so that cancelling an await does not cancel it
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-        self._thread.start()
+        count = 1 if isinstance(path, Path) else WRITERS
+        self._threads = [_Thread(path, sealer, clock_ms, self._queue, self._ended) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
 
     async def run(self, actor: Actor, do: Callable[[UnitOfWork], T]) -> T:
-        """Run `do` in the writer's thread, and return its result once it is durable.
+        """Run `do` in a writer's thread, and return its result once it is durable.
 
         An exception of `do` rolls back this unit of work alone and propagates. A cancelled await does not stop `do`.
         """
@@ -168,7 +209,7 @@ class GroupWriter:
             raise Refused("store_busy", "", "the write queue of the store is full: try again in a second")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        self._arriving.put(_Waiting(actor, do, loop, done))
+        self._queue.put(_Waiting(actor, do, loop, done, time.monotonic() + LONGEST_TRY_S))
         self._awaited[name] += 1
         try:
             return await done
@@ -180,52 +221,49 @@ class GroupWriter:
     @property
     def backlog(self) -> int:
         """The number of queued units of work."""
-        return self._arriving.qsize() + len(self._waiting)
+        return len(self._queue)
 
     async def ended(self) -> None:
-        """Wait for the end of the thread. Raises the error that killed it: units of work would then wait for ever."""
+        """Wait for the end of the threads. Raises the error that killed one: units of work could wait for ever."""
         await asyncio.wrap_future(self._ended)
 
     async def close(self) -> None:
-        """Run what is queued, and end the thread."""
+        """Run what is queued, and end the threads."""
         self._closed = True
-        self._arriving.put(None)
-        await asyncio.to_thread(self._thread.join)
-
-    # -- the thread
-
-    def _run(self) -> None:
-        try:
-            self._work()
-        except BaseException as error:  # a bug: errors of units of work and of the store go to their callers
-            self._ended.set_exception(error)
-        else:
+        self._queue.close()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+        if not self._ended.done():
             self._ended.set_result(None)
 
-    def _work(self) -> None:
-        going_on = True
-        while going_on or self._waiting:
-            if going_on and not self._waiting:
-                going_on = self._take(self._arriving.get())
-            self._gap.wait()
-            going_on = self._take_all() and going_on
-            if self._waiting:
-                self._settle(self._group())
+
+class _Thread(threading.Thread):
+    """A thread that writes, with its connection."""
+
+    def __init__(self, path: Place, sealer: Sealer, clock_ms: ClockMs, queue: _Queue, ended: Future[None]) -> None:
+        super().__init__(name="writer", daemon=True)
+        self._path = path
+        self._sealer = sealer
+        self._clock_ms = clock_ms
+        self._queue = queue
+        self._failed = ended
+        self._gap = _Gap(path)
+        self._connection: WritingConnection | None = None
+        self._files: StoreFiles | None = None  # of the connection
+
+    def run(self) -> None:
+        """Run groups until the queue is closed and empty."""
+        try:
+            while self._queue.begin():
+                self._gap.wait()
+                if made := self._group():
+                    made[0].waiting.loop.call_soon_threadsafe(_wake, made)
+                self._queue.end()
                 self._gap.begin()
-        self._disconnect()
-
-    def _take(self, arrived: _Waiting | None) -> bool:
-        if arrived is not None:
-            self._waiting.put(_name_of(arrived.actor), arrived)
-        return arrived is not None
-
-    def _take_all(self) -> bool:
-        while True:
-            try:
-                if not self._take(self._arriving.get_nowait()):
-                    return False
-            except Empty:
-                return True
+            self._disconnect()
+        except BaseException as error:  # a bug: errors of units of work and of the store go to their callers
+            if not self._failed.done():
+                self._failed.set_exception(error)
 
     def _group(self) -> list[_Made]:
         """Run units of work until none waits or a limit is reached. If the transaction fails, all of them fail."""
@@ -236,7 +274,7 @@ class GroupWriter:
                     self._connection = connect(self._path)
                 if self._files is not None and (displaced := self._files.displaced()):
                     raise displaced  # a write to this file would be lost
-                with ledger_transaction(self._connection, self._sealer, self._clock_ms()):
+                with ledger_transaction(self._connection, self._sealer, self._clock_ms(), BEGIN_BESIDE):
                     self._gap.hold()
                     follow_key(self._connection, self._sealer)
                     self._run_waiting(self._connection, made)
@@ -245,19 +283,25 @@ class GroupWriter:
         except StoreError as error:
             if not isinstance(error, Displaced):
                 self._disconnect()
-            failed = [one.waiting for one in made] or [self._waiting.take()[1] for _ in range(len(self._waiting))]
-            return [_Made(waiting, None, error) for waiting in failed]
+            return [_Made(waiting, None, error) for waiting in [one.waiting for one in made] or self._all_waiting()]
         return made
+
+    def _all_waiting(self) -> list[_Waiting]:
+        return [waiting for _ in range(len(self._queue)) if (waiting := self._queue.take()) is not None]
 
     def _run_waiting(self, connection: Connection, made: list[_Made]) -> None:
         """Run at least one: on a busy machine the time may be over before the first begins."""
-        until_s = time.monotonic() + LONGEST_S
-        while self._waiting and len(made) < MOST_UNITS and (not made or time.monotonic() < until_s):
-            _, waiting = self._waiting.take()
+        until_s = time.monotonic() + (LONGEST_S if isinstance(self._path, Path) else LONGEST_BESIDE_S)
+        for _ in range(min(len(self._queue), MOST_UNITS)):
+            if (made and time.monotonic() >= until_s) or (waiting := self._queue.take()) is None:
+                return
             made.append(_Made(waiting, None, None))  # if the transaction fails now, this caller gets the error too
             made[-1] = self._run_one(connection, waiting)
             if not connection.in_transaction:  # SQLite has rolled back all of it, as on a full disk
                 raise StoreError(f"the store {self._path} failed: {made[-1].error}")
+            if _is_held_up(made[-1]) and time.monotonic() < waiting.until_s:
+                self._queue.put(made.pop().waiting)
+                return  # what others wait for is released
 
     def _run_one(self, connection: Connection, waiting: _Waiting) -> _Made:
         connection.execute("SAVEPOINT unit")
@@ -275,13 +319,15 @@ class GroupWriter:
         connection.execute("RELEASE unit")
         return _Made(waiting, answer, None)
 
-    def _settle(self, made: list[_Made]) -> None:
-        made[0].waiting.loop.call_soon_threadsafe(_wake, made)
-
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = self._files = None
+
+
+def _is_held_up(made: _Made) -> bool:
+    """Whether another unit of work had its rows locked."""
+    return isinstance(made.error, StoreError) and isinstance(made.error.__cause__, PostgresBusy)
 
 
 def _name_of(actor: Actor) -> str:

@@ -13,7 +13,7 @@ from structlog import get_logger
 from structlog.testing import capture_logs
 
 from relay.errors import StoreError
-from relay.events.ledger_watch import CHECK_S, LedgerWatch
+from relay.events.ledger_watch import CHECK_S, LedgerWatch, RightsWatch
 from relay.store.chain import AnchorFile, present_anchor, read_anchor
 from relay.store.database import connect
 from relay.store.ledger import require, sign_all
@@ -168,7 +168,7 @@ async def test_changed_schema_is_found(store: Acting, deed: str) -> None:
 
 async def test_running_watch_stops_the_process_from_granting_beside_a_foreign_object(store: Acting) -> None:
     fill(store, TABLES["api_key"])
-    watching = asyncio.create_task(LedgerWatch(store.path, store.sealer, get_logger()).run())
+    watching = asyncio.create_task(RightsWatch(store.path, store.sealer).run())
     with closing(connect(store.path)) as thief:
         thief.execute("CREATE VIEW another AS SELECT 1 AS one")
         await until(lambda: store.sealer.stopped)

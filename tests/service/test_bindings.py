@@ -65,7 +65,7 @@ def test_bind_completes_and_stores_the_binding(backend: Backend) -> None:
     )  # fmt: skip
     assert backend.binding(made.binding_id) == made
     assert backend.one("SELECT bindings, exclusive FROM number WHERE number = ?", X) == (1, 0)
-    assert backend.one("SELECT live_bindings FROM business WHERE id = 'default'") == (1,)
+    assert backend.one("SELECT live FROM business_count WHERE business = 'default'") == (1,)
 
 
 def test_a_binding_and_its_group_are_found_by_their_numbers(backend: Backend) -> None:

@@ -102,7 +102,7 @@ def test_each_step_is_recorded_with_reason_actor_and_time(store: Acting) -> None
         ("approved", "because of approve", "relay", NOW_MS + 5),
         ("suspended", "because of suspend", "relay", NOW_MS + 5),
     ]
-    log = [entry for _, entry in all_entries(store.reader, store.sealer, AuditQuery(object_="acme"))]
+    log = [logged.entry for logged in all_entries(store.reader, store.sealer, AuditQuery(object_="acme"))]
     assert [(entry.action, entry.reason) for entry in log] == [
         ("business.apply", ""),
         ("business.approve", "because of approve"),

@@ -145,7 +145,7 @@ def test_changes_of_keys_are_audited_without_the_secret(store: Acting) -> None:
     key, text = store.run(lambda unit: keys.make_key(unit, "acme", ["keys"]))
     new, _ = store.run(lambda unit: keys.rotate(unit, key.id))
     store.run(lambda unit: keys.revoke(unit, new.id, "lost"))
-    log = [entry for _, entry in all_entries(store.reader, store.sealer, AuditQuery(business="acme"))][1:]
+    log = [logged.entry for logged in all_entries(store.reader, store.sealer, AuditQuery(business="acme"))][1:]
     assert [(entry.action, entry.object_, entry.reason) for entry in log] == [
         ("key.make", key.id, ""),
         ("key.rotate", key.id, ""),

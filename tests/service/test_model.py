@@ -403,7 +403,7 @@ class Store(RuleBasedStateMachine):
             assert bindings == len(self.model.numbers[number].holders)
             assert exclusive == self.model.is_exclusive(number)
             assert cools_until == self.model.numbers[number].cools_until
-        for business, live in self.connection.execute("SELECT id, live_bindings FROM business"):
+        for business, live in self.connection.execute("SELECT business, live FROM business_count"):
             assert live == self.model.holding(business)
 
     @invariant()

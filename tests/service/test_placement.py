@@ -48,7 +48,7 @@ def test_a_sweep_releases_expired_bindings_oldest_first(backend: Backend, monkey
     assert (number(backend, X), number(backend, Y)) == ((1, backend.now_ms + COOL_MS), (1, 0))
     assert (swept(backend), swept(backend)) == (1, 0)
     assert number(backend, X) == number(backend, Y) == (0, backend.now_ms + COOL_MS)
-    assert backend.one("SELECT live_bindings FROM business WHERE id = 'default'") == (0,)
+    assert backend.one("SELECT live FROM business_count WHERE business = 'default'") == (0,)
 
 
 def test_an_expired_binding_releases_its_numbers_once(backend: Backend) -> None:

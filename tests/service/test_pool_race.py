@@ -61,7 +61,7 @@ def check(backend: Backend, answers: list[str]) -> None:
     assert set(got.values()) == {1} and len(got) == NUMBERS
     assert backend.one("SELECT count(*), min(bindings), max(bindings) FROM number WHERE pool = 'small'") == (50, 1, 1)
     assert backend.one("SELECT count(DISTINCT x) FROM binding") == (NUMBERS,)
-    assert backend.one("SELECT live_bindings FROM business WHERE id = 'default'") == (NUMBERS,)
+    assert backend.one("SELECT live FROM business_count WHERE business = 'default'") == (NUMBERS,)
     assert backend.one("SELECT count(*) FROM route") == (2 * NUMBERS,)
 
 

@@ -263,7 +263,8 @@ def test_an_altered_record_holds_up_no_other_kind(store: Store) -> None:
         purge(store.writer, Retention(), store.kept_in, NOW_MS)
     assert due(store.connection, Retention(), NOW_MS) == (1, 0, 0, 0, 0)
     assert not path.exists()
-    ((_, end),) = newest_entries(store.connection, store.sealer, AuditQuery(), None, 1)
+    (logged,) = newest_entries(store.connection, store.sealer, AuditQuery(), None, 1)
+    end = logged.entry
     assert (end.action, end.details["recordings"]) == ("purge.end", 1)
     assert "record 1: " in str(end.details["faults"])
 

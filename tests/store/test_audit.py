@@ -62,7 +62,7 @@ def alter(store: Acting, statement: str) -> None:
 )
 def test_query_selects_by_each_of_its_fields(store: Acting, query: AuditQuery, found: str) -> None:
     newest = newest_entries(store.reader, store.sealer, query, None, 100)
-    assert [entry.reason for _, entry in newest] == list(found)
+    assert [logged.entry.reason for logged in newest] == list(found)
     assert list(all_entries(store.reader, store.sealer, query)) == newest[::-1]
 
 
@@ -80,14 +80,14 @@ def test_object_is_found_by_its_last_word(store: Acting) -> None:
     for object_, found in (("c1", "c1, ladder c1, call c1"), ("call c1", "call c1"), ("%1", ""), ("", "")):
         query = AuditQuery(object_=object_, action="read")
         newest = newest_entries(store.reader, store.sealer, query, None, 100)
-        assert ", ".join(entry.object_ for _, entry in newest) == found
+        assert ", ".join(logged.entry.object_ for logged in newest) == found
         assert count_entries(store.reader, query) == len(newest)
 
 
 def test_next_page_starts_before_the_last_entry(store: Acting) -> None:
     first = newest_entries(store.reader, store.sealer, AuditQuery(), None, 2)
     rest = newest_entries(store.reader, store.sealer, AuditQuery(), first[-1].seq, 100)
-    assert [seq for seq, _ in (*first, *rest)] == [5, 4, 3, 2, 1]
+    assert [logged.seq for logged in (*first, *rest)] == [5, 4, 3, 2, 1]
 
 
 def test_untouched_log_is_intact(store: Acting) -> None:
@@ -122,7 +122,7 @@ def test_every_alteration_is_found(store: Acting, theft: str, intact: int, named
 def test_purge_deletes_the_oldest_entries_and_the_rest_verifies(store: Acting) -> None:
     assert count_audit(store.reader, NOW_MS + 3, store.now_ms) == 3
     assert [store.run(lambda unit: purge_audit(unit, NOW_MS + 3, 2)) for _ in range(3)] == [2, 1, 0]
-    assert [seq for seq, _ in all_entries(store.reader, store.sealer, AuditQuery())] == [4, 5]
+    assert [logged.seq for logged in all_entries(store.reader, store.sealer, AuditQuery())] == [4, 5]
     assert verify_audit(store.reader, store.sealer).broken is None
     assert count_audit(store.reader, NOW_MS + 3, store.now_ms) == 0
 

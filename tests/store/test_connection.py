@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from relay.errors import StoreError
-from relay.store.connection import MOST_ALTERED, LookupOutage, PostgresServer, WriteOutage, is_server_url
+from relay.store.connection import (
+    MOST_ALTERED,
+    LookupOutage,
+    PostgresServer,
+    WriteOutage,
+    is_server_url,
+    transaction,
+)
 from tests.store.conftest import Reported
 
 STORE = Path("/relay.db")
@@ -113,3 +123,30 @@ def test_altered_row_is_reported_again_after_an_hour(monkeypatch: pytest.MonkeyP
     for _ in range(2):
         outage.altered("row 1")
     assert [fields["reason"] for _, fields in told] == ["row 1"] * 2
+
+
+# -- Transactions of a file wait for other writers
+
+
+def connected(path: Path, patience_s: float) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
+
+
+def test_transaction_begins_once_another_writer_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    with closing(connected(path, 20)) as holder, closing(connected(path, 20)) as waiting:
+        holder.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.05, holder.execute, ["COMMIT"]).start()
+        with transaction(waiting):
+            assert not holder.in_transaction
+        assert waiting.execute("PRAGMA busy_timeout").fetchone() == (20_000,)
+
+
+def test_transaction_fails_if_another_writer_stays(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    with closing(connected(path, 20)) as holder, closing(connected(path, 0.01)) as waiting:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"), transaction(waiting):
+            pass
+        assert not waiting.in_transaction
+        assert waiting.execute("PRAGMA busy_timeout").fetchone() == (10,)

@@ -155,6 +155,7 @@ _TO_SCHEMA_2 = (
     "ALTER TABLE route ADD COLUMN mac BLOB NOT NULL DEFAULT x''",
     "ALTER TABLE checkpoint ADD COLUMN mac BLOB NOT NULL DEFAULT x''",
     "DROP TABLE call_count",
+    "DROP TABLE business_count",
     "DROP TABLE capture_arm",
     "DROP TABLE record_index",
     "DROP TABLE configuration",

@@ -57,7 +57,7 @@ _MAKES = re.compile(r"CREATE TABLE (\w+) \(")
 _INDEXES = re.compile(r"CREATE (?:UNIQUE )?INDEX (\w+) ON (\w+) ")
 _INDEXES_CONCURRENTLY = re.compile(r"CREATE INDEX CONCURRENTLY (\w+) ON \w+ \([\w, ]+\)(?: WHERE \w+ IS NOT NULL)?$")
 _ADDS = re.compile(r"ALTER TABLE (\w+) ADD COLUMN \w+ (.*)")
-_FILLS = re.compile(r"INSERT INTO (\w+) \([\w, ]+\) VALUES ")
+_FILLS = re.compile(r"INSERT INTO (\w+) \([\w, ]+\) (?:VALUES |SELECT [\w, ]+ FROM (?:business)\b)")  # of a small table
 _RAISES = re.compile(r"UPDATE schema_least SET least = (\d+)$")
 _DROPS = re.compile(r"(?:DROP (?:TABLE|INDEX)|ALTER TABLE \w+ DROP COLUMN) \w+$")
 _CHECKED = re.compile(r"\b(CHECK|REFERENCES|UNIQUE|PRIMARY KEY|GENERATED|COLLATE \"(?!C\"))")

@@ -1,10 +1,11 @@
 """A connection to a PostgreSQL server with the interface of an SQLite one: for units of work, commands and the backend.
 
-Owns the translation of statements. SQLite has one writer at a time, and units of work rely on that: what one reads
-stays true until it commits. Here `BEGIN IMMEDIATE` waits for an advisory lock of the database, which the units of work
-of all nodes take. The journal does not take it: it writes no rows that they change.
+Owns the translation of statements. SQLite has one writer at a time. Here the units of work of all nodes write beside
+each other: what one has proven, chosen or changed stays locked until it commits, and the heads of ledger and audit log
+come last. A command, and what concerns all rows, writes alone. The journal takes no part: it writes no covered rows.
 
-The driver interpolates the quoted values, so the server infers the type of each from its column.
+Statements with parameters are prepared, so the server plans each once a connection. It infers the types of texts and of
+NULL from where they stand; whole numbers are of 64 bits, as in SQLite.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import count
@@ -20,37 +21,55 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.types.numeric import Int8Dumper
 from psycopg.waiting import Ready, Wait
 
-from relay.store.connection import Naming, Parameters, PostgresBusy, PostgresError, Rows
-from relay.store.postgres.objects import PIN, PINNED, VERSION
+from relay.store.connection import (
+    BEGIN_ALONE,
+    BEGIN_BESIDE,
+    Connection,
+    Naming,
+    Parameters,
+    PostgresBusy,
+    PostgresError,
+    Rows,
+    Statement,
+    together,
+)
+from relay.store.postgres.objects import PIN, PINNED
 
 T = TypeVar("T")
 
 CONNECT_S: Final = 5
 HURRY_S: Final = 2  # the least that libpq has; to connect in an event loop's thread, or to ask whether a server answers
 PAGE = 1_000  # rows
+MOST_PREPARED: Final = 512  # statements of a connection
+LOCK_MS: Final = 5_000
 # lock_timeout (ms): how long a transaction waits for a lock, as SQLite's busy timeout. A dead server is noticed then.
 # client_connection_check_interval: ends the statements of a killed process, which releases its locks.
 _SETTINGS: Final = PINNED | {
-    "lock_timeout": "5000",
+    "lock_timeout": str(LOCK_MS),
     "client_connection_check_interval": "1000",
     "client_min_messages": "warning",
     "timezone": "UTC",
 }
 OPTIONS: Final = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
-ACTS_LOCK: Final = 700_000_001  # for pg_advisory_xact_lock
+ACTS_LOCK: Final = 700_000_001  # for pg_advisory_xact_lock: who writes alone has it, the others share it
+# In ms, for a row that another unit of work has locked; then this one is tried again. Two that wait for each other
+# would wait until the server finds out, after a second.
+ROW_MS: Final = 200
+HEADS_LOCK: Final = 700_000_007  # for pg_advisory_xact_lock
 # In ms, shorter than lock_timeout: a machine that freezes within a unit of work must not block those of others.
 IDLE_ACT: Final = 3_000
+# READ COMMITTED, whatever the role's default: each statement sees the schema as it is.
+_BEGIN: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = {IDLE_ACT};"
+_MARKS: Final = ("SAVEPOINT ", "RELEASE ")
 _TRANSACTIONS: Final = {
-    # READ COMMITTED, whatever the role's default: each statement sees the schema as it is.
-    "BEGIN IMMEDIATE": (
-        f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = {IDLE_ACT};"
-        f" SELECT pg_advisory_xact_lock({ACTS_LOCK})"
-    ),
+    BEGIN_ALONE: f"{_BEGIN} SELECT pg_advisory_xact_lock({ACTS_LOCK})",
+    BEGIN_BESIDE: f"{_BEGIN} SELECT pg_advisory_xact_lock_shared({ACTS_LOCK}); SET LOCAL lock_timeout = {ROW_MS}",
     "BEGIN": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",  # one snapshot, as in SQLite
 }
-_PARAMETER: Final = re.compile(r"x'[0-9a-f]*'|'[^']*'|\?(\d*)|:([a-z_]\w*)|%")
+_PARAMETER: Final = re.compile(r"x'[0-9a-f]*'|'[^']*'|(?:\?(\d*)|:([a-z_]\w*))( IS (?:NOT )?NULL)?|%")
 # A frozen server keeps connections open and acknowledges what it is sent. One that has not answered a statement for
 # SILENT_S is asked anew, by another connection: a long statement goes on as long as that is answered.
 SILENT_S: Final = 5.0
@@ -71,6 +90,7 @@ class PostgresConnection:
         self._url = url
         self._read_only = read_only
         self._in_loop = in_loop
+        self._marks: list[str] = []  # savepoints, which are sent with the next statement
         self._connection = self._connect()
         self._places = count(1)
 
@@ -84,16 +104,39 @@ class PostgresConnection:
             return self._execute(sql, parameters)
         return self.naming.execute(self._execute, sql, parameters)
 
+    def together(self, statements: Sequence[Statement], /) -> list[Rows]:
+        """As `execute`, of several statements in one round trip. Raises PostgresError: that of the first that fails."""
+        if self.naming is None:
+            return self._together(statements)
+        return self.naming.execute_together(self._together, statements)
+
     def _execute(self, sql: str, parameters: Parameters) -> Rows:
-        cursor = self._cursor(sql)
+        if not parameters and sql.startswith(_MARKS):
+            self._marks.append(sql)
+            return _Rows(self._cursor(sql))
+        if sql == "ROLLBACK":
+            self._marks.clear()
+        if self._marks:
+            return self._together([(sql, parameters)])[-1]
         with _server_errors():
-            if sql == VERSION:  # which takes longer to plan than to run
-                return _Rows(self._connection.execute(sql, prepare=True))
-            if parameters:
-                statement, names = _translated(sql)
-                cursor.execute(statement, _values(names, parameters))
-            else:
-                cursor.execute(_TRANSACTIONS.get(sql, sql))
+            return self._sent(sql, parameters)
+
+    def _together(self, statements: Sequence[Statement]) -> list[Rows]:
+        marks, self._marks = self._marks, []
+        connection = self._cursor(statements[0][0]).connection
+        with _server_errors(), connection.pipeline():
+            for mark in marks:
+                connection.execute(mark)
+            found = [self._sent(*statement) for statement in statements]
+        return found  # noqa: RET504 (complete at the end of the pipeline)
+
+    def _sent(self, sql: str, parameters: Parameters) -> Rows:
+        cursor = self._cursor(sql)
+        if parameters:
+            statement, names = _translated(sql)
+            cursor.execute(statement, _values(names, parameters), prepare=True)
+        else:
+            cursor.execute(_TRANSACTIONS.get(sql, sql), prepare=sql.lstrip().startswith("SELECT"))
         return _Rows(cursor)
 
     def each_row(self, sql: str, parameters: Parameters, /) -> Iterator[Any]:
@@ -107,20 +150,25 @@ class PostgresConnection:
         """Raises PostgresError."""
         if self.naming is not None and self.naming.names(sql):
             return self.naming.execute_each(self._execute, sql, parameters)
+        self._send_marks()
         cursor = self._cursor(sql)
         statement, names = _translated(sql)
         with _server_errors():
             cursor.executemany(statement, [_values(names, one) for one in parameters])
         return _Rows(cursor)
 
-    def _cursor(self, sql: str) -> psycopg.ClientCursor[Any]:
+    def _cursor(self, sql: str) -> psycopg.Cursor[Any]:
         if sql not in ("COMMIT", "ROLLBACK"):
             _refuse_in_pause(self._url)
         if self._connection.closed and sql not in ("COMMIT", "ROLLBACK"):
             self._connection = self._connect()
         if sql == "COMMIT" and self._connection.info.transaction_status == TransactionStatus.INERROR:
             raise PostgresError("a statement of the transaction failed: it was rolled back")
-        return psycopg.ClientCursor(self._connection)
+        return self._connection.cursor()
+
+    def _send_marks(self) -> None:
+        if self._marks:
+            self._together([("SELECT", ())])
 
     def close(self) -> None:
         self._connection.close()
@@ -140,10 +188,19 @@ class PostgresConnection:
                 keepalives_count=3,
             )
             connection.url, connection.in_loop = self._url, self._in_loop
+            connection.prepare_threshold, connection.prepared_max = 1 << 30, MOST_PREPARED  # those that are asked for
+            connection.adapters.register_dumper(int, Int8Dumper)
             connection.execute(PIN)
             if self._read_only:  # as an option it would fail with target_session_attrs=read-write
                 connection.execute("SET default_transaction_read_only = on")
             return connection
+
+
+def lock_heads(connection: Connection) -> None:
+    """Until this transaction ends, nobody else writes the heads of the ledger and of the audit log."""
+    together(
+        connection, (f"SET LOCAL lock_timeout = {LOCK_MS}", ()), (f"SELECT pg_advisory_xact_lock({HEADS_LOCK})", ())
+    )
 
 
 def server_version(url: str) -> str:
@@ -239,7 +296,10 @@ class _Rows:
 
     def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
         self._cursor = cursor
-        self.rowcount = cursor.rowcount
+
+    @property
+    def rowcount(self) -> int:
+        return self._cursor.rowcount
 
     def fetchone(self) -> Any:
         return self._cursor.fetchone() if self._cursor.description else None
@@ -252,9 +312,9 @@ class _Rows:
 
 
 @lru_cache(maxsize=512)
-def _translated(sql: str) -> tuple[str, tuple[str | int, ...]]:
-    """The statement in psycopg's syntax, and the name or index of each parameter."""
-    names: list[str | int] = []
+def _translated(sql: str) -> tuple[str, tuple[tuple[str, str | int], ...]]:
+    """The statement in psycopg's syntax, and the name of each parameter there and here."""
+    names: dict[str, str | int] = {}
 
     def replace(found: re.Match[str]) -> str:
         text = found[0]
@@ -263,17 +323,21 @@ def _translated(sql: str) -> tuple[str, tuple[str | int, ...]]:
         if text[0] == "'" or text == "%":
             return text.replace("%", "%%")
         if text[0] == "?":
-            names.append(int(found[1]) - 1 if found[1] else len(names))
+            ours: str | int = int(found[1]) - 1 if found[1] else len(names)
         else:
-            names.append(found[2])
-        return "%s"
+            ours = found[2]
+        if found[3]:  # tells nothing of the type: without a cast the server would not know it
+            names[f"is{ours}"] = ours
+            return f"CAST(%(is{ours})s AS text){found[3]}"
+        names[f"p{ours}"] = ours
+        return f"%(p{ours})s"
 
     translated = _PARAMETER.sub(replace, sql)
-    return translated, tuple(names)
+    return translated, tuple(names.items())
 
 
-def _values(names: tuple[str | int, ...], parameters: Parameters) -> list[Any]:
-    """The values in the order of the statement. Booleans become 0 and 1, as in SQLite."""
+def _values(names: tuple[tuple[str, str | int], ...], parameters: Parameters) -> dict[str, Any]:
+    """The values by their names in the statement. Booleans become 0 and 1, as in SQLite."""
     get: Callable[[Any], Any] = parameters.__getitem__
-    values = [get(name) for name in names]
-    return [int(value) if isinstance(value, bool) else value for value in values]
+    values = {name: get(ours) for name, ours in names}
+    return {name: int(value) if isinstance(value, bool) else value for name, value in values.items()}

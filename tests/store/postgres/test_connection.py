@@ -71,14 +71,14 @@ async def store(tmp_path: Path) -> Iterator[Store]:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the result sets that the server sent."""
     counts: list[int] = []
-    execute = psycopg.ClientCursor.execute
+    execute = psycopg.Cursor.execute
 
-    def counted(cursor: psycopg.ClientCursor[Any], *args: Any, **options: Any) -> object:
+    def counted(cursor: psycopg.Cursor[Any], *args: Any, **options: Any) -> object:
         done = execute(cursor, *args, **options)
         counts.append(cursor.pgresult.ntuples if cursor.pgresult else 0)
         return done
 
-    monkeypatch.setattr(psycopg.ClientCursor, "execute", counted)
+    monkeypatch.setattr(psycopg.Cursor, "execute", counted)
     monkeypatch.setattr(module, "PAGE", PAGE)
     return counts
 
