@@ -150,18 +150,12 @@ class WritingConnection(Connection, Protocol):
     naming: Naming | None
 
 
-@runtime_checkable
-class Pipelining(Protocol):
-    """A connection that can send several statements in one round trip."""
-
-    def together(self, statements: Sequence[Statement], /) -> list[Rows]: ...
-
-
 def together(connection: Connection, *statements: Statement) -> list[Rows]:
     """The results of statements, none of which needs that of another: on a server in one round trip."""
-    if statements and isinstance(connection, Pipelining):
-        return connection.together(statements)
-    return [connection.execute(*statement) for statement in statements]
+    send: Callable[[Sequence[Statement]], list[Rows]] | None = getattr(connection, "together", None)
+    if send is None or not statements:
+        return [connection.execute(*statement) for statement in statements]
+    return send(statements)
 
 
 @runtime_checkable
