@@ -47,7 +47,7 @@ def test_audit_entry_has_actor_and_time(store: Acting) -> None:
         lambda unit: unit.audit("number.lock", "700", business="acme", reason="fraud", details={"calls": 3}),
         key_of("acme"),
     )
-    ((seq, entry),) = newest_entries(store.reader, store.sealer, AuditQuery(), None, 9)
+    ((seq, entry, _),) = newest_entries(store.reader, store.sealer, AuditQuery(), None, 9)
     assert seq == 1
     assert entry == (NOW_MS, "key:0123456789ab", "number.lock", "700", "acme", "fraud", {"calls": 3})
 

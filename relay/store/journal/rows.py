@@ -108,7 +108,7 @@ def open_live(sealer: Sealer, row: Row) -> LiveCall:
     try:
         encoded, dialogs = _decode(sealer.open_(sealed, _context(row_id, call_id)))
         return LiveCall(decode_record(encoded), dialogs)
-    except (StoreError, msgspec.DecodeError):
+    except (StoreError, TypeError, msgspec.DecodeError):  # TypeError: the row has NULL, or a value of another type
         raise StoreError(f"call record {call_id} was altered") from None
 
 
