@@ -312,8 +312,8 @@ def settle(
     """
     if not named and not at_end:
         return
-    write_counts(connection, [note for note in at_end if isinstance(note, Count)])
     _lock_heads(connection)
+    write_counts(connection, [note for note in at_end if isinstance(note, Count)])
     head, records, audit = _heads(connection, sealer)
     written: list[Statement] = []
     if entries := [note for note in at_end if isinstance(note, Entry)]:

@@ -20,17 +20,21 @@ from relay.service.placement import release_due
 from relay.store.audit import verify_audit
 from relay.store.bindings import find_binding
 from relay.store.connection import PostgresServer
-from relay.store.database import connect_reader, one_moment
+from relay.store.database import connect, connect_reader, one_moment
 from relay.store.groups import member_hashes
 from relay.store.keys import find_answer, keep_answer
 from relay.store.ledger_check import ledger_faults
+from relay.store.postgres.connection import HEADS_LOCK, ROW_MS
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork, operator_cli
 from relay.store.writer import GroupWriter
 from tests.service.conftest import RULES
 from tests.support.places import new_server_store
 from tests.support.stored import PREFIX, A, B, X, Y
+from tests.support.waiting import until
 from tests.support.written import bind, written
+
+pytestmark = pytest.mark.outside
 
 PATIENCE_S = 20.0
 OPERATOR = operator_cli()
@@ -121,6 +125,17 @@ async def test_many_bindings_are_made_and_ended_on_both_nodes_at_once(nodes: Nod
     )
     with closing(connect_reader(nodes.place)) as reader:
         assert reader.execute("SELECT count(*) FROM binding").fetchone() == (2 * MOST,)
+
+
+async def test_units_of_work_wait_for_the_heads_longer_than_for_a_row(nodes: Nodes) -> None:
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with closing(connect(nodes.place)) as holder:
+        holder.execute("SELECT pg_advisory_lock(?)", (HEADS_LOCK,))
+        made = asyncio.gather(nodes.first.run(OPERATOR, one(1)), nodes.second.run(OPERATOR, one(2)))
+        await until(lambda: holder.execute(waiting).fetchone() == (2,))
+        holder.execute("SELECT CAST(pg_sleep(?) AS text)", (2 * ROW_MS / 1000,))
+        holder.execute("SELECT pg_advisory_unlock(?)", (HEADS_LOCK,))
+        assert len({binding.x for binding in await made}) == 2
 
 
 async def test_numbers_that_two_nodes_take_in_opposite_order_end_in_two_bindings(nodes: Nodes) -> None:
