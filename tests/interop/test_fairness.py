@@ -27,7 +27,7 @@ CALLS_PER_S = 50
 UDP_RATE = 12_000
 TCP_RATE = 200_000  # more than it can: the stream slows it
 FLOOD_S = 3
-TRIES = 6
+TRIES = 15
 MOST_SHED = 0.5  # of the calls: where this machine is busy the relay is late, and sheds some, with a flood or without
 LIMITS = "\n[limits]\nmax_calls = 500\nmax_transactions = 50000\n"  # that each flood would fill, all by itself
 
