@@ -14,12 +14,12 @@ import os
 import resource
 import signal
 import sys
-import traceback
 from collections.abc import Iterable
 from importlib import import_module
 from io import TextIOWrapper
 from keyword import iskeyword
 from pathlib import Path
+from traceback import format_exc  # by name: a module of this package is called traceback
 from typing import Any
 
 import click
@@ -195,7 +195,7 @@ def _report_failure(error: OSError) -> None:
 def _report_bug() -> None:
     from relay.log import mask_numbers
 
-    click.echo(mask_numbers(traceback.format_exc()), err=True, nl=False)
+    click.echo(mask_numbers(format_exc()), err=True, nl=False)
     say("This is a bug in relay700: please report the lines above. Numbers in them are masked.", err=True)
 
 

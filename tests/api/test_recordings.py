@@ -271,7 +271,8 @@ async def test_a_link_ends(api: Api, end: str) -> None:
     key_id = company.key[3:15]
     match end:
         case "time":
-            api.backend.writer._clock_ms = lambda: int(1000 * api.now()) + 11_000
+            (thread,) = api.backend.writer._threads
+            thread._clock_ms = lambda: int(1000 * api.now()) + 11_000
         case "revoked key":
             await api.run(lambda unit: revoke(unit, key_id))
         case "rotated key":

@@ -586,4 +586,6 @@ def test_a_deletion_that_was_forged_is_named(recorded: Command) -> None:
     with sqlite3.connect(recorded.store[0]) as thief:
         thief.execute("UPDATE recording SET purged_at = 1")
     file_of(kept_in(recorded), CALL).unlink()
-    assert "recording" in recorded.refused("verify")
+    verified = recorded.run("verify")
+    assert verified.exit_code == 1
+    assert "recording" in verified.stderr
