@@ -310,7 +310,9 @@ def settle(
     On a server the others wait for the heads from here on, and for nothing else. Raises Unnamed for a row that is not
     among `named`.
     """
-    if not named and not at_end:
+    own = dialect_of(connection).own_touch
+    asked = (f"SELECT table_name, row_key, before FROM ledger_touch WHERE {own}", ())
+    if not named and not at_end and not connection.execute(*asked).fetchall():
         return
     _lock_heads(connection)
     write_counts(connection, [note for note in at_end if isinstance(note, Count)])
@@ -318,8 +320,6 @@ def settle(
     written: list[Statement] = []
     if entries := [note for note in at_end if isinstance(note, Entry)]:
         audit, written = put_entries(sealer, entries, audit, records)
-    own = dialect_of(connection).own_touch
-    asked = (f"SELECT table_name, row_key, before FROM ledger_touch WHERE {own}", ())
     touched = together(connection, *written, asked)[-1].fetchall()  # also what has changed beside these statements
     if not touched:
         return

@@ -132,6 +132,21 @@ def test_row_changed_beside_a_unit_of_work_on_a_server_rolls_it_back(
     assert faults(revoked) == []
 
 
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
+def test_row_changed_beside_a_unit_of_work_that_changes_none_itself_rolls_it_back(revoked: Acting) -> None:
+    before = keys(revoked)
+
+    def with_a_trigger(unit: UnitOfWork) -> None:
+        fires = "AFTER INSERT ON main.business_count"
+        unit.connection.execute(f"CREATE TEMP TRIGGER evil {fires} BEGIN UPDATE api_key SET revoked_at = NULL; END")
+        unit.connection.execute("INSERT INTO business_count (business, live, day, today) VALUES ('acme', 1, 1, 1)")
+
+    with pytest.raises(Unnamed, match="^api_key text0"):
+        revoked.run(with_a_trigger)
+    assert keys(revoked) == before
+    assert faults(revoked) == []
+
+
 @pytest.mark.parametrize("store_kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.outside)], indirect=True)
 def test_rows_of_each_kind_of_statement_are_proven(revoked: Acting) -> None:
     """Upsert, many at once, with columns of its own, without a change, rolled back to a savepoint."""
