@@ -51,7 +51,7 @@ from relay.store.connection import (
 )
 from relay.store.ledger_tables import TABLES, LedgerTable, dialect_of
 from relay.store.named_rows import NamedRow, NamedRows, Unnamed
-from relay.store.proofs import CHUNK, insert_proofs, proofs_of, put_proofs, rows_of, select_proofs, select_rows
+from relay.store.proofs import CHUNK, insert_proofs, put_proofs, rows_with_proofs
 from relay.store.schema_check import (
     SCHEMA,
     Vouched,
@@ -145,17 +145,12 @@ def require_each(
     """
     if sealer.stopped:
         raise StoreError(sealer.stopped)
-    locks, asked = is_locking(connection), []
-    for table, keys in wanted:
-        asked += [select_rows(connection, TABLES[table], keys, locked=locks), select_proofs(table, keys)]
+    declared = [(TABLES[table], keys) for table, keys in wanted]
     with one_moment(connection):  # else a change between the two would look like a forgery
-        found = together(connection, *asked, *then)
-        counts = []
-        for place, (table, _) in enumerate(wanted):
-            rows, proofs = (dict(each.fetchall()) for each in found[2 * place : 2 * place + 2])
-            _require_held(connection, sealer, TABLES[table], rows, proofs)
-            counts.append(len(rows))
-    return counts, found[2 * len(wanted) :]
+        read, results = rows_with_proofs(connection, declared, *then, locked=is_locking(connection))
+        for (table, _), (rows, proofs) in zip(declared, read, strict=True):
+            _require_held(connection, sealer, table, rows, proofs)
+    return [len(rows) for rows, _ in read], results
 
 
 def _require_held(
@@ -177,7 +172,7 @@ def outdate(connection: Connection, sealer: Sealer, table: str, row_keys: Sequen
     declared = TABLES[table]
     for start in range(0, len(row_keys), CHUNK):
         keys = row_keys[start : start + CHUNK]
-        rows, proofs = rows_of(connection, declared, keys), proofs_of(connection, table, keys)
+        ((rows, proofs),), _ = rows_with_proofs(connection, [(declared, keys)])
         for key, values in rows.items():
             proof = proofs.get(key)
             if proof and _holds(sealer, declared, key, values, proof):
@@ -376,15 +371,9 @@ def _changed_rows(
         for name, befores in by_table.items()
         for start in range(0, len(befores), CHUNK)
     ]
-    asked = [
-        each
-        for table, keys in chunks
-        for each in (select_rows(connection, table, keys), select_proofs(table.name, keys))
-    ]
-    found = together(connection, *asked)
+    read, _ = rows_with_proofs(connection, chunks)
     changed = []
-    for place, (table, keys) in enumerate(chunks):
-        rows, proofs = (dict(each.fetchall()) for each in found[2 * place : 2 * place + 2])
+    for (table, keys), (rows, proofs) in zip(chunks, read, strict=True):
         for key in keys:
             before, proof = by_table[table.name][key], proofs.get(key)
             values = _values(table, key, before, rows.get(key), named[table.name, key])

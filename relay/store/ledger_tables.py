@@ -101,6 +101,10 @@ TABLES: Final = {
     )
 }
 
+# Each binding reads rows of these tables, and few change them: units of work may read them at the same time. The lock
+# on another table is that of UPDATE, as a weaker one would have to be raised, by two units of work at once.
+READ_BY_MANY: Final = frozenset(["business", "pool", "prefix", "api_key", "party_group", "hook"])
+
 # The chains prove their own links; triggers also note foreign changes and deletions.
 CHAINS: Final = {"call_record": "chain_seq", "audit": "seq"}
 
@@ -161,6 +165,10 @@ class Dialect(NamedTuple):
     def only_reads(self, connection: Connection) -> bool:
         """Whether the connection is read-only, so that touched rows it sees are foreign changes."""
         return not self.is_server and connection.execute("PRAGMA query_only").fetchone() != (0,)
+
+    def lock(self, table: LedgerTable) -> str:
+        """On a server, behind a SELECT from the table: locks its rows until the transaction ends."""
+        return f" FOR {'SHARE' if table.name in READ_BY_MANY else 'NO KEY UPDATE'} OF {table.name}"
 
     def row_key(self, table: LedgerTable, prefix: str = "") -> str:
         """The expression for the key of a row, in the form that `LedgerTable.parameters` reads."""

@@ -7,30 +7,36 @@ from functools import cache
 from itertools import chain
 from typing import Final
 
-from relay.store.connection import Connection, Statement, together
+from relay.store.connection import Connection, Rows, Statement, together
 from relay.store.ledger_tables import TABLES, Dialect, LedgerTable, dialect_of
 
 CHUNK: Final = 128  # rows per statement
-# Each binding reads rows of these tables, and few change them: units of work may read them at the same time. The lock
-# on another table is that of UPDATE, as a weaker one would have to be raised, by two units of work at once.
-_READ_ABOVE_ALL: Final = frozenset(["business", "pool", "prefix", "api_key", "party_group", "hook"])
 
 
-def rows_of(connection: Connection, table: LedgerTable, keys: Sequence[str], *, locked: bool = False) -> dict[str, str]:
-    """The covered columns of rows, as `Dialect.values` gives them.
+def rows_with_proofs(
+    connection: Connection, wanted: Sequence[tuple[LedgerTable, Sequence[str]]], *then: Statement, locked: bool = False
+) -> tuple[list[tuple[dict[str, str], dict[str, bytes]]], list[Rows]]:
+    """For each table and at least one and at most CHUNK keys: the covered columns of its rows, as `Dialect.values`
+    gives them, and their proofs. Also the results of statements that run afterwards.
 
-    `locked`: on a server, no other transaction can change or delete them until this one ends.
+    On a server all of it is one round trip. `locked`: there, nobody else can change or delete the rows until this
+    transaction ends.
     """
-    return dict(connection.execute(*select_rows(connection, table, keys, locked=locked)).fetchall()) if keys else {}
+    asked: list[Statement] = []
+    for table, keys in wanted:
+        asked += [_select_rows(connection, table, keys, locked=locked), _proofs(table.name, keys)]
+    found = together(connection, *asked, *then)
+    read = [
+        (dict(rows.fetchall()), dict(proofs.fetchall()))
+        for rows, proofs in zip(found[: len(asked) : 2], found[1 : len(asked) : 2], strict=True)
+    ]
+    return read, found[len(asked) :]
 
 
-def select_rows(connection: Connection, table: LedgerTable, keys: Sequence[str], *, locked: bool = False) -> Statement:
-    """The statement of `rows_of`, for at least one key."""
+def _select_rows(connection: Connection, table: LedgerTable, keys: Sequence[str], *, locked: bool) -> Statement:
+    dialect = dialect_of(connection)
     parameters = list(chain.from_iterable(table.parameters(key) for key in _padded(keys)))
-    select = _select(table.name, dialect_of(connection), _rounded(len(keys)))
-    if locked:
-        select += f" FOR {'SHARE' if table.name in _READ_ABOVE_ALL else 'NO KEY UPDATE'} OF {table.name}"
-    return select, parameters
+    return _select(table.name, dialect, _rounded(len(keys))) + (dialect.lock(table) if locked else ""), parameters
 
 
 @cache
@@ -45,11 +51,10 @@ def _select(table: str, dialect: Dialect, count: int) -> str:
 
 
 def proofs_of(connection: Connection, table: str, keys: Sequence[str]) -> dict[str, bytes]:
-    return dict(connection.execute(*select_proofs(table, keys)).fetchall())
+    return dict(connection.execute(*_proofs(table, keys)).fetchall())
 
 
-def select_proofs(table: str, keys: Sequence[str]) -> Statement:
-    """The statement of `proofs_of`."""
+def _proofs(table: str, keys: Sequence[str]) -> Statement:
     return _select_proofs(_rounded(len(keys))), [table, *_padded(keys)]
 
 

@@ -141,7 +141,7 @@ def test_row_changed_beside_a_unit_of_work_that_changes_none_itself_rolls_it_bac
         unit.connection.execute(f"CREATE TEMP TRIGGER evil {fires} BEGIN UPDATE api_key SET revoked_at = NULL; END")
         unit.connection.execute("INSERT INTO business_count (business, live, day, today) VALUES ('acme', 1, 1, 1)")
 
-    with pytest.raises(Unnamed, match="^api_key text0"):
+    with pytest.raises(Unnamed, match=r"^api_key text0"):
         revoked.run(with_a_trigger)
     assert keys(revoked) == before
     assert faults(revoked) == []

@@ -344,5 +344,4 @@ def _translated(sql: str) -> tuple[str, tuple[tuple[str, str | int], ...]]:
 def _values(names: tuple[tuple[str, str | int], ...], parameters: Parameters) -> dict[str, Any]:
     """The values by their names in the statement. Booleans become 0 and 1, as in SQLite."""
     get: Callable[[Any], Any] = parameters.__getitem__
-    values = {name: get(ours) for name, ours in names}
-    return {name: int(value) if isinstance(value, bool) else value for name, value in values.items()}
+    return {name: int(value) if isinstance(value := get(ours), bool) else value for name, ours in names}
