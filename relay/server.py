@@ -327,7 +327,7 @@ def _no_one() -> None:
 def _durable(
     config: Config, sealer: Sealer, log: FilteringBoundLogger, told: Callable[[], None]
 ) -> tuple[AttemptFile | SharedAttempts, Journal]:
-    """What keeps attempts under way, and what writes records. `told`: as for `sqlite_journal`."""
+    """The store of attempts under way, and the journal of records. `told`: as for `sqlite_journal`."""
     place, local, report = config.store.path, config.store.local, reporter(log)
     file = AttemptFile(local.with_name(local.name + ".attempts"), sealer, report)
     if isinstance(place, Path):

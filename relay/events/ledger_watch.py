@@ -74,8 +74,10 @@ class _Look(NamedTuple):
 
 
 class RightsWatch:
-    """What each backend looks at every second: keys and all else that this process reads grant nothing while the schema
-    is not relay700's own, and rows that the ledger refuses, whichever node found them, never.
+    """Checks the schema and the ledger's head every second, on each node.
+
+    While the schema is not relay700's own, nothing that this process reads grants a right, such as a key does. A row
+    that the head refuses grants none either, whichever node found it.
     """
 
     def __init__(self, place: Place, sealer: Sealer) -> None:

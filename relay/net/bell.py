@@ -1,4 +1,4 @@
-"""What wakes a task of the backend, so that it need not look ten times a second whether there is something to do.
+"""Wakes a task of the backend when there is work, so that it need not poll ten times a second.
 
 A bell is rung within the process, or by the relay through an eventfd(2) that both processes have. It rings once however
 often it was rung since.

@@ -37,7 +37,7 @@ class FormerUse(NamedTuple):
 def former_uses(
     connection: Connection, sealer: Sealer, log: History, calls: Sequence[StoredRecord]
 ) -> Iterator[FormerUse]:
-    """Those of the calls that went as before a change. Call it within `one_moment`."""
+    """Yield the calls that used a binding as it was before a change. Call it within `one_moment`."""
     changed = log.changes(sorted({call.record.binding_id or "" for call in calls}))
 
     @lru_cache(maxsize=1_000)
@@ -72,7 +72,7 @@ def _former(record: CallRecord, before: list[BindingChange], versions: list[Bind
 
 
 def _lines(binding: Binding) -> set[tuple[str, str | None]]:
-    """The numbers that lead to a party whoever called last, and these parties."""
+    """The numbers that always lead to the same party, each with that party."""
     to_b, to_a = (binding.x, binding.b), (binding.y or binding.x, binding.a)
     lines = {"a_to_b": {to_b}, "b_to_a": {to_a}}.get(binding.direction, {to_a, to_b})
     if binding.mode in GROUP_MODES:

@@ -275,7 +275,10 @@ def select_choice(business: str, numbers: Iterable[str], pools: Iterable[str], n
 
 
 def found_choice(found: Sequence[Rows], numbers: int) -> tuple[list[Pool], list[Number], list[Pool]]:
-    """What those statements found, the first of them of that many numbers: the pools of the business, then the rest."""
+    """The results of `select_choice`: the pools of the business, the numbers, and the pools asked for by id.
+
+    `numbers`: how many numbers were asked for.
+    """
     own, *each = found
     return (
         [Pool._make(row) for row in own],

@@ -17,7 +17,7 @@ _SLACK_NS = 1_000  # Linux gives 50,000
 
 
 class _Direction(asyncio.Protocol):
-    """What one side sends reaches `to`, the other side's transport, `delay_s` later; so does the end of it."""
+    """One direction: passes on data, and its end, to the other side's transport `to`, `delay_s` later."""
 
     def __init__(self, delay_s: float) -> None:
         self._loop = asyncio.get_running_loop()

@@ -112,11 +112,11 @@ class Capped(NamedTuple):
         return [cap for cap in self.caps if cap.window_s > MEMORY_S]
 
     def key(self, sealer: Sealer, number: str, caller: str) -> bytes:
-        """That of a row of `frequency`."""
+        """The key of the count of these calls, in the table `frequency`."""
         return sealer.lookup_hash(f"{number} {caller}" if self.name == _BY_CALLER else number)
 
     def index_key(self, sealer: Sealer, number: str, caller_hash: bytes) -> int:
-        """That of rows of `record_index`."""
+        """The key of the records of these calls, in the table `record_index`."""
         key = number_key(sealer, number)
         return pair_key(key, caller_hash) if self.name == _BY_CALLER else key
 

@@ -205,8 +205,8 @@ class PostgresWriter:
     async def _is_written(self, connection: asyncpg.Connection) -> bool:
         """Whether a try whose answer was lost is on disk. Waits for one that is still under way. Raises TakenOver.
 
-        Records are looked for by their last link, since anyone with the database can write a batch number. If somebody
-        did, this batch gets a higher one.
+        The last link of the chain tells it for records, since anyone with the database can write a batch number. If
+        the number was altered, this batch gets a higher one.
         """
         batch: int | None = await connection.fetchval(_WRITTEN, self._node.name, self._node.epoch)
         if batch is None:
