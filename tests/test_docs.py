@@ -67,14 +67,14 @@ def classes() -> dict[str, list[type]]:
     return found
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_paths_exist(document: Path) -> None:
-    text = document.read_text()
-    named = [link for link in _LINK.findall(text) if "://" not in link]
-    named = [str(document.parent / link) for link in named]
-    named += [found[1] for word in code(document) if (found := _PATH.fullmatch(word.split()[0]))]
-    assert named
-    assert [path for path in named if not Path(path).exists()] == []
+def test_paths_exist() -> None:
+    for document in DOCUMENTS:
+        text = document.read_text()
+        named = [link for link in _LINK.findall(text) if "://" not in link]
+        named = [str(document.parent / link) for link in named]
+        named += [found[1] for word in code(document) if (found := _PATH.fullmatch(word.split()[0]))]
+        assert named, document
+        assert [path for path in named if not Path(path).exists()] == [], document
 
 
 def anchors(path: Path) -> set[str]:
@@ -83,19 +83,19 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_link_anchors_exist(document: Path) -> None:
-    for path, anchor in _ANCHOR.findall(document.read_text()):
-        assert anchor in anchors(document.parent / path if path else document), f"{path}#{anchor}"
+def test_link_anchors_exist() -> None:
+    for document in DOCUMENTS:
+        for path, anchor in _ANCHOR.findall(document.read_text()):
+            assert anchor in anchors(document.parent / path if path else document), f"{document}: {path}#{anchor}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_settings_exist(document: Path) -> None:
+def test_settings_exist() -> None:
     tables = {field.name: field.type for field in msgspec.structs.fields(Tables)}
-    for table, setting in _SETTING.findall(document.read_text()):
-        if table in tables:
-            settings = [field.name for field in msgspec.structs.fields(msgspec_struct(tables[table]))]
-            assert setting in settings, f"[{table}] {setting}"
+    for document in DOCUMENTS:
+        for table, setting in _SETTING.findall(document.read_text()):
+            if table in tables:
+                settings = [field.name for field in msgspec.structs.fields(msgspec_struct(tables[table]))]
+                assert setting in settings, f"{document}: [{table}] {setting}"
 
 
 def test_stated_defaults_are_correct() -> None:
@@ -131,15 +131,17 @@ def test_the_readme_lists_exactly_the_existing_commands() -> None:
     assert {name for _, name in commands(Path("README.md"))} == set(main.list_commands(click.Context(main)))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_command_options_exist(document: Path) -> None:
-    for line, name in commands(document):
-        command = main.get_command(click.Context(main), name)
-        assert command is not None
-        words = set(re.findall(r"(?<![\w-])(-c|--[\w-]+)", line))
-        for each in [command, *getattr(command, "commands", {}).values()]:
-            words -= {option for parameter in each.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        assert not words, f"{line}: {words}"
+def test_command_options_exist() -> None:
+    for document in DOCUMENTS:
+        for line, name in commands(document):
+            command = main.get_command(click.Context(main), name)
+            assert command is not None
+            words = set(re.findall(r"(?<![\w-])(-c|--[\w-]+)", line))
+            for each in [command, *getattr(command, "commands", {}).values()]:
+                words -= {
+                    option for parameter in each.params for option in (*parameter.opts, *parameter.secondary_opts)
+                }
+            assert not words, f"{document}: {line}: {words}"
 
 
 @cache
@@ -151,23 +153,23 @@ def addresses() -> re.Pattern[str]:
     return re.compile("|".join(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(each)) for each in known))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_addresses_of_the_api_and_the_console_exist(document: Path) -> None:
-    named = [word.partition("?")[0] for word in code(document) if _ADDRESS.fullmatch(word)]
-    assert [each for each in named if not addresses().fullmatch(each)] == []
+def test_addresses_of_the_api_and_the_console_exist() -> None:
+    for document in DOCUMENTS:
+        named = [word.partition("?")[0] for word in code(document) if _ADDRESS.fullmatch(word)]
+        assert [each for each in named if not addresses().fullmatch(each)] == [], document
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_sub_commands_exist(document: Path) -> None:
-    for line, name in commands(document):
-        group = main.get_command(click.Context(main), name)
-        if isinstance(group, click.Group) and (found := re.search(rf"relay700 {name} ([a-z][\w-]*)", line)):
-            assert found[1] in group.commands, line
+def test_sub_commands_exist() -> None:
+    for document in DOCUMENTS:
+        for line, name in commands(document):
+            group = main.get_command(click.Context(main), name)
+            if isinstance(group, click.Group) and (found := re.search(rf"relay700 {name} ([a-z][\w-]*)", line)):
+                assert found[1] in group.commands, f"{document}: {line}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_outcomes_to_search_for_exist(document: Path) -> None:
-    assert set(re.findall(r"--outcome ([a-z_]+)", document.read_text())) <= set(OUTCOMES)
+def test_outcomes_to_search_for_exist() -> None:
+    for document in DOCUMENTS:
+        assert set(re.findall(r"--outcome ([a-z_]+)", document.read_text())) <= set(OUTCOMES), document
 
 
 @pytest.mark.parametrize("document", ["docs/OPERATIONS.md", "docs/zh/OPERATIONS.md"])
@@ -176,16 +178,16 @@ def test_each_outcome_of_a_call_has_a_row(document: str) -> None:
     assert {*rows} == {*OUTCOMES} - {"delivered"}  # a text message that arrived
 
 
-@pytest.mark.parametrize("row", re.findall(r"^\| .*$", RULES.read_text(), re.MULTILINE))
-def test_each_duty_is_shown_by_something(row: str) -> None:
-    duty, _, shown = (cell.strip() for cell in row.strip("|").split(" | "))
-    assert duty == "duty" or re.search("`(relay700|GET|POST|/console)", shown), row
+def test_each_duty_is_shown_by_something() -> None:
+    for row in re.findall(r"^\| .*$", RULES.read_text(), re.MULTILINE):
+        duty, _, shown = (cell.strip() for cell in row.strip("|").split(" | "))
+        assert duty == "duty" or re.search("`(relay700|GET|POST|/console)", shown), row
 
 
-@pytest.mark.parametrize("row", re.findall(r"^\| .*$", Path("docs/READINESS.md").read_text(), re.MULTILINE))
-def test_the_state_of_each_part_is_one_of_three(row: str) -> None:
-    state = row.strip("|").split(" | ")[1].strip()
-    assert row.startswith("| **") or state in {"state", "meaning", "production", "tried", "not tried"}, row
+def test_the_state_of_each_part_is_one_of_three() -> None:
+    for row in re.findall(r"^\| .*$", Path("docs/READINESS.md").read_text(), re.MULTILINE):
+        state = row.strip("|").split(" | ")[1].strip()
+        assert row.startswith("| **") or state in {"state", "meaning", "production", "tried", "not tried"}, row
 
 
 VERSION = tomllib.loads(Path("pyproject.toml").read_text())["project"]["version"]
@@ -205,13 +207,13 @@ def test_a_final_version_has_a_day_and_a_security_contact() -> None:
 QUERIES = [Path("config/grafana/relay700.json"), Path("config/prometheus/relay700.rules.yml")]
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, Path("CHANGELOG.md"), *QUERIES], ids=str)
-def test_metrics_exist(document: Path) -> None:
+def test_metrics_exist() -> None:
     tables: list[dict[str, Any]] = [
         *(metrics._GAUGES, metrics._COUNTERS, metrics._LABELLED, metrics._LABELLED_GAUGES, metrics._HISTOGRAMS)
     ]
-    named = {name.removesuffix("_total").removesuffix("_bucket") for name in _METRIC.findall(document.read_text())}
-    assert named <= {name for table in tables for name in table}
+    for document in [*DOCUMENTS, Path("CHANGELOG.md"), *QUERIES]:
+        named = {name.removesuffix("_total").removesuffix("_bucket") for name in _METRIC.findall(document.read_text())}
+        assert named <= {name for table in tables for name in table}, document
 
 
 def errors() -> set[str]:
