@@ -23,7 +23,7 @@ from relay.model.binding import Binding
 from relay.model.call import Refusal, Route
 from relay.model.numbers import mask_number
 from relay.net.process import Tasks
-from relay.net.verify import Hook, HookClient
+from relay.net.verify import HookClient, HookEndpoint
 from relay.policy.call_policy import OnRouted
 from relay.policy.decision import UNKNOWN, Bounds, Decision, Wrong, decided, not_decided, read_decision
 from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
@@ -32,7 +32,7 @@ from relay.service.placement import BindRules, Wanted
 from relay.store.connection import Connection, Place
 from relay.store.database import Reader
 from relay.store.filings import is_filed
-from relay.store.hooks import Hook as StoredHook
+from relay.store.hooks import Hook
 from relay.store.hooks import find_hook, hook_of_number, is_own_party, owner_of
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Actor, UnitOfWork
@@ -65,7 +65,7 @@ class CallHooks:
         report: Report,
         look_up_again: Callable[[LookUp], Awaitable[Route | Refusal]],
         not_bound: Callable[[LookUp], Refusal],
-        verify: tuple[Hook, Limits] | None = None,
+        verify: tuple[HookEndpoint, Limits] | None = None,
         hooks: Limits | None = None,
     ) -> None:
         """`verify`: the operator's hook. `hooks`: limits of the hooks of business users; None: they may have none.
@@ -144,7 +144,7 @@ class CallHooks:
         return await self._decided(_hook(found), self._hooks, asked, route, _shown(found, asked.caller))
 
     async def _decided(
-        self, hook: Hook, limits: Limits, asked: LookUp, route: Route, caller: str | None
+        self, hook: HookEndpoint, limits: Limits, asked: LookUp, route: Route, caller: str | None
     ) -> Route | Refusal:
         until = time.monotonic() + limits.timeout_s
         body = await self._client.ask(hook, _question(asked, caller, route, route.business), limits.timeout_s)
@@ -215,7 +215,7 @@ class CallHooks:
         return answer
 
     async def _of_unknown_by(
-        self, hook: Hook, limits: Limits, business: str, asked: LookUp, caller: str | None
+        self, hook: HookEndpoint, limits: Limits, business: str, asked: LookUp, caller: str | None
     ) -> Route | Refusal:
         until, failed = time.monotonic() + limits.timeout_s, VERIFICATION_FAILED._replace(decided_by=hook.kind)
         body = await self._client.ask(hook, _question(asked, caller, None, business), limits.timeout_s)
@@ -247,10 +247,10 @@ class CallHooks:
 
     # -- counts
 
-    def _count(self, hook: Hook, answer: str) -> None:
+    def _count(self, hook: HookEndpoint, answer: str) -> None:
         self._client.counters[f"{hook.kind} {answer}"] += 1
 
-    def _note_wrong(self, hook: Hook, wrong: Wrong, asked: LookUp) -> None:
+    def _note_wrong(self, hook: HookEndpoint, wrong: Wrong, asked: LookUp) -> None:
         self._count(hook, "wrong")
         self._wrong[f"{hook.kind} {'unknown' if wrong.reason == UNKNOWN else wrong.field}"] += 1
         fields = {"hook": hook.kind, "business": hook.business, "call_id": asked.call_id}
@@ -262,11 +262,11 @@ class CallHooks:
             self._log(event, fields)
 
 
-def _hook(stored: StoredHook) -> Hook:
-    return Hook(stored.business, stored.url, stored.secret, stored.internal)
+def _hook(stored: Hook) -> HookEndpoint:
+    return HookEndpoint(stored.business, stored.url, stored.secret, stored.internal)
 
 
-def _shown(hook: StoredHook, caller: str) -> str | None:
+def _shown(hook: Hook, caller: str) -> str | None:
     """The caller as a business user's hook may see it."""
     if hook.parties == "none":
         return None

@@ -28,7 +28,7 @@ from relay.model.actions import CallEvent, LookUp
 from relay.model.call import CallRecord, Refusal, Route
 from relay.net.capture import Capture
 from relay.net.control import BanLog
-from relay.net.driver import Attempts, Driver
+from relay.net.driver import AttemptNotes, Driver
 from relay.net.process import collect_all, collect_samples, take_huge_pages
 from relay.net.rtpengine import Rtpengine
 from relay.net.tls import read_secret
@@ -63,7 +63,7 @@ class SipService:
         config: Config,
         sealer: Sealer,
         records: JournalQueue,
-        attempts: Attempts,
+        attempts: AttemptNotes,
         log: FilteringBoundLogger,
         capture: Capture | None = None,
     ) -> None:
@@ -328,11 +328,11 @@ def _hooks(
         return None
     from relay.call_hooks import CallHooks, HookStore, Limits
     from relay.net.spans import Spans
-    from relay.net.verify import Hook, HookClient
+    from relay.net.verify import HookClient, HookEndpoint
 
     verify = hooks = None
     if config.verify is not None:
-        hook = Hook("", config.verify.url, read_secret("verify.secret_file", config.verify.secret_file))
+        hook = HookEndpoint("", config.verify.url, read_secret("verify.secret_file", config.verify.secret_file))
         limits = Limits(config.verify.timeout_s, config.verify.fail == "open", config.verify.unknown_callers)
         verify = hook, limits
     if config.hooks is not None:

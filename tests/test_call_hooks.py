@@ -17,7 +17,7 @@ from relay.config.tables import NumbersTable
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.net import verify
-from relay.net.verify import Hook, HookClient
+from relay.net.verify import HookClient, HookEndpoint
 from relay.policy.call_policy import CallPolicy
 from relay.policy.decision import FAILURES, Bounds
 from relay.policy.rules import Rules
@@ -56,7 +56,7 @@ class Shop:
         self.bind_rules = RULES
         self.rules = Rules(bind_unknown=True)
         self.fail_open = False
-        self.verify: Hook | None = None
+        self.verify: HookEndpoint | None = None
         self.timeout_s = 20.0
         self.reports: list[tuple[str, dict[str, object]]] = []
         self._writer = Writer(path, self.sealer)
@@ -311,7 +311,7 @@ async def test_the_operator_s_hook_has_the_last_word(shop: Shop) -> None:
     with other.serving():
         shop.hook()
         shop.rules = shop.rules._replace(verify=True)
-        shop.verify = Hook("", other.url, SECRET)
+        shop.verify = HookEndpoint("", other.url, SECRET)
         shop.bind("shop", COURIER, "8613500000005", Z)
         shop.endpoint.answers[X] = {"allow": True, "target": COURIER}
         assert short(await shop.call()) == (COURIER, "hook")
@@ -458,7 +458,7 @@ async def test_a_hook_is_not_asked_about_unknown_callers_unless_it_wants_that(sh
 async def test_the_operator_s_hook_binds_an_unknown_caller_for_the_number_s_business_user(shop: Shop) -> None:
     """Unless the business user's own is asked. The bound call is not asked about twice."""
     shop.rules = shop.rules._replace(verify=True)
-    shop.verify = Hook("", shop.endpoint.url, SECRET)
+    shop.verify = HookEndpoint("", shop.endpoint.url, SECRET)
     shop.endpoint.answers[X] = BIND
     assert short(await shop.call(STRANGER)) == (COURIER, "verify")
     assert [(question["known"], question["business_id"]) for question in shop.endpoint.asked] == [(False, "shop")]
@@ -471,7 +471,7 @@ async def test_the_business_user_s_hook_is_asked_about_a_call_that_the_operator_
     other = Endpoint()
     with other.serving():
         shop.rules = shop.rules._replace(verify=True)
-        shop.verify = Hook("", other.url, SECRET)
+        shop.verify = HookEndpoint("", other.url, SECRET)
         shop.hook(unknown_callers=False)
         other.answers[X] = BIND
         shop.endpoint.answers[X] = {"allow": False}

@@ -15,7 +15,7 @@ from relay.errors import ParseError, ProtocolError
 from relay.model.actions import Mediate, Mediated
 from relay.peers.limits import ANNOUNCING
 from relay.privacy.codecs import codec_names, is_of
-from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
+from relay.sip.sdp import Attribute, ConnectionData, MediaDescription, Origin, Sdp, parse_sdp
 
 if TYPE_CHECKING:
     from relay.call.leg import CallBase
@@ -62,7 +62,7 @@ SOUNDS: Final = (BEGIN, ENDING, RECORDED, *dict.fromkeys(OF_REFUSAL.values()))
 _PLAYED: Final = ("pcma", "pcmu", "g722", "opus", "g729", "gsm")  # codecs that rtpengine can encode
 _DIRECTIONS: Final = ("sendrecv", "sendonly", "recvonly", "inactive")
 _DISCARD: Final = 9  # RFC 863; no media are sent there
-_NOBODY: Final = {"IP4": Connection("IP4", "127.0.0.1"), "IP6": Connection("IP6", "::1")}
+_NOBODY: Final = {"IP4": ConnectionData("IP4", "127.0.0.1"), "IP6": ConnectionData("IP6", "::1")}
 
 
 class Announcement:
@@ -200,7 +200,7 @@ def answer_alone(offer: bytes) -> bytes | None:
         return None
 
 
-def _payload(media: Media, sdp: Sdp) -> str | None:
+def _payload(media: MediaDescription, sdp: Sdp) -> str | None:
     """The payload type for a sound in this stream; None if it cannot carry one."""
     if media.kind != "audio" or not media.port or _direction(media, sdp) not in ("sendrecv", "recvonly"):
         return None
@@ -208,21 +208,21 @@ def _payload(media: Media, sdp: Sdp) -> str | None:
     return next((payload for payload in media.formats if names.get(payload) in _PLAYED), None)
 
 
-def _direction(media: Media, sdp: Sdp) -> str:
+def _direction(media: MediaDescription, sdp: Sdp) -> str:
     named = [name for name, _ in (*media.attributes, *sdp.attributes) if name in _DIRECTIONS]
     return named[0] if named else "sendrecv"
 
 
-def _fill(media: Media, sdp: Sdp) -> Media:
+def _fill(media: MediaDescription, sdp: Sdp) -> MediaDescription:
     # Not "sendonly" in answer to "sendrecv": a PBX would see it as hold and play its own music.
     direction: Attribute = ("sendonly" if _direction(media, sdp) == "recvonly" else "sendrecv", None)
     payload = _payload(media, sdp) or ""
     of_codec = [each for each in media.attributes if each[0] in ("rtpmap", "fmtp") and is_of(each, [payload])]
-    return Media(media.kind, _DISCARD, None, media.protocol, [payload], [], [], [*of_codec, direction])
+    return MediaDescription(media.kind, _DISCARD, None, media.protocol, [payload], [], [], [*of_codec, direction])
 
 
-def _refuse(media: Media) -> Media:
-    return Media(media.kind, 0, None, media.protocol, media.formats[:1], [], [], [])
+def _refuse(media: MediaDescription) -> MediaDescription:
+    return MediaDescription(media.kind, 0, None, media.protocol, media.formats[:1], [], [], [])
 
 
 # -- Recording of one call at rtpengine

@@ -10,7 +10,7 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, NamedTuple
 
-from relay.sip.sdp import Media, Sdp, parse_sdp
+from relay.sip.sdp import MediaDescription, Sdp, parse_sdp
 
 _FIRST_PORT: Final = 1024  # those below belong to services of the system
 _DISCARD: Final = 9  # RFC 863; written for an inactive stream
@@ -38,13 +38,15 @@ def media_fault(sdp: bytes, host: str, networks: tuple[IPv4Network | IPv6Network
     return ""
 
 
-def _address_of(media: Media, session: Sdp) -> IPv4Address | IPv6Address:
+def _address_of(media: MediaDescription, session: Sdp) -> IPv4Address | IPv6Address:
     """Where the media go: its own c= precedes that of the session. Unspecified without either."""
     connection = media.connections[0] if media.connections else session.connection
     return ip_address(connection.address if connection is not None else "0.0.0.0")
 
 
-def _fault_of_ports(media: Media, session: Sdp, written: IPv4Address | IPv6Address, controls: Controls) -> str:
+def _fault_of_ports(
+    media: MediaDescription, session: Sdp, written: IPv4Address | IPv6Address, controls: Controls
+) -> str:
     """RTP goes to the port of the m= line, RTCP to that of a=rtcp or else to the next."""
     own = [int(value) for name, value in media.attributes if name == "rtcp" and value]
     ports = [media.port, *own, *[int(value) for name, value in session.attributes if name == "rtcp" and value]]

@@ -26,7 +26,7 @@ from relay.events import alibaba
 from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, write_events
 from relay.log import Outage
 from relay.net.bell import Bell
-from relay.net.http_client import OWNER, AnswerTooLong, BoundedConnector, Resolver
+from relay.net.http_client import OWNER, AnswerTooLong, BoundedConnector, SystemResolver
 from relay.net.public import NotPublic, any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Spans
 from relay.net.verify import SIGNATURE, signature_header
@@ -429,7 +429,7 @@ class Sessions(NamedTuple):
 
     public: aiohttp.ClientSession
     internal: aiohttp.ClientSession
-    resolver: Resolver
+    resolver: SystemResolver
 
     async def close(self) -> None:
         await self.public.close()
@@ -439,11 +439,11 @@ class Sessions(NamedTuple):
 
 def open_sessions() -> Sessions:
     """Open the sessions, in the event loop that uses them."""
-    resolver = Resolver()
+    resolver = SystemResolver()
     return Sessions(_session(public_socket, resolver), _session(any_socket, resolver), resolver)
 
 
-def _session(make_socket: Any, resolver: Resolver) -> aiohttp.ClientSession:
+def _session(make_socket: Any, resolver: SystemResolver) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=BoundedConnector(
             alibaba.MOST_ANSWER,

@@ -35,7 +35,7 @@ from relay.model.actions import (
 )
 from relay.model.call import CallRecord, Refusal, Route
 from relay.net.capture import Capture
-from relay.net.queues import BEHIND_S, Backlog, Pace, Waiting
+from relay.net.queues import BEHIND_S, Backlog, OverloadState, Waiting
 from relay.net.transports import Transports
 from relay.policy.call_policy import OnRouted
 from relay.policy.rules import STORE_FAILED
@@ -59,7 +59,7 @@ _NOT_MARKED: Final = frozenset({"ping", "query"})  # rtpengine's commands that a
 OnMediated = Callable[[int, Mediated | None], None]  # Mediate.token, answer
 
 
-class Engine(Protocol):
+class SipCore(Protocol):
     """`relay.call.engine.Engine`, or a small engine of the driver's tests."""
 
     clock_offset_s: float
@@ -81,7 +81,7 @@ class Engine(Protocol):
     def take_actions(self) -> list[Action]: ...
 
 
-class Attempts(Protocol):
+class AttemptNotes(Protocol):
     """The durable notes of attempts under way, for recovery after a crash."""
 
     def is_ready(self) -> bool:
@@ -99,12 +99,12 @@ class Driver:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: SipCore,
         transports: Transports,
         look_up: Callable[[LookUp, float, OnRouted], None],
         append: Callable[[Commit, Callable[[int], None]], None],
         emit: Callable[[CallEvent], None],
-        attempts: Attempts,
+        attempts: AttemptNotes,
         log: FilteringBoundLogger,
         log_ended: Callable[[dict[str, object]], None],
         mediate: Callable[[Mediate, OnMediated], None] | None = None,
@@ -119,7 +119,7 @@ class Driver:
         executes rtpengine commands, and answers later. `answers_wait`: records of answers may wait without a stall.
         """
         self.bugs = 0
-        self.pace = Pace()
+        self.pace = OverloadState()
         self._engine = engine
         self._bans = engine.bans
         self._transports = transports

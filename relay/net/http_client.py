@@ -31,7 +31,7 @@ OWNER: ContextVar[str] = ContextVar("owner", default="")  # the business user wh
 _Found = list[tuple[Any, ...]]
 
 
-class Resolver(AbstractResolver):
+class SystemResolver(AbstractResolver):
     """The system's resolver in threads of its own. Close it after its connector.
 
     The loop has few (uvloop: four), which peers' names need as well. A name server that never answers holds a thread

@@ -21,14 +21,14 @@ class _Ingress(Struct):
     ssrc: int = field(name="SSRC")
 
 
-class _Stream(Struct):
+class _NgStream(Struct):
     flags: tuple[str, ...] = ()
     stats: _Stats = field(default_factory=_Stats)
     ingress: tuple[_Ingress, ...] = field(name="ingress SSRCs", default=())
 
 
 class _Media(Struct):
-    streams: tuple[_Stream, ...] = ()
+    streams: tuple[_NgStream, ...] = ()
 
 
 class _Tag(Struct):
@@ -55,7 +55,7 @@ class _Recording(Struct):
     on: int = field(name="call recording", default=0)
 
 
-class Answer(Struct):
+class NgReply(Struct):
     """The answer to a command; unused fields are ignored."""
 
     result: str
@@ -79,23 +79,23 @@ class Answer(Struct):
 
 
 _encode_json = msgspec.json.Encoder().encode
-_decode_json = msgspec.json.Decoder(Answer).decode
+_decode_json = msgspec.json.Decoder(NgReply).decode
 
 
 def encode(message: dict[str, object]) -> bytes:
     return encode_bencode(message) if "blob" in message else _encode_json(message)  # type: ignore[arg-type]
 
 
-def decode(data: bytes) -> Answer:
+def decode(data: bytes) -> NgReply:
     """Raises ValueError, of which msgspec's errors are subclasses."""
-    return msgspec.convert(decode_bencode(data), Answer) if data.startswith(b"d") else _decode_json(data)
+    return msgspec.convert(decode_bencode(data), NgReply) if data.startswith(b"d") else _decode_json(data)
 
 
-def _sound_of(tag: _Tag) -> list[_Stream]:
+def _sound_of(tag: _Tag) -> list[_NgStream]:
     return [stream for media in tag.medias for stream in media.streams if "RTP" in stream.flags]
 
 
-def _counts_of(own: list[_Stream], others: list[_Stream], reports: dict[str, _Reports]) -> Counts:
+def _counts_of(own: list[_NgStream], others: list[_NgStream], reports: dict[str, _Reports]) -> Counts:
     """Packets of the `own` streams, with loss and jitter as reported by the SSRCs of their receivers."""
     receivers = {str(each.ssrc) for stream in others for each in stream.ingress}
     known = [reports[ssrc] for ssrc in receivers if ssrc in reports]

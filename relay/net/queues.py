@@ -119,7 +119,7 @@ MOST_FRAMES: Final = 50  # per loop iteration, all streams together
 REST_S: Final = 0.001  # pause after a full turn: the resulting limit of 50,000 messages a second is above any load
 
 
-class Stream(Protocol):
+class FrameStream(Protocol):
     """The received frames of one connection, in order."""
 
     flow: Flow
@@ -138,11 +138,11 @@ class Turns:
     def __init__(self, name_at: Callable[[str], str]) -> None:
         self._name_at = name_at
         self._left = MOST_FRAMES  # 0 only while streams wait
-        self._waiting: FairQueue[Stream] = FairQueue()
+        self._waiting: FairQueue[FrameStream] = FairQueue()
         self._is_scheduled = False
 
-    def serve(self, stream: Stream) -> bool:
-        """Serve a stream's frames. False: the rest must wait; `Stream.waited` is called when all are served."""
+    def serve(self, stream: FrameStream) -> bool:
+        """Serve a stream's frames. False: the rest must wait; `FrameStream.waited` is called when all are served."""
         while self._left:
             if not stream.serve_next():
                 return True
@@ -183,7 +183,7 @@ CALM_S: Final = 1.0  # time without such a delay, and with an empty backlog, aft
 LAG_WINDOW_S: Final = 10.0  # `longest_s` covers one to two windows
 
 
-class Pace:
+class OverloadState:
     """The overload state of one process."""
 
     def __init__(self) -> None:

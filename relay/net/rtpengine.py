@@ -46,7 +46,7 @@ class Instance:
             return
         self._reader = asyncio.create_task(self._read(self._stream), name=f"rtpengine {self.name}")
 
-    async def ask(self, message: dict[str, object]) -> ng.Answer:
+    async def ask(self, message: dict[str, object]) -> ng.NgReply:
         """Send a command and await its answer. Raises NoAnswer after at most a second."""
         cookie = secrets.token_hex(8).encode()
         data = b"%b %b" % (cookie, ng.encode(message))
@@ -269,9 +269,9 @@ class Rtpengine:
             await asyncio.sleep(PING_S)
 
 
-async def _recording(instance: Instance, call: str) -> ng.Answer:
+async def _recording(instance: Instance, call: str) -> ng.NgReply:
     """Verify that a call is recorded: rtpengine says "ok" even without a recording folder. Raises NoAnswer."""
     answer = await instance.ask({"command": "query", "call-id": call})
     if answer.result == "ok" and not answer.recording.on:
-        return ng.Answer("error", error="not recording: set rtpengine's recording-dir and recording-method")
+        return ng.NgReply("error", error="not recording: set rtpengine's recording-dir and recording-method")
     return answer

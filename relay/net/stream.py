@@ -35,18 +35,18 @@ SOCKET_OPTIONS = (
 
 
 class Owner(Protocol):
-    """The set of connections that a connection belongs to (`relay.net.streams.Streams`)."""
+    """The set of connections that a connection belongs to (`relay.net.streams.StreamTransport`)."""
 
     limits: StreamLimits
     now: float  # loop time, accurate to about a second, which is enough for idle times
     turns: Turns
 
-    def opened(self, connection: Connection) -> None: ...
+    def opened(self, connection: StreamConnection) -> None: ...
     def received(self, frame: bytes, flow: Flow) -> None: ...
-    def closed(self, connection: Connection) -> None: ...
+    def closed(self, connection: StreamConnection) -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class StreamConnection(asyncio.Protocol):
     """Sends are buffered until it is open. It closes itself if the far end exceeds a limit or breaks the framing."""
 
     __slots__ = (
@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
     )
 
     def __init__(self, owner: Owner, flow: Flow, wanted: Flow | None, counted: str | None) -> None:
-        self.counted = counted  # the host under which `Admission` counts it
+        self.counted = counted  # the host under which `ConnectionCounts` counts it
         self.flow = flow  # with the far end's actual address, once open
         self.wanted = wanted  # the destination that we opened it for; None: opened by the far end
         self.heard = owner.now  # time of the last byte in either direction
@@ -225,7 +225,7 @@ class Connection(asyncio.Protocol):
 # -- The number of connections
 
 
-class Admission:
+class ConnectionCounts:
     """Connection counts: total, by source address, by peer, and of all unknown sources together.
 
     Unknown sources share `max_strangers`; one of them, with IPv6 one network of 64 bits, gets a fraction of it. Peers

@@ -19,7 +19,7 @@ from relay.model.settings import Settings, StreamLimits, Target, TlsFiles
 from relay.net.hosts import Resolver, family_of, is_literal
 from relay.net.process import Tasks
 from relay.net.queues import Turns
-from relay.net.stream import Admission, Connection, StreamListener
+from relay.net.stream import ConnectionCounts, StreamConnection, StreamListener
 from relay.net.tls import client_context, peer_contexts, proves, server_context
 from relay.peers.peers import Peers, host_of
 from relay.sip.headers import parse_via
@@ -29,7 +29,7 @@ _WILDCARDS = ("0.0.0.0", "::")
 _GRAVE = ("framing", "half_message", "pings", "slow_reader")  # reasons for closing that imply an attack
 
 
-class Streams:
+class StreamTransport:
     """`receive` gets whole messages, `failed` the flows of closed connections."""
 
     def __init__(
@@ -55,14 +55,14 @@ class Streams:
         bans.listeners.append(self._apply_ban)
         self._peers = Peers(settings)
         self.turns = Turns(lambda host: self._peers.name_at(host))
-        self._admission = Admission(limits, self._peers)
+        self._admission = ConnectionCounts(limits, self._peers)
         self._targets: dict[str, tuple[Target, ...]] = {}
         self._places: set[tuple[str, int]] = set()  # host and port of each target
         self._secured: dict[tuple[str, int], tuple[str, str]] = {}  # TLS targets: (name to verify, peer)
         self.reload(settings, tls)
         self._serial = 0
-        self._by_number: dict[int, Connection] = {}
-        self._by_address: dict[Flow, Connection] = {}  # key: the flow with connection 0
+        self._by_number: dict[int, StreamConnection] = {}
+        self._by_address: dict[Flow, StreamConnection] = {}  # key: the flow with connection 0
         self._servers: list[StreamListener] = []
         self._tasks = Tasks()
         self._closing = False
@@ -137,7 +137,7 @@ class Streams:
 
     # Events of connections
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: StreamConnection) -> None:
         """Re-use an incoming connection for requests to its address (RFC 5923).
 
         Not TLS from a peer's own port: its certificate was not verified as that of our outgoing connections is.
@@ -148,7 +148,7 @@ class Streams:
         elif connection.wanted is None and (flow.transport == "tcp" or not self._is_secured(flow.port)):
             self._by_address.setdefault(flow._replace(connection=0), connection)
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: StreamConnection) -> None:
         """Release a closed connection and report its flows as failed; repeated calls do nothing."""
         flow, wanted = connection.flow, connection.wanted
         if self._by_number.pop(flow.connection, None) is None:
@@ -163,7 +163,7 @@ class Streams:
             for failed in connection.flows():
                 self._failed(failed)
 
-    def _is_proven(self, connection: Connection) -> bool:
+    def _is_proven(self, connection: StreamConnection) -> bool:
         """Whether a client certificate proves the peer. True if none is requested, or the peer has no TLS target."""
         peer = self._peers.by_source(connection.flow.host) if self._asks else None
         hosts = [] if peer is None else [name for name, whose in self._secured.values() if whose == peer.name]
@@ -174,7 +174,7 @@ class Streams:
 
     # Bans
 
-    def _count_offence(self, connection: Connection) -> None:
+    def _count_offence(self, connection: StreamConnection) -> None:
         """Count an incoming connection that exceeded a limit, or brought no message, against its source."""
         if connection.wanted is not None or connection.broken in ("banned", "crowded"):
             return
@@ -215,7 +215,7 @@ class Streams:
             return
         self._serial += 1
         flow = Flow(index, self._listeners[index].transport, address[0], address[1], self._serial)
-        connection = self._by_number[self._serial] = Connection(self, flow, None, host)
+        connection = self._by_number[self._serial] = StreamConnection(self, flow, None, host)
         if self._admission.is_stranger(host):  # an unknown source must send its first message in time
             connection.owes_message, connection.message_since = True, self.now
         self._tasks.begin(self._welcome(connected, connection))
@@ -237,7 +237,7 @@ class Streams:
                 return True
         return False
 
-    async def _welcome(self, connected: socket.socket, connection: Connection) -> None:
+    async def _welcome(self, connected: socket.socket, connection: StreamConnection) -> None:
         tls = self._server_tls if connection.flow.transport == "tls" else None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
@@ -252,19 +252,19 @@ class Streams:
 
     # Opening
 
-    def _dial(self, flow: Flow) -> Connection | None:
+    def _dial(self, flow: Flow) -> StreamConnection | None:
         counted = None if (flow.host, flow.port) in self._places else flow.host
         if not self._admission.admit(counted, dialled=True):
             self._failed(flow)
             return None
         self._serial += 1
-        connection = Connection(self, flow._replace(connection=self._serial), flow, counted)
+        connection = StreamConnection(self, flow._replace(connection=self._serial), flow, counted)
         self._by_number[self._serial] = connection
         self._by_address[flow._replace(connection=0)] = connection
         self._tasks.begin(self._open(connection, flow))
         return connection
 
-    async def _open(self, connection: Connection, flow: Flow) -> None:
+    async def _open(self, connection: StreamConnection, flow: Flow) -> None:
         loop = asyncio.get_running_loop()
         listener = self._listeners[flow.listener]
         tls, name = self._identities(flow) if flow.transport == "tls" else (None, None)

@@ -12,8 +12,8 @@ from relay.defence.bans import Bans
 from relay.errors import ConfigError
 from relay.model.settings import Listener, Settings, StreamLimits, Target, TlsFiles
 from relay.net.hosts import Resolver
-from relay.net.queues import Pace
-from relay.net.streams import Streams
+from relay.net.queues import OverloadState
+from relay.net.streams import StreamTransport
 from relay.net.udp import UdpSocket
 from relay.sip.message import Flow, transport_address
 
@@ -29,7 +29,7 @@ Failed = Callable[..., None]
 class Datagrams:
     """All UDP listeners. `failed` gets each flow that could not be reached."""
 
-    def __init__(self, resolver: Resolver, failed: Failed, pace: Pace) -> None:
+    def __init__(self, resolver: Resolver, failed: Failed, pace: OverloadState) -> None:
         self._resolver = resolver
         self._failed = failed
         self._pace = pace
@@ -146,17 +146,19 @@ class Transports:
         self._tls = tls
         self._located: dict[str, tuple[Target, ...]] = {}
         self._datagrams: Datagrams
-        self._streams: Streams
+        self._streams: StreamTransport
         self._is_open = False
 
-    async def open(self, receive: Callable[[bytes, Flow], None], failed: Failed, bans: Bans, pace: Pace) -> None:
+    async def open(
+        self, receive: Callable[[bytes, Flow], None], failed: Failed, bans: Bans, pace: OverloadState
+    ) -> None:
         """Open all listeners. `receive` gets whole messages, `failed` the flows that could not be reached.
 
         Raises ConfigError with every listener that cannot be opened; none is left open then.
         """
         resolver = Resolver()
         self._datagrams = Datagrams(resolver, failed, pace)
-        self._streams = Streams(self._settings, self._limits, self._tls, resolver, receive, failed, bans)
+        self._streams = StreamTransport(self._settings, self._limits, self._tls, resolver, receive, failed, bans)
         self._streams.locate(self._located)
         self._is_open = True
         problems = []

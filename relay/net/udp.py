@@ -21,7 +21,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from relay.net.hosts import family_of
-from relay.net.queues import BEHIND_S, Pace
+from relay.net.queues import BEHIND_S, OverloadState
 from relay.sip.message import Flow
 
 BUFFER_BYTES: Final = 4 * 1024 * 1024
@@ -69,7 +69,7 @@ class UdpSocket:
         listener: int,
         receive: Callable[[bytes, Flow], None],
         unreachable: Callable[[Flow, bytes], None],
-        pace: Pace,
+        pace: OverloadState,
         hold: Callable[[], None] = _nothing,
         release: Callable[[], None] = _nothing,
     ) -> None:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import aiohttp
 
 from relay.errors import Report
-from relay.net.http_client import OWNER, AnswerTooLong, BoundedConnector, Resolver
+from relay.net.http_client import OWNER, AnswerTooLong, BoundedConnector, SystemResolver
 from relay.net.public import any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Span, Spans
 from relay.policy.decision import Breaker
@@ -54,7 +54,7 @@ LONGEST_ANSWER = 65_536  # bytes
 Failure = Literal["no_answer", "not_signed", "not_asked", "no_room"]
 
 
-class Hook(NamedTuple):
+class HookEndpoint(NamedTuple):
     """An endpoint to ask."""
 
     business: str  # "": the operator's
@@ -82,13 +82,13 @@ class HookClient:
         self._report = report
         self._spans = spans
         self._clock_s = clock_s
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by `Hook.internal`: they share no connection
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by `HookEndpoint.internal`: they share no connection
         self._breakers: OrderedDict[str, Breaker] = OrderedDict()
         self._asking: Counter[str] = Counter()  # hooks of business users
-        self._resolver: Resolver | None = None
+        self._resolver: SystemResolver | None = None
 
     async def open(self) -> None:
-        self._resolver = Resolver()
+        self._resolver = SystemResolver()
         for internal, make_socket in ((True, any_socket), (False, public_socket)):
             self._sessions[internal] = aiohttp.ClientSession(
                 connector=BoundedConnector(
@@ -99,7 +99,7 @@ class HookClient:
                 auto_decompress=False,  # the size limit would only apply after decompression
             )
 
-    async def ask(self, hook: Hook, question: Mapping[str, object], timeout_s: float) -> bytes | Failure:
+    async def ask(self, hook: HookEndpoint, question: Mapping[str, object], timeout_s: float) -> bytes | Failure:
         """The body of the hook's answer, if it is signed."""
         breaker = self._breaker(hook.name)
         if hook.business and not self._has_room(hook):
@@ -117,7 +117,7 @@ class HookClient:
             self._note(hook, breaker, failed=answer in ("no_answer", None))
         return answer
 
-    def _has_room(self, hook: Hook) -> bool:
+    def _has_room(self, hook: HookEndpoint) -> bool:
         """Whether its share has room. The shares of slow hooks together always leave some for another."""
         return self._asking[hook.name] < min(MOST_OF_ONE, MOST_OPEN - self._asking.total())
 
@@ -129,7 +129,7 @@ class HookClient:
                 self._breakers.popitem(last=False)
         return breaker
 
-    def _note(self, hook: Hook, breaker: Breaker, *, failed: bool) -> None:
+    def _note(self, hook: HookEndpoint, breaker: Breaker, *, failed: bool) -> None:
         """A forged answer is no failure: who forges answers must not be able to open the breaker."""
         fields: dict[str, object] = {"hook": hook.kind, "business": hook.business}
         if failed and breaker.failed(self._clock_s()):
@@ -137,7 +137,7 @@ class HookClient:
         elif not failed and breaker.answered():
             self._report("hook.answers_again", fields)
 
-    async def _post(self, hook: Hook, question: Mapping[str, object], timeout_s: float) -> bytes | Failure:
+    async def _post(self, hook: HookEndpoint, question: Mapping[str, object], timeout_s: float) -> bytes | Failure:
         OWNER.set(hook.business)
         now = int(time.time())
         body = json.dumps({**question, "nonce": secrets.token_hex(16)}).encode()  # so that no two are signed alike

@@ -13,7 +13,7 @@ from typing import Final
 
 from relay.errors import ProtocolError
 from relay.model.settings import Peer
-from relay.sip.sdp import Attribute, Media, Sdp, parse_sdp
+from relay.sip.sdp import Attribute, MediaDescription, Sdp, parse_sdp
 
 # Static payload types (RFC 3551 6), for those without rtpmap.
 _STATIC: Final = {
@@ -62,7 +62,7 @@ def with_fmtp_of(description: bytes, other: bytes) -> bytes:
     return sdp.serialize()
 
 
-def codec_names(media: Media) -> dict[str, str]:
+def codec_names(media: MediaDescription) -> dict[str, str]:
     """Codec names by payload type, in lower case: of its rtpmap lines and all static types."""
     names = dict(_STATIC)
     for name, value in media.attributes:
@@ -72,7 +72,7 @@ def codec_names(media: Media) -> dict[str, str]:
     return names
 
 
-def _keep(media: Media, allowed: frozenset[str]) -> None:
+def _keep(media: MediaDescription, allowed: frozenset[str]) -> None:
     names = codec_names(media)
     kept = [payload for payload in media.formats if names.get(payload, payload).lower() in allowed]
     if all([names.get(payload) in _NO_SPEECH for payload in kept]):
@@ -119,7 +119,7 @@ def put_in_order(sdp: Sdp) -> None:
         _sort(media.attributes, media.formats)
 
 
-def _sort_formats(media: Media) -> None:
+def _sort_formats(media: MediaDescription) -> None:
     names = codec_names(media)
     said = {value.partition(" ")[0]: value for name, value in media.attributes if name == "fmtp" and value}
     rates = {value.partition(" ")[0]: _rate(value) for name, value in media.attributes if name == "rtpmap" and value}

@@ -14,7 +14,7 @@ from typing import Final
 
 from relay.errors import ParseError
 from relay.privacy.codecs import keep_codecs, mask_attribute, put_in_order
-from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
+from relay.sip.sdp import Attribute, ConnectionData, MediaDescription, Origin, Sdp, parse_sdp
 
 # No fax (T.38), whose packets hold the sender's number, and no real-time text (T.140), in which one can be typed:
 # rtpengine passes both on unread.
@@ -103,7 +103,7 @@ def refuse_all(body: bytes) -> bytes | None:
     sdp = parse_sdp(body)
     if any(media.port for media in sdp.media):
         return None
-    sdp.connection = Connection("IP4", "0.0.0.0")
+    sdp.connection = ConnectionData("IP4", "0.0.0.0")
     for media in sdp.media:
         media.connections = []
     return sdp.serialize()
@@ -140,7 +140,7 @@ def _addresses(sdp: Sdp) -> set[str]:
     return {_spelled(connection) for connection in connections} - _UNSPECIFIED
 
 
-def _spelled(connection: Connection) -> str:
+def _spelled(connection: ConnectionData) -> str:
     """The address in canonical spelling: rtpengine writes IPv6 in another one."""
     address = connection.address
     if connection.address_type == "IP4" or not _is_literal("IP6", address):
@@ -243,18 +243,18 @@ def _serialize(sdp: Sdp) -> tuple[bytes, bytes]:
 
 
 _NOBODY: Final = Origin("-", "0", "0", "IP4", "0.0.0.0")
-_NOWHERE: Final = Connection("IP4", "0.0.0.0")
+_NOWHERE: Final = ConnectionData("IP4", "0.0.0.0")
 
 
-def _is_refused(media: Media) -> bool:
+def _is_refused(media: MediaDescription) -> bool:
     return media.port == 0
 
 
-def _mask_connection(connection: Connection) -> Connection:
+def _mask_connection(connection: ConnectionData) -> ConnectionData:
     """The address only. Raises ParseError for a host name, which may reveal its owner."""
     if not _is_literal(connection.address_type, connection.address):
         raise ParseError("not an address literal", "c")
-    return Connection(connection.address_type, connection.address) if connection.suffix else connection
+    return ConnectionData(connection.address_type, connection.address) if connection.suffix else connection
 
 
 @lru_cache(maxsize=1024)
@@ -274,7 +274,7 @@ def _mask_attributes(attributes: list[Attribute]) -> list[Attribute]:
     return [kept for name, value in attributes if (kept := mask_attribute(name, value))]
 
 
-def _mask_media(media: Media) -> Media:
+def _mask_media(media: MediaDescription) -> MediaDescription:
     connections = [_mask_connection(connection) for connection in media.connections[:1]]
     if media.kind not in _RELAYED_KINDS or media.protocol not in _RELAYED_PROTOCOLS:
         return _refuse(media, connections)
@@ -284,19 +284,19 @@ def _mask_media(media: Media) -> Media:
         return _refuse(media, connections)
     count = media.port_count if media.port_count and media.port_count <= _MOST_PORTS else None
     bandwidths = _mask_bandwidths(media.bandwidths)
-    return Media(media.kind, media.port, count, media.protocol, formats, connections, bandwidths, attributes)
+    return MediaDescription(media.kind, media.port, count, media.protocol, formats, connections, bandwidths, attributes)
 
 
-def _refuse(media: Media, connections: list[Connection]) -> Media:
+def _refuse(media: MediaDescription, connections: list[ConnectionData]) -> MediaDescription:
     """The stream in its place with port 0 (RFC 3264 6) and without its address."""
     kind = media.kind if media.kind in KINDS else "audio"
     protocol = media.protocol if media.protocol in PROTOCOLS else "RTP/AVP"
-    return Media(
+    return MediaDescription(
         kind, 0, None, protocol, ["0" if "RTP/" in protocol else "*"], [_NOWHERE] if connections else [], [], []
     )
 
 
-def _mask_formats(media: Media, attributes: list[Attribute]) -> list[str]:
+def _mask_formats(media: MediaDescription, attributes: list[Attribute]) -> list[str]:
     """The payload types to keep, each once: static ones, and dynamic ones with a known codec.
 
     Raises ParseError for more than MOST_FORMATS: each attribute is compared with each of them.

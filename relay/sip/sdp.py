@@ -32,7 +32,7 @@ class Origin:
 
 
 @dataclass(slots=True)
-class Connection:
+class ConnectionData:
     """c=; the network type is IN."""
 
     address_type: AddressType
@@ -41,13 +41,13 @@ class Connection:
 
 
 @dataclass(slots=True)
-class Media:
+class MediaDescription:
     kind: str  # "audio", "video", "image", …
     port: int
     port_count: int | None  # of "m=audio 49170/2 …"
     protocol: str  # "RTP/AVP", "udptl", …
     formats: list[str]
-    connections: list[Connection]
+    connections: list[ConnectionData]
     bandwidths: list[tuple[str, str]]
     attributes: list[Attribute]
 
@@ -55,11 +55,11 @@ class Media:
 @dataclass(slots=True)
 class Sdp:
     origin: Origin
-    connection: Connection | None
+    connection: ConnectionData | None
     bandwidths: list[tuple[str, str]]  # ("AS", "64"); the value is digits
     timings: list[str]  # of each t= line
     attributes: list[Attribute]
-    media: list[Media]
+    media: list[MediaDescription]
 
     def serialize(self) -> bytes:
         """SDP in the order of RFC 4566 5, session name "-". Raises ParseError for a line break or NUL in a value."""
@@ -83,11 +83,11 @@ class Sdp:
         return text.encode("utf-8", "surrogateescape")
 
 
-def _connection_line(connection: Connection) -> str:
+def _connection_line(connection: ConnectionData) -> str:
     return f"c=IN {connection.address_type} {connection.address}{connection.suffix}"
 
 
-def _write_media(media: Media, lines: list[str]) -> None:
+def _write_media(media: MediaDescription, lines: list[str]) -> None:
     count = "" if media.port_count is None else f"/{media.port_count}"
     lines.append(" ".join((f"m={media.kind} {media.port}{count} {media.protocol}", *media.formats)))
     lines += [_connection_line(connection) for connection in media.connections]
@@ -127,14 +127,14 @@ def parse_sdp(body: bytes) -> Sdp:
         raise ParseError("too many lines", "sdp")
     if lines[0].rstrip(" ") != "v=0":
         raise ParseError("does not begin with v=0", "sdp")
-    reader = _Reader()
+    reader = _SdpParser()
     for line in lines[1:]:
         if line:  # some peers end the body with empty lines
             reader.read(line)
     return reader.finish()
 
 
-class _Reader:
+class _SdpParser:
     """Line-by-line parser; bandwidths, attributes and connections go to the session or to the current media."""
 
     __slots__ = ("attributes", "bandwidths", "connections", "media", "origin", "session", "timings")
@@ -142,8 +142,8 @@ class _Reader:
     def __init__(self) -> None:
         self.origin: Origin | None = None
         self.timings: list[str] = []
-        self.media: list[Media] = []
-        self.connections: list[Connection] = []
+        self.media: list[MediaDescription] = []
+        self.connections: list[ConnectionData] = []
         self.bandwidths: list[tuple[str, str]] = []
         self.attributes: list[Attribute] = []
         self.session = (self.connections, self.bandwidths, self.attributes)
@@ -189,7 +189,7 @@ class _Reader:
             raise ParseError("port over 65535", "sdp")
         self.connections, self.bandwidths, self.attributes = [], [], []
         self.media.append(
-            Media(
+            MediaDescription(
                 kind,
                 number,
                 int(count) if count else None,
@@ -206,7 +206,7 @@ class _Reader:
         if found is None:
             raise ParseError("malformed connection", "sdp")
         ip4, ip6, suffix = found.groups()
-        self.connections.append(Connection("IP4" if ip4 else "IP6", ip4 or ip6, suffix))
+        self.connections.append(ConnectionData("IP4" if ip4 else "IP6", ip4 or ip6, suffix))
 
     def _read_attribute(self, value: str) -> None:
         if found := _match_attribute(value):  # RFC 4566 5.13: attributes not understood are ignored
@@ -224,9 +224,9 @@ class _Reader:
 
 
 _READERS: Final = {
-    "o": _Reader._read_origin,
-    "m": _Reader._begin_media,
-    "c": _Reader._read_connection,
-    "b": _Reader._read_bandwidth,
-    "t": _Reader._read_timing,
+    "o": _SdpParser._read_origin,
+    "m": _SdpParser._begin_media,
+    "c": _SdpParser._read_connection,
+    "b": _SdpParser._read_bandwidth,
+    "t": _SdpParser._read_timing,
 }

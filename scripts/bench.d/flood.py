@@ -21,7 +21,7 @@ import uvloop
 from load import GRACE_S
 from messages import CallerMessages, Dialog, dialog_of, number_of
 
-from relay.net.queues import Pace
+from relay.net.queues import OverloadState
 from relay.net.udp import UdpSocket
 from relay.sip.message import Flow
 
@@ -82,7 +82,7 @@ class Flood:
         self._out: list[bytes] = []
         self._began = 0
         self._hold_s = hold_s
-        always_behind = Pace()
+        always_behind = OverloadState()
         always_behind.is_behind = True  # read all waiting datagrams at once
         self._socket = UdpSocket(0, self._receive, lambda flow: None, always_behind)
 

@@ -534,7 +534,7 @@ class InternalNames(AbstractResolver):
 async def test_an_internal_name_looks_like_one_that_does_not_exist(
     shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "Resolver", InternalNames)
+    monkeypatch.setattr(module, "SystemResolver", InternalNames)
     names = ("internal", "unknown")
     hooks = [shop.hook_of_its_own(f"https://{name}.operator.example/") for name in names]
     shop.tell("e1")

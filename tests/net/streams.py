@@ -1,4 +1,4 @@
-"""`Streams` with one listener, and their far ends, over real sockets."""
+"""`StreamTransport` with one listener, and their far ends, over real sockets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from relay.defence.bans import Bans
 from relay.model.settings import Limits, Peer, StreamLimits, TlsFiles
 from relay.net.hosts import Resolver
-from relay.net.streams import Streams
+from relay.net.streams import StreamTransport
 from relay.sip.message import Flow
 from tests.net.support import address_of, settings_for, until
 from tests.support.addresses import Address, free
@@ -26,7 +26,7 @@ def message(body: str = "", name: str = "OPTIONS sip:x SIP/2.0") -> bytes:
 
 
 class Heard:
-    """`Streams` with one listener, and their reports."""
+    """`StreamTransport` with one listener, and their reports."""
 
     def __init__(self, transport: str, limits: StreamLimits, tls: TlsFiles | None, host: str, peer: Peer) -> None:
         self.messages: asyncio.Queue[tuple[bytes, Flow]] = asyncio.Queue()
@@ -35,7 +35,7 @@ class Heard:
         self.transport = transport
         self.address = address_of(settings)
         self.bans = Bans(Limits())
-        self.streams = Streams(
+        self.streams = StreamTransport(
             settings,
             limits,
             tls,

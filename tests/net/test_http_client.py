@@ -14,7 +14,7 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 from relay.net import http_client as module
-from relay.net.http_client import LONGEST_HEAD, MOST_OF_OWNER, OWNER, AnswerTooLong, BoundedConnector, Resolver
+from relay.net.http_client import LONGEST_HEAD, MOST_OF_OWNER, OWNER, AnswerTooLong, BoundedConnector, SystemResolver
 
 LONGEST_BODY = 4_096
 INTERIM = b"HTTP/1.1 100 \r\n\r\n"
@@ -180,13 +180,13 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentNames]:
 
 
 @pytest.fixture
-async def resolver() -> AsyncIterator[Resolver]:
-    made = Resolver()
+async def resolver() -> AsyncIterator[SystemResolver]:
+    made = SystemResolver()
     yield made
     await made.close()
 
 
-async def look_up(resolver: Resolver, owner: str, host: str) -> bool:
+async def look_up(resolver: SystemResolver, owner: str, host: str) -> bool:
     """Whether there is an answer within a short time."""
     OWNER.set(owner)
     with suppress(TimeoutError):
@@ -195,7 +195,7 @@ async def look_up(resolver: Resolver, owner: str, host: str) -> bool:
     return False
 
 
-async def test_look_ups_count_until_their_threads_end(names: SilentNames, resolver: Resolver) -> None:
+async def test_look_ups_count_until_their_threads_end(names: SilentNames, resolver: SystemResolver) -> None:
     for n in range(MOST_OF_OWNER):
         assert not await look_up(resolver, "shop", f"silent-{n}.example")
     with pytest.raises(OSError, match="too many"):
@@ -212,7 +212,7 @@ async def test_look_ups_count_until_their_threads_end(names: SilentNames, resolv
 
 
 async def test_several_business_users_leave_some_look_ups_to_others(
-    names: SilentNames, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+    names: SilentNames, resolver: SystemResolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threads wait for the first look-up of each."""
     monkeypatch.setattr(module, "MOST_LOOK_UPS", 20)

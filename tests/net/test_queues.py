@@ -22,7 +22,7 @@ from relay.net.queues import (
     MOST_OF_STRANGERS,
     OVERHEAD_BYTES,
     Backlog,
-    Pace,
+    OverloadState,
     Turns,
 )
 from relay.net.tls import client_context
@@ -313,7 +313,7 @@ async def test_a_waiting_stream_is_closed_for_its_content_not_for_its_wait() -> 
 
 
 def test_a_long_delay_starts_overload_until_the_backlog_is_empty() -> None:
-    pace = Pace()
+    pace = OverloadState()
     pace.report(BEHIND_S, 1.0)
     assert not pace.is_behind
     pace.report(2 * BEHIND_S, 1.0)
@@ -326,7 +326,7 @@ def test_a_long_delay_starts_overload_until_the_backlog_is_empty() -> None:
 
 
 def test_another_long_delay_prolongs_overload() -> None:
-    pace = Pace()
+    pace = OverloadState()
     pace.report(1.0, 1.0)
     pace.report(1.0, 1.9)
     pace.rest(1.1 + CALM_S)
@@ -334,7 +334,7 @@ def test_another_long_delay_prolongs_overload() -> None:
 
 
 def test_the_longest_delay_of_the_last_windows() -> None:
-    pace = Pace()
+    pace = OverloadState()
     pace.report(0.3, 100.0)
     pace.report(0.1, 101.0)
     assert pace.longest_s(100.0 + LAG_WINDOW_S - 0.1) == 0.3

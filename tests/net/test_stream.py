@@ -10,7 +10,7 @@ import pytest
 
 from relay.model.settings import Listener, Peer, Settings, StreamLimits
 from relay.net import stream
-from relay.net.stream import MOST_DIALLED, Admission, StreamListener
+from relay.net.stream import MOST_DIALLED, ConnectionCounts, StreamListener
 from relay.peers.peers import Peers
 from tests.support.addresses import Address, free
 from tests.support.limits import soft_limit
@@ -19,8 +19,10 @@ from tests.support.targets import target_at
 PEER = Peer("pbx", (), False, (ip_network("10.0.0.0/24"), ip_network("fe80::/10")))
 
 
-def admission(**limits: int) -> Admission:
-    return Admission(StreamLimits(**limits), Peers(Settings(listeners=(), peers=(PEER,), routes=(), prefixes=())))
+def admission(**limits: int) -> ConnectionCounts:
+    return ConnectionCounts(
+        StreamLimits(**limits), Peers(Settings(listeners=(), peers=(PEER,), routes=(), prefixes=()))
+    )
 
 
 def test_the_total_of_connections_is_limited() -> None:

@@ -13,7 +13,7 @@ from relay.defence.bans import Bans
 from relay.errors import ConfigError
 from relay.model.settings import Limits, Listener, Settings, StreamLimits, TlsFiles
 from relay.net.hosts import Resolver
-from relay.net.queues import Pace
+from relay.net.queues import OverloadState
 from relay.net.transports import MOST_HELD, Datagrams, Transports
 from relay.sip.message import Flow
 from tests.net.support import address_of, settings_for, until
@@ -31,7 +31,7 @@ class Opened:
 
     async def open(self) -> None:
         await self.transports.open(
-            lambda data, flow: self.messages.put_nowait((data, flow)), self.fail, Bans(Limits()), Pace()
+            lambda data, flow: self.messages.put_nowait((data, flow)), self.fail, Bans(Limits()), OverloadState()
         )
 
     def fail(self, flow: Flow, quote: bytes | None = None) -> None:
@@ -121,7 +121,7 @@ class OpenedDatagrams:
     def __init__(self) -> None:
         self.failed: list[Flow] = []
         self.answered_at_once: list[bytes] = []
-        self.datagrams = Datagrams(Resolver(), self.fail, Pace())
+        self.datagrams = Datagrams(Resolver(), self.fail, OverloadState())
         self.echo: Address
         self.peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.peer.bind(("127.0.0.11", 0))

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from relay.net import udp
-from relay.net.queues import Pace
+from relay.net.queues import OverloadState
 from relay.net.udp import MAX_DATAGRAM, MAX_SEGMENTED, MOST, Burst, UdpSocket, parse_source
 from relay.sip.message import Flow
 from tests.net.support import hold_up_the_loop
@@ -26,7 +26,7 @@ class Heard:
         self.address = free(host)
         self.datagrams: asyncio.Queue[tuple[bytes, Flow]] = asyncio.Queue()
         self.unreachable: asyncio.Queue[tuple[Flow, bytes]] = asyncio.Queue()
-        self.pace = Pace()
+        self.pace = OverloadState()
         self.udp = UdpSocket(
             LISTENER,
             lambda data, flow: self.datagrams.put_nowait((data, flow)),
@@ -118,7 +118,12 @@ async def test_a_batch_is_received_between_hold_and_release(fails: bool) -> None
             raise ZeroDivisionError
 
     socket_of = UdpSocket(
-        LISTENER, receive, lambda flow: None, Pace(), lambda: told.append(b"hold"), lambda: told.append(b"release")
+        LISTENER,
+        receive,
+        lambda flow: None,
+        OverloadState(),
+        lambda: told.append(b"hold"),
+        lambda: told.append(b"release"),
     )
     address = free("127.0.0.10")
     await socket_of.open(*address)
@@ -207,7 +212,7 @@ async def test_an_address_of_the_other_family_is_refused() -> None:
 async def test_an_address_in_use_is_an_error() -> None:
     first = Heard("127.0.0.10")
     await first.udp.open(*first.address)
-    second = UdpSocket(0, lambda data, flow: None, lambda flow: None, Pace())
+    second = UdpSocket(0, lambda data, flow: None, lambda flow: None, OverloadState())
     with pytest.raises(OSError, match="in use"):
         await second.open(*first.address)
     first.udp.close()
@@ -312,7 +317,7 @@ async def test_a_buffer_overflow_counts_as_overload(heard: Heard) -> None:
 
 
 def test_a_clock_step_is_not_a_queueing_delay() -> None:
-    socket_of = UdpSocket(0, lambda data, flow: None, lambda flow: None, Pace())
+    socket_of = UdpSocket(0, lambda data, flow: None, lambda flow: None, OverloadState())
     for seconds in (-3600, 3600):
         stamp = struct.pack("=qq", int(time.time()) + seconds, 0)
         assert socket_of._waited_s([(socket.SOL_SOCKET, udp._SO_TIMESTAMPNS, stamp)]) == 0.0

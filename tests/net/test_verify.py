@@ -20,7 +20,7 @@ from aiohttp import web
 from aiohttp.client_proto import ResponseHandler
 
 from relay.net import verify
-from relay.net.verify import LONGEST_ANSWER, SIGNATURE, Hook, HookClient, answer_signature, signature_header
+from relay.net.verify import LONGEST_ANSWER, SIGNATURE, HookClient, HookEndpoint, answer_signature, signature_header
 from relay.policy.decision import FAILURES, LATELY_S, OPEN_S
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -29,7 +29,7 @@ QUESTION = {"number": "700100000010001"}
 
 
 @asynccontextmanager
-async def endpoint(answer: Answer) -> AsyncIterator[Hook]:
+async def endpoint(answer: Answer) -> AsyncIterator[HookEndpoint]:
     """A running hook."""
     app = web.Application()
     app.router.add_post("/verify", answer)
@@ -41,7 +41,7 @@ async def endpoint(answer: Answer) -> AsyncIterator[Hook]:
     assert site._server is not None
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
     try:
-        yield Hook("", f"http://127.0.0.1:{port}/verify", "secret")
+        yield HookEndpoint("", f"http://127.0.0.1:{port}/verify", "secret")
     finally:
         await runner.cleanup()
 
@@ -77,7 +77,7 @@ async def client(clock_s: Callable[[], float] = time.monotonic) -> AsyncIterator
         await made.close()
 
 
-async def asked(hook: Hook, timeout_s: float = 10.0) -> bytes | str:
+async def asked(hook: HookEndpoint, timeout_s: float = 10.0) -> bytes | str:
     async with client() as made:
         return await made.ask(hook, QUESTION, timeout_s)
 
@@ -115,7 +115,7 @@ async def test_a_flood_of_interim_answers_is_none_and_opens_the_breaker(monkeypa
 
     monkeypatch.setattr(ResponseHandler, "feed_data", feed_data)
     async with await asyncio.start_server(flood, "127.0.0.1", 0) as server, client() as made:
-        hook = Hook("shop", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", "secret")
+        hook = HookEndpoint("shop", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", "secret")
         answers = [await made.ask(hook, QUESTION, 30.0) for _ in range(FAILURES + 1)]
     assert answers == ["no_answer"] * FAILURES + ["not_asked"]
     assert len(heads) < FAILURES * 500
@@ -154,7 +154,7 @@ async def test_a_signature_that_is_no_text_is_a_wrong_one() -> None:
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        assert await asked(Hook("", f"http://127.0.0.1:{port}/", "secret")) == "not_signed"
+        assert await asked(HookEndpoint("", f"http://127.0.0.1:{port}/", "secret")) == "not_signed"
 
 
 async def test_a_compressed_answer_is_not_decompressed() -> None:
@@ -240,7 +240,7 @@ async def test_a_hook_that_is_asked_no_longer_is_none_that_fails() -> None:
     now_s = 1_000.0
     async with client(lambda: now_s) as made:
         for _ in range(FAILURES):
-            await made.ask(Hook("shop", "http://127.0.0.1:1/", "secret"), QUESTION, 10.0)
+            await made.ask(HookEndpoint("shop", "http://127.0.0.1:1/", "secret"), QUESTION, 10.0)
         assert made.statistics()["hook_breaker_open"] == {"hook shop": 1}
         now_s += OPEN_S + LATELY_S
         assert made.statistics()["hook_breaker_open"] == {"hook shop": 0}
@@ -309,7 +309,9 @@ async def test_names_that_no_server_answers_for_hold_up_no_other_hook(monkeypatc
     async with endpoint(says(YES)) as hook, client() as made:
         port = urlsplit(hook.url).port
         asking = [
-            asyncio.create_task(made.ask(Hook(f"shop-{n}", f"https://{n}.slow.example/", "secret"), QUESTION, 30.0))
+            asyncio.create_task(
+                made.ask(HookEndpoint(f"shop-{n}", f"https://{n}.slow.example/", "secret"), QUESTION, 30.0)
+            )
             for n in range(40)
         ]
         try:
@@ -337,7 +339,7 @@ async def test_look_ups_of_a_hook_are_those_of_its_business_user(monkeypatch: py
         async with client() as made:
             for business in ("shop", "other"):
                 for n in range(4):
-                    hook = Hook(business, f"https://{business}-{n}.slow.example/", "secret")
+                    hook = HookEndpoint(business, f"https://{business}-{n}.slow.example/", "secret")
                     assert await made.ask(hook, QUESTION, 0.05) == "no_answer"
     finally:
         released.set()

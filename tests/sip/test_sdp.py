@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import ParseError
-from relay.sip.sdp import Connection, Media, Origin, Sdp, parse_sdp
+from relay.sip.sdp import ConnectionData, MediaDescription, Origin, Sdp, parse_sdp
 
 AUDIO = (
     b"v=0\r\n"
@@ -23,12 +23,12 @@ SESSION = b"v=0\no=- 1 2 IN IP4 h\n"
 def test_sdp_is_parsed():
     assert parse_sdp(AUDIO) == Sdp(
         Origin("-", "3848276298", "1", "IP4", "192.0.2.1"),
-        Connection("IP4", "192.0.2.1"),
+        ConnectionData("IP4", "192.0.2.1"),
         [],
         ["0 0"],
         [],
         [
-            Media(
+            MediaDescription(
                 "audio",
                 40000,
                 None,
@@ -70,7 +70,7 @@ def test_origin_name_with_blanks_is_dropped():
 
 def test_brackets_of_an_ipv6_address_are_removed():
     sdp = parse_sdp(AUDIO.replace(b"IN IP4 192.0.2.1", b"IN IP6 [2001:db8::1]"))
-    assert (sdp.origin.address, sdp.connection) == ("2001:db8::1", Connection("IP6", "2001:db8::1"))
+    assert (sdp.origin.address, sdp.connection) == ("2001:db8::1", ConnectionData("IP6", "2001:db8::1"))
 
 
 def test_lf_empty_lines_and_trailing_blanks_are_tolerated():

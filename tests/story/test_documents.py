@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from relay.net.verify import Hook, HookClient
+from relay.net.verify import HookClient, HookEndpoint
 from tests.interop.conftest import running_relay
 from tests.story.calls import Ends, call
 from tests.story.company import INBOX, PATIENCE_S, Client
@@ -116,7 +116,7 @@ async def test_the_program_of_a_hook() -> None:
     client = HookClient(lambda event, fields: None)
     await client.open()
     try:
-        hook = Hook("", f"http://{address}/", "whsec_1")
+        hook = HookEndpoint("", f"http://{address}/", "whsec_1")
         async with asyncio.timeout(PATIENCE_S):
             while not await _accepts(address):
                 assert server.returncode is None

@@ -55,7 +55,7 @@ _Attempt = tuple[CallRecord, bytes, tuple[str, ...]]  # record, state, `KeptAtte
 
 
 class SharedAttempts:
-    """As `relay.net.driver.Attempts`. Blocks for as long as the disk does, never for the server."""
+    """As `relay.net.driver.AttemptNotes`. Blocks for as long as the disk does, never for the server."""
 
     def __init__(
         self, file: AttemptFile, server: PostgresServer, sealer: Sealer, sent_by: tuple[str, ...], report: Report

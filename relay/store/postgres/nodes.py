@@ -118,7 +118,7 @@ _decode: Final = msgspec.json.Decoder(dict[str, dict[str, Annotated[int, msgspec
 Take = Callable[[list[LiveCall], list[KeptAttempt]], None]  # resumes calls, and ends attempts
 
 
-class Attempts(Protocol):
+class NodeAttempts(Protocol):
     """The attempts of this node in the store."""
 
     def opened(self, rows: Iterable[tuple[str, bytes]]) -> list[KeptAttempt]:
@@ -142,7 +142,7 @@ class Node:
         self._connection: asyncpg.Connection | None = None
         self._watching: asyncio.Task[None] | None = None
         self._take_up: Take | None = None  # None until `watch`
-        self._attempts: Attempts | None = None
+        self._attempts: NodeAttempts | None = None
         self._limits: SharedLimits | None = None
         self._taken: list[str] = []  # calls and attempts of failed nodes, ours or in doubt, not passed to `take` yet
         self._unreadable: set[str] = set()  # nodes whose counts were reported
@@ -171,7 +171,7 @@ class Node:
         take: Take,
         lost: Callable[[], None],
         limits: SharedLimits | None = None,
-        attempts: Attempts | None = None,
+        attempts: NodeAttempts | None = None,
     ) -> None:
         """Pass the calls of failed nodes to `take` from now on, and what `attempts` opens of their attempts.
 
