@@ -19,8 +19,8 @@ from relay.net.driver import Driver
 from relay.net.rtpengine import Rtpengine
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult
-from relay.policy.explain import Call, Running, explain
-from relay.policy.figures import Counts
+from relay.policy.explain import Running, TrialCall, explain
+from relay.policy.figures import CapCounts
 from relay.policy.rules import Rules
 from relay.reports.disclosure import record_form
 from relay.reports.explain import EXPLANATIONS_PER_S, explanation_form, only_of, peer_named
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from relay.call_hooks import CallHooks
 
 # number, caller, Unix seconds -> look-up, counts of the store; None: those in memory
-Peek = Callable[[str, str, float, Rules], Awaitable[tuple[LookupResult | Refusal, Counts | None]]]
+Peek = Callable[[str, str, float, Rules], Awaitable[tuple[LookupResult | Refusal, CapCounts | None]]]
 HANG_UPS_PER_S = 20  # per business, and for the operator: each one searches all calls
 
 
@@ -130,7 +130,7 @@ class Answers:
         engine, policy, now = self._engine, self._policy, time.monotonic()
         if not self._explanations.admit(business or "", EXPLANATIONS_PER_S, now):
             raise Refused("rate_limited", "", f"at most {EXPLANATIONS_PER_S} explanations per second")
-        call = Call(number, caller, now + engine.clock_offset_s, peer_named(engine.settings, peer))
+        call = TrialCall(number, caller, now + engine.clock_offset_s, peer_named(engine.settings, peer))
         found, counts = await self._peek(number, caller, call.unix_s, policy.rules)
         running = Running(policy, engine, now)
         told = explain(call, only_of(found, business), policy.rules, engine.settings, running, counts=counts)

@@ -37,7 +37,7 @@ from relay.net.transports import Transports
 from relay.policy.call_policy import CallPolicy
 from relay.policy.decision import Bounds
 from relay.policy.evaluate import LookupResult
-from relay.policy.figures import Counts
+from relay.policy.figures import CapCounts
 from relay.policy.rules import MEMORY_S, Rules
 from relay.store.journal.queue import JournalQueue
 from relay.store.journal.rows import LiveCall
@@ -289,7 +289,7 @@ def _peek_in_file(reader: RouteReader) -> Peek:
 
     async def peek(
         number: str, caller: str, unix_s: float, rules: Rules
-    ) -> tuple[LookupResult | Refusal, Counts | None]:
+    ) -> tuple[LookupResult | Refusal, CapCounts | None]:
         return reader.fetch(number, caller, unix_s), None
 
     return peek

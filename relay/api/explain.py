@@ -26,7 +26,7 @@ from relay.api.routes import Router
 from relay.errors import Refused
 from relay.model.numbers import is_700
 from relay.policy.evaluate import OUTCOMES
-from relay.policy.explain import Call, Verdict
+from relay.policy.explain import TrialCall, Verdict
 from relay.reports.explain import EXPLANATIONS_PER_S, GRANTED, explain_at, peer_named
 from relay.service import fields
 from relay.service.keys import PARTIES
@@ -142,7 +142,7 @@ async def _of_then(
 
     def query(connection: Connection) -> dict[str, Any]:
         then = backend.configured_at(connection, at_ms)
-        call = Call(number, caller, at_ms / 1000, peer_named(then.settings, peer), unknown_source)
+        call = TrialCall(number, caller, at_ms / 1000, peer_named(then.settings, peer), unknown_source)
         return explain_at(connection, backend.sealer, then, call, business=context.business)
 
     return await context.read(query)

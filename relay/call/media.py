@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple
 
 from relay.defence.media_address import hosts_in, media_fault
 from relay.errors import ParseError, ProtocolError
-from relay.model.actions import Answered, Counts, Mediate, Mediated
+from relay.model.actions import Answered, Mediate, Mediated, RtpCounts
 from relay.model.call import CallRecord
 from relay.model.capture import Side
 from relay.model.rtp_streams import describe
@@ -119,8 +119,8 @@ class Media:
         self._invited = b""  # the offer in the caller's INVITE
         self.offered: Side | None = None  # side whose offer is unanswered
         self.over = False
-        self._caller_counts: Counts | None = None  # of RTP from the caller
-        self._callee_counts: Counts | None = None
+        self._caller_counts: RtpCounts | None = None  # of RTP from the caller
+        self._callee_counts: RtpCounts | None = None
         self._peers: dict[Side, Peer] = peers or {}  # that sent the last SDP of each side
         self._agreed = state is not None  # rtpengine knows both tags
         self._asking = False  # a command is pending that blocks the queue

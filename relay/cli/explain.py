@@ -16,7 +16,7 @@ from relay.cli.serve import ask
 from relay.config import load_config
 from relay.config.kept import configured, configured_at
 from relay.errors import Refused
-from relay.policy.explain import Call
+from relay.policy.explain import TrialCall
 from relay.privacy.records import is_stranger
 from relay.reports.explain import CHECKS, VERDICTS, explain_at, explain_by_store, peer_named
 from relay.reports.recordings import find_call
@@ -114,7 +114,7 @@ def _now(store: Opened, caller: str, dialled: str, peer: str | None) -> dict[str
         if refused.kind != "relay_unavailable":
             raise
     config = store.config
-    call = Call(dialled, caller, time.time(), peer_named(config.settings, peer))
+    call = TrialCall(dialled, caller, time.time(), peer_named(config.settings, peer))
     return explain_by_store(config.store.path, store.sealer, config.rules, config.settings, call)
 
 
@@ -124,7 +124,7 @@ def _then(
     if at_ms > now_ms():
         raise click.BadParameter("it is in the future", param_hint="--at")
     then = configured_at(store.reader, store.sealer, store.config, at_ms)
-    call = Call(dialled, caller, at_ms / 1000, peer_named(then.settings, peer), stranger)
+    call = TrialCall(dialled, caller, at_ms / 1000, peer_named(then.settings, peer), stranger)
     with one_moment(store.reader):
         return explain_at(store.reader, store.sealer, then, call)
 

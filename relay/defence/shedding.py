@@ -14,7 +14,7 @@ from collections import Counter
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from relay.defence.stateless import Answer, Prescan
+from relay.defence.stateless import Prescan, StatelessResponse
 from relay.errors import ParseError
 from relay.privacy.messages import Reply, encode
 from relay.sip.framing import is_untagged
@@ -150,13 +150,13 @@ class Shedding:
     def _has_shed(self, key: int) -> bool:
         return key in self._shed or key in self._shed_before
 
-    def _refuse(self, refusal: Answer, peer: Peer, now: float) -> None:
+    def _refuse(self, refusal: StatelessResponse, peer: Peer, now: float) -> None:
         self._remember(refusal.key, now)
         self.counts[peer.name] = self.counts.get(peer.name, 0) + 1
         self._tell_later(now)
         self._outbox.send_in_any_order(refusal.data, refusal.flow)
 
-    def _usual(self, data: bytes, flow: Flow) -> Answer | None:
+    def _usual(self, data: bytes, flow: Flow) -> StatelessResponse | None:
         """The refusal of a new call or text message, from its bytes. None: unusual syntax, or being served."""
         method = "INVITE" if data.startswith(b"INVITE ") else "MESSAGE"
         if method == "MESSAGE" and not data.startswith(b"MESSAGE "):
@@ -166,7 +166,7 @@ class Shedding:
             return None
         return glimpse.answer(_START, self._end_of_to, _END)
 
-    def _any(self, data: bytes, flow: Flow) -> Answer | None:
+    def _any(self, data: bytes, flow: Flow) -> StatelessResponse | None:
         """As `_usual`, by a full parse. None: malformed, or being served."""
         try:
             request = parse_message(data)
@@ -176,9 +176,9 @@ class Shedding:
         except ParseError:
             return None
 
-    def _refusal(self, request: Request, flow: Flow) -> Answer:
+    def _refusal(self, request: Request, flow: Flow) -> StatelessResponse:
         reply = Reply(request, flow)
-        return Answer(_key(request), reply.write(503, to_tag=self._tag, extra=RETRY_AFTER), reply.flow)
+        return StatelessResponse(_key(request), reply.write(503, to_tag=self._tag, extra=RETRY_AFTER), reply.flow)
 
     # -- memory
 
@@ -201,5 +201,5 @@ class Shedding:
 
 
 def _key(request: Request) -> int:
-    """Equal to the key of an `Answer` made from the bytes."""
+    """Equal to the key of an `StatelessResponse` made from the bytes."""
     return hash((encode(request.call_id), encode(request.demand("cseq"))))

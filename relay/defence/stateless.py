@@ -49,7 +49,7 @@ class StatelessServer:
         self._outbox.send(reply.write(status, to_tag=tag or self.tag, extra=extra), reply.flow)
 
 
-class Answer:
+class StatelessResponse:
     """A stateless response, written from raw bytes."""
 
     __slots__ = ("data", "flow", "key")
@@ -89,14 +89,14 @@ class Glimpse:
         """Whether the CSeq has that method."""
         return self._cseq.endswith(b" " + method)
 
-    def answer(self, status_line: bytes, end_of_to: bytes, rest: bytes) -> Answer:
+    def answer(self, status_line: bytes, end_of_to: bytes, rest: bytes) -> StatelessResponse:
         """The response. `end_of_to`: tag and line end; `rest`: everything behind the CSeq value."""
         way = self._way
         data = b"%b%b%b%b%bFrom: %b\r\nTo: %b%bCall-ID: %b\r\nCSeq: %b%b" % (
             status_line, way.start, self._branch, way.end, self._others, self._from, self._to, end_of_to, self._call_id,
             self._cseq, rest,
         )  # fmt: skip
-        return Answer(hash((self._call_id, self._cseq)), data, way.flow)
+        return StatelessResponse(hash((self._call_id, self._cseq)), data, way.flow)
 
 
 class Prescan:

@@ -27,7 +27,7 @@ from relay.model.actions import CallEvent
 from relay.model.call import CallRecord
 from relay.model.numbers import LOCKED_FOR_FRAUD
 from relay.net.bell import Bell
-from relay.policy.fraud import WINDOW_MS, Finding, Signals, Watch
+from relay.policy.fraud import WINDOW_MS, FraudSign, Signals, Watch
 from relay.store.bindings import note_used
 from relay.store.call_counts import count_calls
 from relay.store.connection import Connection, Place
@@ -82,7 +82,7 @@ class _Stretch:
     events: list[CallEvent] = field(default_factory=list)
     records: list[StoredRecord] = field(default_factory=list)
     index: list[IndexRow] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[FraudSign] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     passed_by: int = 0  # records that the cursor had passed, and the follower had not: someone has moved it
 
@@ -432,12 +432,12 @@ def _end_of(record: CallRecord) -> str:
     return "message.delivered" if record.outcome == "delivered" else "message.failed"
 
 
-def _fields(finding: Finding) -> dict[str, object]:
+def _fields(finding: FraudSign) -> dict[str, object]:
     """The log fields of a finding; `peer` only if it has one."""
     return {name: value for name, value in finding._asdict().items() if name != "peer" or value}
 
 
-def _follow_up(unit: UnitOfWork, finding: Finding) -> None:
+def _follow_up(unit: UnitOfWork, finding: FraudSign) -> None:
     details: dict[str, object] = {"reached": finding.reached, "locked": finding.lock}
     if finding.peer:
         details["peer"] = finding.peer

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 from relay.errors import RelayError, StoreError
 from relay.events.webhooks import of_binding
 from relay.model.call import CallRecord
-from relay.model.rtp_streams import Stream, note_packet, read_streams
+from relay.model.rtp_streams import RtpStream, note_packet, read_streams
 from relay.store.connection import Place
 from relay.store.database import reading
 from relay.store.recordings import Recording, Recordings, add_recording, file_of, find_recording, seal_file
@@ -101,7 +101,7 @@ class Reading:
     What is known of the streams comes first, as a packet of its own: without it no dynamic payload can be decoded.
     """
 
-    def __init__(self, captures: Sequence[Path], streams: dict[int, Stream] | None = None) -> None:
+    def __init__(self, captures: Sequence[Path], streams: dict[int, RtpStream] | None = None) -> None:
         self._captures = captures
         self._streams = streams
         self._head = b""
@@ -295,7 +295,7 @@ def enter_recording(unit: UnitOfWork, recording: Recording, record: CallRecord) 
     queue_event(unit, recording.business, "recording.ready", f"{recording.call_id}.recording", data)
 
 
-def _streams(texts: Sequence[Path]) -> dict[int, Stream]:
+def _streams(texts: Sequence[Path]) -> dict[int, RtpStream]:
     """What rtpengine's texts say of the streams."""
     said = []
     for path in texts:

@@ -90,7 +90,7 @@ class Mediate(NamedTuple):
     metadata: str = ""  # record: what rtpengine writes beside the recording
 
 
-class Counts(NamedTuple):
+class RtpCounts(NamedTuple):
     """rtpengine's statistics of the RTP received from one side."""
 
     packets: int
@@ -104,7 +104,7 @@ class Mediated(NamedTuple):
     instance: str  # the rtpengine that answered
     known: bool = True  # False: unknown call
     sdp: bytes = b""  # offer, answer: SDP for the other side
-    counts: tuple[tuple[str, Counts], ...] = ()  # delete: by tag
+    counts: tuple[tuple[str, RtpCounts], ...] = ()  # delete: by tag
     lasts_s: float = 0.0  # play: length of the sound
 
 
@@ -162,7 +162,7 @@ class CallEvent(NamedTuple):
     record: CallRecord  # at the time of the event
 
 
-class Link(NamedTuple):
+class CaptureLink(NamedTuple):
     """The messages with this SIP Call-ID belong to the call, for capture."""
 
     call_id: str  # or `registrations_of` a peer
@@ -195,7 +195,7 @@ class Note(NamedTuple):
         return _LEVELS.get(self.event, "warning")
 
 
-Action = Send | SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | CallEvent | Link | Note
+Action = Send | SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | CallEvent | CaptureLink | Note
 
 
 # -- The outbox
@@ -258,9 +258,9 @@ class Outbox:
         self._actions.append(CallEvent(kind, record))
 
     def link(self, call_id: str, sip_call_id: str, side: Side, peer: str, flow: Flow) -> None:
-        """A dialog of the call begins, or a request outside of dialogs. Fields: see `Link`."""
+        """A dialog of the call begins, or a request outside of dialogs. Fields: see `CaptureLink`."""
         if self.links:
-            self._actions.append(Link(call_id, sip_call_id, side, peer, flow))
+            self._actions.append(CaptureLink(call_id, sip_call_id, side, peer, flow))
 
     def look_up(
         self,

@@ -91,7 +91,7 @@ def after_use(binding: Binding, at_ms: int) -> Binding:
     return binding._replace(expires_at=expires_at if latest is None else min(expires_at, latest))
 
 
-class Line(NamedTuple):
+class BindingRoute(NamedTuple):
     """One route of a binding: caller and number dialled. The target follows from the binding at call time."""
 
     number: str
@@ -99,7 +99,7 @@ class Line(NamedTuple):
     party: Party
 
 
-def compile_lines(binding: Binding, members: Iterable[str] = ()) -> Iterator[Line]:
+def compile_lines(binding: Binding, members: Iterable[str] = ()) -> Iterator[BindingRoute]:
     """The routes of a binding (modes: docs/GLOSSARY.md). `members`: of the group in GXB and GXYB.
 
     AXB: (x, a), (x, b). AXYB: (x, a), (y, b). GXB: (x, each g), (x, b). GXYB: (x, each g), (y, b).
@@ -107,13 +107,13 @@ def compile_lines(binding: Binding, members: Iterable[str] = ()) -> Iterator[Lin
     """
     if binding.mode in GROUP_MODES:
         for member in members:
-            yield Line(binding.x, member, "g")
+            yield BindingRoute(binding.x, member, "g")
     elif binding.a is not None:
-        yield Line(binding.x, binding.a, "a")
+        yield BindingRoute(binding.x, binding.a, "a")
     if binding.mode == "AXN":
-        yield Line(binding.x, None, "*")
+        yield BindingRoute(binding.x, None, "*")
     else:
-        yield Line(binding.y or binding.x, binding.b, "b")
+        yield BindingRoute(binding.y or binding.x, binding.b, "b")
 
 
 NUMBER_DIGITS: Final = 15

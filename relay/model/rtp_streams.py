@@ -25,7 +25,7 @@ _is_rtpmap: Final = re.compile(r"a=rtpmap:(\d{1,3}) ([\w-]+)/").match
 _is_fmtp: Final = re.compile(r"a=fmtp:(\d{1,3}) .*octet-align=1").match
 
 
-class Stream(NamedTuple):
+class RtpStream(NamedTuple):
     """What is sent to one port."""
 
     side: str  # "caller" or "callee"; "": not known
@@ -41,9 +41,9 @@ def describe(given: Mapping[str, bytes]) -> str:
     return "\n".join(lines)
 
 
-def read_streams(text: str) -> dict[int, Stream]:
+def read_streams(text: str) -> dict[int, RtpStream]:
     """The streams by port, from rtpengine's text. A payload type has one codec for a whole call (RFC 3264 8.3.2)."""
-    found: dict[int, Stream] = {}
+    found: dict[int, RtpStream] = {}
     side, stream = "", None
     for line in text.splitlines():
         if line.startswith("SDP mode:"):
@@ -64,7 +64,7 @@ _NOTE_HEAD: Final = 28  # of IP and UDP
 _NOTE_PORT: Final = 9
 
 
-def note_packet(streams: Mapping[int, Stream], link: int) -> bytes:
+def note_packet(streams: Mapping[int, RtpStream], link: int) -> bytes:
     """The packet, for a capture of this link type."""
     lines = ["relay700"]
     for port, (side, types) in streams.items():
@@ -82,7 +82,7 @@ def note_packet(streams: Mapping[int, Stream], link: int) -> bytes:
     return ethernet + ip + udp + text
 
 
-def read_note(data: bytes) -> dict[int, Stream]:
+def read_note(data: bytes) -> dict[int, RtpStream]:
     """The streams in an IP packet; {} if it is none of ours."""
     if data[16:20] != _NOTE_HOST or data[22:24] != _NOTE_PORT.to_bytes(2, "big"):
         return {}
@@ -92,12 +92,12 @@ def read_note(data: bytes) -> dict[int, Stream]:
 # -- Lines of SDP
 
 
-def _at_port(found: dict[int, Stream], port: int, side: str) -> Stream | None:
+def _at_port(found: dict[int, RtpStream], port: int, side: str) -> RtpStream | None:
     known = found.get(port)
     if known is None:
         if len(found) >= MOST_PORTS:
             return None
-        known = found[port] = Stream(side, {})
+        known = found[port] = RtpStream(side, {})
     elif side and not known.side:
         known = found[port] = known._replace(side=side)
     elif side and known.side != side:  # the same port on two interfaces

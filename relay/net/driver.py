@@ -22,10 +22,10 @@ from relay.defence.shedding import Rank
 from relay.model.actions import (
     Action,
     CallEvent,
+    CaptureLink,
     Commit,
     DropAttempt,
     KeepAttempt,
-    Link,
     LookUp,
     Mediate,
     Mediated,
@@ -340,7 +340,7 @@ class Driver:
 
     def _do(
         self,
-        action: SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | CallEvent | Link | Note,
+        action: SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | CallEvent | CaptureLink | Note,
         now: float,
     ) -> None:
         if isinstance(action, KeepAttempt):
@@ -359,11 +359,11 @@ class Driver:
         else:
             self._do_other(action, now)
 
-    def _do_other(self, action: Mediate | CallEvent | Link | Note, now: float) -> None:
+    def _do_other(self, action: Mediate | CallEvent | CaptureLink | Note, now: float) -> None:
         capture = self._capture
         if isinstance(action, CallEvent):
             self._emit(action)
-        elif isinstance(action, Link):
+        elif isinstance(action, CaptureLink):
             if capture is not None:
                 capture.link(action.call_id, action.sip_call_id, action.side, action.peer, action.flow)
         elif isinstance(action, Mediate):

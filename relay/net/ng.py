@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Struct, field
 
-from relay.model.actions import Counts
+from relay.model.actions import RtpCounts
 
 
 class _Stats(Struct):
@@ -66,7 +66,7 @@ class NgReply(Struct):
     duration: int = 0  # milliseconds
     recording: _Recording = field(default_factory=_Recording)
 
-    def counts(self) -> tuple[tuple[str, Counts], ...]:
+    def counts(self) -> tuple[tuple[str, RtpCounts], ...]:
         """RTP statistics of each side, by tag."""
         streams = {name: _sound_of(tag) for name, tag in self.tags.items()}
         return tuple(
@@ -95,14 +95,14 @@ def _sound_of(tag: _Tag) -> list[_NgStream]:
     return [stream for media in tag.medias for stream in media.streams if "RTP" in stream.flags]
 
 
-def _counts_of(own: list[_NgStream], others: list[_NgStream], reports: dict[str, _Reports]) -> Counts:
+def _counts_of(own: list[_NgStream], others: list[_NgStream], reports: dict[str, _Reports]) -> RtpCounts:
     """Packets of the `own` streams, with loss and jitter as reported by the SSRCs of their receivers."""
     receivers = {str(each.ssrc) for stream in others for each in stream.ingress}
     known = [reports[ssrc] for ssrc in receivers if ssrc in reports]
     losses = [report.lost for report in known if report.lost is not None]
     means = [report.mean for report in known if report.mean is not None]
     samples = sum(mean.samples for mean in means)
-    return Counts(
+    return RtpCounts(
         sum(stream.stats.packets for stream in own),
         max(sum(losses), 0) if losses else None,
         round(sum(mean.jitter * mean.samples for mean in means) / samples) if samples else None,

@@ -49,12 +49,12 @@ class Logins:
         token: Callable[[], str],
         nonce_key: bytes,
     ) -> None:
-        """`token` returns 16 random hexadecimal digits. `nonce_key`: see `Nonces`; empty: a random one."""
+        """`token` returns 16 random hexadecimal digits. `nonce_key`: see `DigestNonces`; empty: a random one."""
         self._outbox = outbox
         self._bans = bans
         self._peers = peers
         self._token = token
-        self._nonces = Nonces(nonce_key or bytes.fromhex(token() + token()), token())
+        self._nonces = DigestNonces(nonce_key or bytes.fromhex(token() + token()), token())
         self._by_username: dict[str, Peer] = {}
         self._failures: Counter[tuple[str, str]] = Counter()  # by source and username; "": all of the source
         self._failures_end_at = 0.0
@@ -176,7 +176,7 @@ MOST_COUNTED: Final = 10_000  # nonces with a tracked count; older ones are stal
 _MS_DIGITS, _PROCESS_DIGITS, _MAC_DIGITS = 12, 16, 32
 
 
-class Nonces:
+class DigestNonces:
     """The nonces of one engine. `now` is in monotonic seconds.
 
     A nonce of another process with the same key is ours, so that its phone is known to have been challenged, but never
@@ -242,7 +242,7 @@ CHALLENGED: Final = frozenset({401, 407})
 MOST_REALMS: Final = 3  # whose challenges are answered per request: proxies, and the server behind them
 
 
-class Answers:
+class ChallengeAnswers:
     """Our answers to the challenges of one request. Each realm is answered once, and once more if our nonce is stale;
     what answered the others is kept (RFC 3261 22.3)."""
 

@@ -36,7 +36,7 @@ LONGEST_CONTACT: Final = 512  # characters
 MOST_CONTACTS: Final = 8  # of a REGISTER
 
 
-class Registration:
+class PeerContact:
     """The registered contact of a peer."""
 
     __slots__ = ("call_id", "contact", "cseq", "expires_at", "flow", "peer", "timer")
@@ -64,7 +64,7 @@ class Registrar:
         self._bans = bans
         self._shares = shares
         self._stateless = stateless
-        self._registered: dict[str, Registration] = {}  # by the peer's name
+        self._registered: dict[str, PeerContact] = {}  # by the peer's name
 
     def apply_config(self) -> None:
         """Apply the configuration in force: peers with an unchanged login stay registered."""
@@ -164,7 +164,7 @@ class Registrar:
             self._remove(before)
         timer = self._ua.timers.set(expires_at, partial(self._expire, peer.name))
         call_id, cseq = request.call_id, request.cseq.number
-        registration = Registration(peer, contact.uri_text, flow, expires_at, timer, call_id, cseq)
+        registration = PeerContact(peer, contact.uri_text, flow, expires_at, timer, call_id, cseq)
         self._registered[peer.name] = registration
         self._set_target(registration)
         self._bans.meet(flow.host)
@@ -172,7 +172,7 @@ class Registrar:
             self._settle(registration)
             self._outbox.note("login.registered", peer=peer.name, source=flow.host, expires_s=seconds)
 
-    def _settle(self, registration: Registration) -> None:
+    def _settle(self, registration: PeerContact) -> None:
         """Set the peer's target: the URI of the Contact, over the flow of the REGISTER."""
         flow = registration.flow
         uri = parse_name_addr(f"<{registration.contact}>").uri
@@ -196,25 +196,25 @@ class Registrar:
         for peer in self._peers.registered.get(flow, ()) if flow.reliable else ():
             self._end(self._registered[peer.name], "connection")
 
-    def _end(self, registration: Registration, why: str) -> None:
+    def _end(self, registration: PeerContact, why: str) -> None:
         self._peers.settle(registration.peer.name, None)
         self._forget(registration, why)
 
-    def _forget(self, registration: Registration, why: str) -> None:
+    def _forget(self, registration: PeerContact, why: str) -> None:
         self._remove(registration)
         self._outbox.note("login.ended", peer=registration.peer.name, reason=why)
 
-    def _remove(self, registration: Registration) -> None:
+    def _remove(self, registration: PeerContact) -> None:
         self._ua.timers.cancel(registration.timer)
         del self._registered[registration.peer.name]
         self._withdraw(registration)
 
-    def _set_target(self, registration: Registration) -> None:
+    def _set_target(self, registration: PeerContact) -> None:
         """Enter the peer as one on that flow."""
         on_flow = self._peers.registered
         on_flow[registration.flow] = (*on_flow.get(registration.flow, ()), registration.peer)
 
-    def _withdraw(self, registration: Registration) -> None:
+    def _withdraw(self, registration: PeerContact) -> None:
         on_flow = self._peers.registered
         others = tuple([peer for peer in on_flow.pop(registration.flow) if peer is not registration.peer])
         if others:

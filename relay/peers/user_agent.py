@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.errors import ProtocolError
-from relay.peers.auth import CHALLENGED, Answers
+from relay.peers.auth import CHALLENGED, ChallengeAnswers
 from relay.peers.peers import host_of
 from relay.privacy.messages import MOST_BY_UDP, PATH_MTU_LIMIT, OutgoingRequest
 from relay.sip.message import Flow, Response
@@ -99,7 +99,7 @@ class ClientRequest:
         self._receive = receive
         self._fail = fail
         self._renumber = renumber
-        self._answers: Answers | None = None  # to challenges
+        self._answers: ChallengeAnswers | None = None  # to challenges
         self._given_up = False  # cancelled, or to be cancelled
         self._cancelled: str | None = None  # the Reason line of a CANCEL that waits for a provisional response
         self._goes_out = goes_out
@@ -173,7 +173,7 @@ class ClientRequest:
         if account is None or self._given_up:
             return False
         if answers is None:
-            answers = self._answers = Answers(account)
+            answers = self._answers = ChallengeAnswers(account)
         if not answers.take(response):
             return False
         lines = answers.lines(request.method, request.uri, self._ua.token)

@@ -37,7 +37,7 @@ from relay.policy.figures import (
     FIGURES_OF_BINDING,
     FIGURES_OF_NUMBER,
     ROLES,
-    Counts,
+    CapCounts,
     figures_of_callee,
     figures_of_caps,
 )
@@ -56,7 +56,7 @@ Verdict = Literal["pass", "fail", "not reached", "not known", "not applicable", 
 NOT_OF_ONE: Final = "the INVITE itself decides"
 
 
-class Call(NamedTuple):
+class TrialCall(NamedTuple):
     """The call to explain. `peer`: which sends it; None: not said, so that no check of the peer applies.
 
     `unknown_source`: of a recorded call that came from no peer, as `CallRecord.source`; "": any other call.
@@ -93,7 +93,7 @@ class Running(NamedTuple):
     now: float
 
 
-def counted(counts: Counts, rules: Rules) -> Counted:
+def counted(counts: CapCounts, rules: Rules) -> Counted:
     """What a look-up that counts would say of one more call."""
     both = (
         (rules.caller_caps, counts.by_caller, FREQUENCY_CALLER),
@@ -106,16 +106,16 @@ def counted(counts: Counts, rules: Rules) -> Counted:
 
 
 def explain(
-    call: Call,
+    call: TrialCall,
     found: LookupResult | Refusal,
     rules: Rules,
     settings: Settings,
     running: Running | None,
     *,
-    counts: Counts | None = None,
+    counts: CapCounts | None = None,
     why_not_known: str = "the relay does not run",
 ) -> Explanation:
-    """`found`: the look-up. `counts`: those of `Counts`; None: the running relay's. `settings`: in force at that time.
+    """`found`: the look-up. `counts`: None: the running relay's. `settings`: in force at that time.
 
     `why_not_known`: said of what only a running relay knows.
     """
@@ -185,7 +185,7 @@ AFTER_BINDING: Final = (
 )
 
 
-def _before_look_up(checks: _Checks, call: Call, settings: Settings, running: Running | None) -> None:
+def _before_look_up(checks: _Checks, call: TrialCall, settings: Settings, running: Running | None) -> None:
     peer = call.peer
     if call.unknown_source:
         checks.add(SOURCE, STRANGER, f"{call.unknown_source} is in no peer's sources")
@@ -240,7 +240,7 @@ def _form(settings: Settings, number: str) -> str:
     return "too short" if refusal is admission.TOO_SHORT else "not a number of the platform"
 
 
-def _pauses(checks: _Checks, call: Call, peer: Peer, running: Running) -> None:
+def _pauses(checks: _Checks, call: TrialCall, peer: Peer, running: Running) -> None:
     pause_s = running.policy.refused_attempts.pause_s(peer.name, call.number, call.caller, call.unix_s)
     if pause_s > 0:
         wait_s = math.ceil(pause_s)
@@ -249,7 +249,7 @@ def _pauses(checks: _Checks, call: Call, peer: Peer, running: Running) -> None:
         checks.add(PAUSES, None, "none")
 
 
-def _claim(call: Call, peer: Peer) -> str:
+def _claim(call: TrialCall, peer: Peer) -> str:
     if not call.caller:
         return "anonymous"
     if peer.numbers is None:
@@ -257,7 +257,7 @@ def _claim(call: Call, peer: Peer) -> str:
     return "among its numbers" if peer.numbers.allow(call.caller) else "not among its numbers"
 
 
-def _forwarded(checks: _Checks, call: Call, settings: Settings, running: Running | None) -> Explanation:
+def _forwarded(checks: _Checks, call: TrialCall, settings: Settings, running: Running | None) -> Explanation:
     """A call to a number that is not of the platform: no binding, nothing hidden."""
     peer = call.peer
     if peer is not None:
@@ -273,11 +273,11 @@ def _forwarded(checks: _Checks, call: Call, settings: Settings, running: Running
 
 def _looked_up(
     checks: _Checks,
-    call: Call,
+    call: TrialCall,
     found: LookupResult | Refusal,
     rules: Rules,
     running: Running | None,
-    counts: Counts | None,
+    counts: CapCounts | None,
 ) -> Route | Refusal:
     if (refusal := checks.refusal()) is not None:
         checks.rest((PAUSES, CLAIM, "look-up", *OF_NUMBER))
@@ -323,15 +323,15 @@ def _figures(name: str, found: LookupResult, asked: DialledCall, rules: Rules, p
     return f'{figures}; no number in {header} (identity = "{peer.identity}")'
 
 
-def _used(found: LookupResult, asked: DialledCall, rules: Rules, recent: Recent) -> Counts:
-    return Counts(
+def _used(found: LookupResult, asked: DialledCall, rules: Rules, recent: Recent) -> CapCounts:
+    return CapCounts(
         counts_under(rules.caller_caps, asked.caller_key, found.earlier_by_caller, asked.unix_s, recent),
         counts_under(rules.number_caps, asked.number_key, found.earlier_by_number, asked.unix_s, recent),
     )
 
 
 def _within_rate(
-    checks: _Checks, route: Route, bound: BindingContext, call: Call, rules: Rules, running: Running | None
+    checks: _Checks, route: Route, bound: BindingContext, call: TrialCall, rules: Rules, running: Running | None
 ) -> Route | Refusal:
     max_cps = quota(bound.business, bound.max_cps, rules.quotas.max_cps)
     name = "business rate"

@@ -91,14 +91,14 @@ def _kind(parties: Parties, number: str) -> str:
     return parties.kind_of(number) or "may not be a party"
 
 
-class Counts(NamedTuple):
+class CapCounts(NamedTuple):
     """Granted calls that count towards the caps on frequency: one count for each cap, in its order."""
 
     by_caller: Sequence[int] = ()
     by_number: Sequence[int] = ()
 
 
-def figures_of_caps(rules: Rules, counts: Counts) -> str:
+def figures_of_caps(rules: Rules, counts: CapCounts) -> str:
     """How much of each cap on frequency is used."""
     of_caller = [_cap(cap, used, "caller") for cap, used in zip(rules.caller_caps, counts.by_caller, strict=True)]
     of_number = [_cap(cap, used, "number") for cap, used in zip(rules.number_caps, counts.by_number, strict=True)]

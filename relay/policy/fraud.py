@@ -38,7 +38,7 @@ class Signals(NamedTuple):
     short_s: int = 6
 
 
-class Finding(NamedTuple):
+class FraudSign(NamedTuple):
     """A reached threshold, reported once until the count falls below it again."""
 
     signal: str  # strangers, short_calls, sequential, guesses
@@ -53,16 +53,16 @@ class Watch:
 
     def __init__(self, signals: Signals) -> None:
         self._signals = signals
-        self._strangers = _Tally()
-        self._short_calls = _Tally()
-        self._guesses = _Tally()  # by peer and number
+        self._strangers = _EventTally()
+        self._short_calls = _EventTally()
+        self._guesses = _EventTally()  # by peer and number
         self._sequences: OrderedDict[bytes, _Sequence] = OrderedDict()
 
     def apply_config(self, signals: Signals) -> None:
         """Apply new thresholds. Counts are kept."""
         self._signals = signals
 
-    def see(self, record: CallRecord, caller_hash: bytes) -> list[Finding]:
+    def see(self, record: CallRecord, caller_hash: bytes) -> list[FraudSign]:
         """Count an ended call or message. Returns the thresholds that it reached.
 
         Only those of a caller with a number to a 700 number count, and not the probe's.
@@ -75,7 +75,7 @@ class Watch:
         if record.end_reason == _GUESSES:
             return self._count_guess(record)
         signals = self._signals
-        findings: list[Finding | None] = []
+        findings: list[FraudSign | None] = []
         if outcome in _OF_STRANGERS:
             count = self._strangers.count(number.encode(), caller_hash, at_ms)
             findings.append(_finding("strangers", signals.strangers, number, count))
@@ -87,11 +87,11 @@ class Watch:
         findings.append(_finding("sequential", signals.sequential, number, count))
         return [finding for finding in findings if finding is not None]
 
-    def _count_guess(self, record: CallRecord) -> list[Finding]:
+    def _count_guess(self, record: CallRecord) -> list[FraudSign]:
         """Report the peer's pause (`relay.policy.call_policy`), once in ten minutes."""
         peer, number = record.peer_in, record.number_dialled
         before, count = self._guesses.count(f"{peer} {number}".encode(), None, record.received_at)
-        return [] if before else [Finding("guesses", number, count, False, peer)]
+        return [] if before else [FraudSign("guesses", number, count, False, peer)]
 
     def _extend_sequence(self, caller_hash: bytes, number: int, at_ms: int) -> tuple[int, int]:
         """The length of the caller's sequence before this call, and with it."""
@@ -130,7 +130,7 @@ class _Sequence:
         self.number, self.at_ms = number, at_ms
 
 
-class _Tally:
+class _EventTally:
     """Events per key in the last ten minutes; with values, the number of distinct ones."""
 
     def __init__(self) -> None:
@@ -157,11 +157,11 @@ class _Tally:
         return len(times) if value is None else len({each for _, each in times})
 
 
-def _finding(name: str, signal: Signal, number: str, counts: tuple[int, int]) -> Finding | None:
+def _finding(name: str, signal: Signal, number: str, counts: tuple[int, int]) -> FraudSign | None:
     """A finding if the count has just reached a threshold. `counts`: before and now."""
     before, count = counts
     if signal.lock and before < signal.lock <= count:
-        return Finding(name, number, count, True)
+        return FraudSign(name, number, count, True)
     if signal.warn and before < signal.warn <= count:
-        return Finding(name, number, count, False)
+        return FraudSign(name, number, count, False)
     return None

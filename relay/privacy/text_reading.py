@@ -13,14 +13,14 @@ from typing import Final, NamedTuple
 DIGITS: Final = "0123456789"
 
 
-class Reading(NamedTuple):
+class PlainSigns(NamedTuple):
     """The plain signs of a text, and the position in the text of each."""
 
     signs: str
     places: list[int]
 
 
-def read_plainly(text: str) -> Reading:
+def read_plainly(text: str) -> PlainSigns:
     """The text with compatibility forms normalised (NFKC) and digits of any script as 0 to 9."""
     signs: list[str] = []
     places: list[int] = []
@@ -28,7 +28,7 @@ def read_plainly(text: str) -> Reading:
         for plain in _plain(sign):
             signs.append(plain)
             places.append(place)
-    return Reading("".join(signs), places)
+    return PlainSigns("".join(signs), places)
 
 
 def as_digits(signs: str) -> str:

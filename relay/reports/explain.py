@@ -16,8 +16,8 @@ from relay.model.call import CallRecord, Refusal
 from relay.model.numbers import mask_number
 from relay.model.settings import Peer, Settings
 from relay.policy.evaluate import LookupResult
-from relay.policy.explain import SOURCE, Call, Explanation, explain
-from relay.policy.figures import Counts
+from relay.policy.explain import SOURCE, Explanation, TrialCall, explain
+from relay.policy.figures import CapCounts
 from relay.policy.rules import Cap, Rules
 from relay.service.fields import format_moment
 from relay.store.connection import Connection, Place
@@ -43,7 +43,9 @@ def peer_named(settings: Settings, name: str | None) -> Peer | None:
     raise Refused("not_found", "peer", "there is no such peer; `relay700 peers list` shows them")
 
 
-def explanation_form(call: Call, told: Explanation, source: Source, *, for_operator: bool = True) -> dict[str, Any]:
+def explanation_form(
+    call: TrialCall, told: Explanation, source: Source, *, for_operator: bool = True
+) -> dict[str, Any]:
     """The fields of an explanation. Without `for_operator` nothing of peers is in it."""
     answer = told.answer
     values: dict[str, Any] = {
@@ -142,7 +144,7 @@ class Configured(NamedTuple):
 
 
 def explain_at(
-    connection: Connection, sealer: Sealer, configured: Configured, call: Call, *, business: str | None = None
+    connection: Connection, sealer: Sealer, configured: Configured, call: TrialCall, *, business: str | None = None
 ) -> dict[str, Any]:
     """Explain a call of an earlier time, from the history of its binding and the records of granted calls.
 
@@ -160,7 +162,7 @@ def explain_at(
     return values | {"notes": [note, NO_HISTORY, *changed]}
 
 
-def explain_by_store(place: Place, sealer: Sealer, rules: Rules, settings: Settings, call: Call) -> dict[str, Any]:
+def explain_by_store(place: Place, sealer: Sealer, rules: Rules, settings: Settings, call: TrialCall) -> dict[str, Any]:
     """Explain a call by the store as it is, and by the records of granted calls. Raises StoreError."""
     found = _looked_up(place, sealer, rules, call)
     with reading(place) as connection:
@@ -168,14 +170,14 @@ def explain_by_store(place: Place, sealer: Sealer, rules: Rules, settings: Setti
     return explanation_form(call, explain(call, found, rules, settings, None, counts=counts), "store")
 
 
-def _looked_up(place: Place, sealer: Sealer, rules: Rules, call: Call) -> LookupResult | Refusal:
+def _looked_up(place: Place, sealer: Sealer, rules: Rules, call: TrialCall) -> LookupResult | Refusal:
     if isinstance(place, Path):
         with closing(RouteReader(place, sealer, rules, lambda *_: None)) as reader:
             return reader.fetch(call.number, call.caller, call.unix_s)
     return asyncio.run(_looked_up_on_server(place, sealer, rules, call))
 
 
-async def _looked_up_on_server(place: Any, sealer: Sealer, rules: Rules, call: Call) -> LookupResult | Refusal:
+async def _looked_up_on_server(place: Any, sealer: Sealer, rules: Rules, call: TrialCall) -> LookupResult | Refusal:
     from relay.store.postgres.lookup import PostgresRouteReader
 
     with closing(PostgresRouteReader(place, sealer, rules, lambda *_: None)) as reader:
@@ -184,17 +186,17 @@ async def _looked_up_on_server(place: Any, sealer: Sealer, rules: Rules, call: C
         return found
 
 
-def counts_at(connection: Connection, sealer: Sealer, rules: Rules, call: Call) -> Counts:
+def counts_at(connection: Connection, sealer: Sealer, rules: Rules, call: TrialCall) -> CapCounts:
     """The granted calls to the number before the call, from their records, for each cap."""
     caps = (*rules.caller_caps, *rules.number_caps)
     if not caps:
-        return Counts()
+        return CapCounts()
     at_ms = int(call.unix_s * 1000)
     since_ms = at_ms - 1000 * max(cap.window_s for cap in caps)
     granted = list(_granted(connection, sealer, Wanted(number=call.number, since_ms=since_ms, until_ms=at_ms)))
     of_caller = [record.received_at for record in granted if record.caller == call.caller]
     of_number = [record.received_at for record in granted]
-    return Counts(_in_windows(rules.caller_caps, of_caller, at_ms), _in_windows(rules.number_caps, of_number, at_ms))
+    return CapCounts(_in_windows(rules.caller_caps, of_caller, at_ms), _in_windows(rules.number_caps, of_number, at_ms))
 
 
 def _granted(connection: Connection, sealer: Sealer, wanted: Wanted) -> Iterator[CallRecord]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from relay.errors import Refused, StoreError
-from relay.model.rtp_streams import LINK_ETHERNET, STATIC, Stream, read_note
+from relay.model.rtp_streams import LINK_ETHERNET, STATIC, RtpStream, read_note
 from relay.reports.sound import Decoder, check_codecs, codec_of, make_decoder
 from relay.store.recordings import Channels, Recording
 
@@ -155,7 +155,7 @@ class Wav(NamedTuple):
 
 def survey(recording: Recording, capture: Iterable[bytes], channels: Channels) -> Wav:
     """Read the capture once. Raises StoreError if it is not the recording's, Refused if no file can be made of it."""
-    digest, streams = hashlib.sha256(), dict[int, Stream]()
+    digest, streams = hashlib.sha256(), dict[int, RtpStream]()
     begin_us, end_us, used = 0, 0, dict[tuple[int, int], str | None]()
     for n, (at_us, data) in enumerate(_datagrams(_hashed(capture, digest))):
         if n == 0:
@@ -164,7 +164,7 @@ def survey(recording: Recording, capture: Iterable[bytes], channels: Channels) -
             begin_us, end_us = begin_us or at_us, at_us
             kind = packet.port, packet.type
             if kind not in used:
-                stream = streams.get(packet.port, Stream("", {}))
+                stream = streams.get(packet.port, RtpStream("", {}))
                 used[kind] = stream.types.get(packet.type) or STATIC.get(packet.type)
     if digest.hexdigest() != recording.sha256:
         raise StoreError(f"the recording of the call {recording.call_id} was changed: its hash is not the store's")
@@ -188,7 +188,7 @@ def _hashed(parts: Iterable[bytes], digest: Any) -> Iterator[bytes]:
         yield part
 
 
-def _tracks(ports: Iterable[int], streams: Mapping[int, Stream], channels: Channels) -> dict[int, int]:
+def _tracks(ports: Iterable[int], streams: Mapping[int, RtpStream], channels: Channels) -> dict[int, int]:
     """The track of each port; one and the other in turn where the side is not known. Raises Refused for stereo then."""
     tracks: dict[int, int] = {}
     for port in dict.fromkeys(ports):

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
-from relay.policy.explain import Call, explain
-from relay.policy.figures import Counts
+from relay.policy.explain import TrialCall, explain
+from relay.policy.figures import CapCounts
 from relay.policy.rules import Rules
 from relay.reports.explain import EXPLANATIONS_PER_S, explanation_form
 from tests.api.conftest import A, Api, B, Client, Json
@@ -27,8 +27,8 @@ def explained(number: str, caller: str, business: str | None, peer: str | None =
     """The answer of a relay that grants each call."""
     if peer == "nobody":
         raise Refused("not_found", "peer", "there is no peer nobody")
-    call = Call(number, caller, NOW_S)
-    told = explain(call, found(), Rules(), settings_for(), None, counts=Counts())
+    call = TrialCall(number, caller, NOW_S)
+    told = explain(call, found(), Rules(), settings_for(), None, counts=CapCounts())
     return explanation_form(call, told, "relay", for_operator=business is None)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from relay.api import recordings as module
 from relay.api.places import DOWNLOADS, Places
-from relay.model.rtp_streams import Stream
+from relay.model.rtp_streams import RtpStream
 from relay.service.businesses import set_state
 from relay.service.keys import BUSINESS_SCOPES, revoke, rotate
 from relay.store.recordings import CHUNK, file_of
@@ -208,7 +208,7 @@ async def test_a_codec_that_cannot_be_decoded_here_is_named(
     folder = tmp_path / "recordings"
     api.backend.settings = api.backend.settings._replace(kept_in=folder)
     said = speech(CALLER_PORT, [b"?"] * 50, type_=96)
-    data = capture_of(*said, streams={CALLER_PORT: Stream("caller", {96: "opus"})})
+    data = capture_of(*said, streams={CALLER_PORT: RtpStream("caller", {96: "opus"})})
     company = await api.company("acme")
     await api.run(lambda unit: keep(unit, folder, CALL, data, "acme"))
     for method, path, body in (("GET", PATH, None), ("POST", f"{PATH}/url", {})):

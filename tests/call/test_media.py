@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.call.media import COUNTS_S, MOST_WAITING, Media, Sender
-from relay.model.actions import Counts, Mediate, Mediated
+from relay.model.actions import Mediate, Mediated, RtpCounts
 from tests.call.support import FLOW, Parts, ok, peer
 from tests.support.stored import ended_record
 
@@ -132,7 +132,7 @@ def test_counts_are_awaited_for_counts_s() -> None:
     command = asked(ground)
     ground.timers.run(5.0 + COUNTS_S)
     assert heard == [5.0 + COUNTS_S]
-    ground.outbox.mediated(command.token, Mediated("one", counts=((media.caller_tag, Counts(9, 1, 2)),)), 9.0)
+    ground.outbox.mediated(command.token, Mediated("one", counts=((media.caller_tag, RtpCounts(9, 1, 2)),)), 9.0)
     assert heard == [5.0 + COUNTS_S]
 
 
@@ -141,9 +141,9 @@ def test_counts_belong_to_the_side_of_their_tag() -> None:
     media, heard = up(ground), list[float]()
     media.end(heard.append, 5.0)
     counts = (
-        (media.callee_tag, Counts(7, None, None)),
-        ("other", Counts(1, 1, 1)),
-        (media.caller_tag, Counts(9, 1, 2)),
+        (media.callee_tag, RtpCounts(7, None, None)),
+        ("other", RtpCounts(1, 1, 1)),
+        (media.caller_tag, RtpCounts(9, 1, 2)),
     )
     ground.outbox.mediated(asked(ground).token, Mediated("one", counts=counts), 5.1)
     assert heard == [5.1]

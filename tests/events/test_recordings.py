@@ -16,7 +16,7 @@ from relay.events import recordings as module
 from relay.events.recordings import ABANDONED_S, RETRY_S, UNKNOWN_S, Taker
 from relay.events.webhooks import write_events
 from relay.model.actions import Commit
-from relay.model.rtp_streams import Stream, read_note
+from relay.model.rtp_streams import RtpStream, read_note
 from relay.store.audit import AuditQuery, newest_entries, verify_audit
 from relay.store.database import connect_reader
 from relay.store.recordings import Recording, Recordings, file_of, find_recording, open_file
@@ -134,7 +134,7 @@ async def test_what_is_known_of_the_streams_is_kept_with_the_capture(here: Here)
     text.write_text(f"{text}\nside=caller\nm=audio 30000 RTP/AVP 8\na=rtpmap:96 opus/48000/2\n")
     await here.taker.take_all()
     first, *rest = packets_of(here.opened())
-    assert read_note(first) == {30_000: Stream("caller", {96: "opus"})}
+    assert read_note(first) == {30_000: RtpStream("caller", {96: "opus"})}
     assert rest == packets_of(SOUND)
     row = here.row()
     assert row is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from relay.model.actions import Counts, Mediate, Mediated
+from relay.model.actions import Mediate, Mediated, RtpCounts
 from relay.model.call import Refusal, Route
 from relay.sip.message import Message
 from tests.ladder.descriptions import ANSWER, OFFER
@@ -66,7 +66,7 @@ class Rtpengine:
         if command.command == "query":
             return Mediated("one")
         del self.calls[command.call]
-        counts = tuple((tag, Counts(500 + place, place, 7)) for place, tag in enumerate(tags)) if self.counts else ()
+        counts = tuple((tag, RtpCounts(500 + place, place, 7)) for place, tag in enumerate(tags)) if self.counts else ()
         return Mediated("one", counts=counts)
 
     def _rewrite(self, sdp: bytes, place: int) -> bytes:

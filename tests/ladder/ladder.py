@@ -17,7 +17,18 @@ import pytest
 from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
 from relay.errors import ParseError
-from relay.model.actions import CallEvent, Commit, DropAttempt, KeepAttempt, Link, LookUp, Mediate, Note, Send, SendAll
+from relay.model.actions import (
+    CallEvent,
+    CaptureLink,
+    Commit,
+    DropAttempt,
+    KeepAttempt,
+    LookUp,
+    Mediate,
+    Note,
+    Send,
+    SendAll,
+)
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.capture import CapturedCall, CapturedDialog, CapturedMessage, Mark
 from relay.model.capture import Side as CaptureSide
@@ -65,7 +76,7 @@ class Ladder:
         self.commits = 0
         self.notes: list[Note] = []
         self.told: list[CallEvent] = []
-        self.links: list[Link] = []
+        self.links: list[CaptureLink] = []
         self.hold_commits = self.hold_answers = self.hold_look_ups = False
         self._held: list[Commit | LookUp] = []
         self.lose_next = 0  # number of the relay's next messages to lose
@@ -184,9 +195,9 @@ class Ladder:
             return self.hold_look_ups
         return self.hold_commits or (self.hold_answers and action.record.ended_at is None)
 
-    def _note(self, action: KeepAttempt | DropAttempt | Mediate | Note | CallEvent | Link) -> None:
+    def _note(self, action: KeepAttempt | DropAttempt | Mediate | Note | CallEvent | CaptureLink) -> None:
         match action:
-            case Link():
+            case CaptureLink():
                 self.links.append(action)
             case KeepAttempt():
                 self.kept[action.record.call_id] = KeptAttempt(action.record, action.state)

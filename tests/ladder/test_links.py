@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.model.actions import Link
+from relay.model.actions import CaptureLink
 from relay.sip.message import Request
 from tests.ladder.ladder import Ladder, answer, call, ring
 from tests.ladder.settings import SECOND_HOST, X
@@ -85,4 +85,4 @@ def test_a_registration_here_is_told_under_the_peer_once_it_is_authenticated(cal
 def test_nothing_is_told_unless_it_is_wanted(ladder: Ladder) -> None:
     ladder.engine.links = False
     ring(ladder)
-    assert ladder.links == list[Link]()
+    assert ladder.links == list[CaptureLink]()

@@ -4,39 +4,42 @@ from __future__ import annotations
 
 import pytest
 
-from relay.model.binding import Binding, Line, Mode, compile_lines, ends, ids_of, number_of
+from relay.model.binding import Binding, BindingRoute, Mode, compile_lines, ends, ids_of, number_of
 from tests.support.stored import NOW_MS, A, B, X, Y, binding
 
 G1, G2 = "8613600000001", "8613600000002"
 
 
 def test_axb_both_dial_x() -> None:
-    assert list(compile_lines(binding())) == [Line(X, A, "a"), Line(X, B, "b")]
+    assert list(compile_lines(binding())) == [BindingRoute(X, A, "a"), BindingRoute(X, B, "b")]
 
 
 @pytest.mark.parametrize(("mode", "y", "dialled"), [("AXB", None, X), ("AXYB", Y, Y)])
 def test_while_nobody_is_a_there_is_no_line_but_that_of_b(mode: Mode, y: str | None, dialled: str) -> None:
-    assert list(compile_lines(binding(mode=mode, y=y, a=None))) == [Line(dialled, B, "b")]
+    assert list(compile_lines(binding(mode=mode, y=y, a=None))) == [BindingRoute(dialled, B, "b")]
 
 
 def test_axyb_a_dials_x_and_b_dials_y() -> None:
-    assert list(compile_lines(binding(mode="AXYB", y=Y))) == [Line(X, A, "a"), Line(Y, B, "b")]
+    assert list(compile_lines(binding(mode="AXYB", y=Y))) == [BindingRoute(X, A, "a"), BindingRoute(Y, B, "b")]
 
 
 @pytest.mark.parametrize("default_a", [A, None])
 def test_gxb_members_and_b_dial_x(default_a: str | None) -> None:
     lines = compile_lines(binding(mode="GXB", a=default_a, group_id="g1"), [G1, G2])
-    assert list(lines) == [Line(X, G1, "g"), Line(X, G2, "g"), Line(X, B, "b")]
+    assert list(lines) == [BindingRoute(X, G1, "g"), BindingRoute(X, G2, "g"), BindingRoute(X, B, "b")]
 
 
 def test_gxyb_members_dial_x_and_b_dials_y() -> None:
     lines = compile_lines(binding(mode="GXYB", y=Y, group_id="g1"), [G1, G2])
-    assert list(lines) == [Line(X, G1, "g"), Line(X, G2, "g"), Line(Y, B, "b")]
+    assert list(lines) == [BindingRoute(X, G1, "g"), BindingRoute(X, G2, "g"), BindingRoute(Y, B, "b")]
 
 
 @pytest.mark.parametrize("default_b", [B, None])
 def test_axn_a_and_any_caller_dial_x(default_b: str | None) -> None:
-    assert list(compile_lines(binding(mode="AXN", b=default_b))) == [Line(X, A, "a"), Line(X, None, "*")]
+    assert list(compile_lines(binding(mode="AXN", b=default_b))) == [
+        BindingRoute(X, A, "a"),
+        BindingRoute(X, None, "*"),
+    ]
 
 
 @pytest.mark.parametrize(

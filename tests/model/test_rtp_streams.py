@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.model.rtp_streams import MOST_PORTS, Stream, describe, read_streams
+from relay.model.rtp_streams import MOST_PORTS, RtpStream, describe, read_streams
 
 FOR_CALLER = b"""v=0\r\no=- 1 1 IN IP4 192.0.2.40\r\ns=-\r\nc=IN IP4 192.0.2.40\r\nt=0 0\r
 m=audio 30000 RTP/AVP 8 96 101\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:96 AMR/8000\r\na=rtpmap:101 telephone-event/8000\r
@@ -32,14 +32,14 @@ def test_what_the_relay_describes_is_read_below_the_later_sdp_of_rtpengine() -> 
     said = describe({"caller": FOR_CALLER, "callee": FOR_CALLEE})
     assert "192.0.2.40" not in said
     assert read_streams(TEXT + said) == {
-        30_000: Stream("caller", {8: "pcma", 96: "amr/octet-align", 101: "telephone-event"}),
-        30_002: Stream("callee", {111: "opus"}),
+        30_000: RtpStream("caller", {8: "pcma", 96: "amr/octet-align", 101: "telephone-event"}),
+        30_002: RtpStream("callee", {111: "opus"}),
     }
 
 
 def test_one_port_of_both_sides_is_of_neither() -> None:
     said = describe({"caller": FOR_CALLEE, "callee": FOR_CALLEE})
-    assert read_streams(said) == {30_002: Stream("", {})}
+    assert read_streams(said) == {30_002: RtpStream("", {})}
 
 
 def test_a_text_without_sdp_has_no_streams() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import asyncio_dgram
 import pytest
 
-from relay.model.actions import Counts, Mediate, Mediated
+from relay.model.actions import Mediate, Mediated, RtpCounts
 from relay.model.settings import RtpengineAddress
 from relay.net import ng, rtpengine
 from relay.net.rtpengine import Instance, NoAnswer, Rtpengine
@@ -395,7 +395,7 @@ async def test_counts_of_each_side() -> None:
         got = await b.ask(Mediate(4, "delete", "call", b.engines[0].address.name))
         assert got is not None
         # The reports of "ta" about the other side's media are listed under its own SSRC.
-        assert dict(got.counts) == {"ta": Counts(400, None, None), "tb": Counts(305, 4, 8)}
+        assert dict(got.counts) == {"ta": RtpCounts(400, None, None), "tb": RtpCounts(305, 4, 8)}
 
 
 async def test_open_commands_are_answered_on_close() -> None:

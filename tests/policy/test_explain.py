@@ -19,8 +19,8 @@ from relay.model.call import Refusal, Route
 from relay.model.settings import CallerNumbers, Limits, PeerRoute, Quota
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult
-from relay.policy.explain import AFTER_BINDING, Call, Explanation, Running, explain
-from relay.policy.figures import Counts
+from relay.policy.explain import AFTER_BINDING, Explanation, Running, TrialCall, explain
+from relay.policy.figures import CapCounts
 from relay.policy.rules import STORE_FAILED, Cap, Hours, LastCaller, Quotas, RefusalCaps, Rules
 from tests.ladder.ladder import Ladder
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, X, Y, peer, settings_for
@@ -129,7 +129,7 @@ class Calls(RuleBasedStateMachine):
     )
     def call(self, number: str, caller: str, by: Any, times: int) -> None:
         for _ in range(times):
-            asked = Call(number, caller, self.now_s, by)
+            asked = TrialCall(number, caller, self.now_s, by)
             before = self.state()
             told = [self.explain(asked) for _ in range(2)]
             assert self.state() == before
@@ -137,11 +137,11 @@ class Calls(RuleBasedStateMachine):
             assert told[0].answer == self.real(asked)
             self.check_lines(told[0])
 
-    def explain(self, asked: Call) -> Explanation:
+    def explain(self, asked: TrialCall) -> Explanation:
         running = Running(self.policy, self.engine, 0.0)
         return explain(asked, self.fetch(asked.number, asked.caller), self.policy.rules, SETTINGS, running)
 
-    def real(self, asked: Call) -> Route | Refusal:
+    def real(self, asked: TrialCall) -> Route | Refusal:
         refusal = refusal_of_number(SETTINGS, asked.number)
         answer = refusal or self.policy.look_up(asked.number, asked.caller, asked.unix_s, asked.peer)
         return answer if isinstance(answer, Refusal) else self.engine._counts.over_concurrency_cap(answer) or answer
@@ -185,11 +185,11 @@ def test_the_rest_of_a_pause_and_the_last_call_at_once_are_told() -> None:
     calls.configure(Rules(refusal_caps=RefusalCaps(of_caller=1), max_calls_per_number=1))
     calls.call(X, C, PEERS[0], 2)
     calls.wait(9.5)
-    told = calls.explain(Call(X, C, calls.now_s, PEERS[0]))
+    told = calls.explain(TrialCall(X, C, calls.now_s, PEERS[0]))
     assert figures(told, "pauses") == "1 s left, after refused attempts"
     calls.call(X, C, PEERS[0], 1)
     calls.occupy(f"number {X}")
-    told = calls.explain(Call(X, A, calls.now_s))
+    told = calls.explain(TrialCall(X, A, calls.now_s))
     assert figures(told, "calls at once") == f"number {X}: 1 of 1"
     calls.call(X, A, None, 1)
 
@@ -201,7 +201,7 @@ def asked_of(ladder: Ladder, number: str = X, caller: str = A) -> Explanation:
     policy = CallPolicy(lambda *_: found(), Rules(), lambda _: None)
     by = next(each for each in ladder.settings.peers if each.name == "pbx")
     running = Running(policy, ladder.engine, ladder.now)
-    return explain(Call(number, caller, NOW_S, by), found(), Rules(), ladder.settings, running)
+    return explain(TrialCall(number, caller, NOW_S, by), found(), Rules(), ladder.settings, running)
 
 
 def first_status(ladder: Ladder, number: str = X) -> int | None:
@@ -258,21 +258,23 @@ def test_a_draining_relay_and_a_call_without_a_target_are_told() -> None:
 
 def test_a_called_party_without_a_route_is_told() -> None:
     settings = replace(SETTINGS, routes=(PeerRoute("86137", ("carrier",)),))
-    told = explain(Call(X, A, NOW_S, PEERS[0]), found(), Rules(), settings, None, counts=Counts())
+    told = explain(TrialCall(X, A, NOW_S, PEERS[0]), found(), Rules(), settings, None, counts=CapCounts())
     assert figures(told, "targets") == "no route for 86139****0002"
     assert status_of(told) == 480
-    told = explain(Call("1001", A, NOW_S, PEERS[0]), found(), Rules(), replace(settings, other_numbers="forward"), None)
+    told = explain(
+        TrialCall("1001", A, NOW_S, PEERS[0]), found(), Rules(), replace(settings, other_numbers="forward"), None
+    )
     assert figures(told, "targets") == "no route for ****"
 
 
 def test_the_header_of_the_caller_is_named_if_its_number_is_missing() -> None:
     for identity, where in (("pai", "P-Asserted-Identity"), ("from", "From")):
-        asked = Call(X, "", NOW_S, replace(PEERS[0], identity=identity))
-        told = explain(asked, FOUND_NOTHING, Rules(), SETTINGS, None, counts=Counts())
+        asked = TrialCall(X, "", NOW_S, replace(PEERS[0], identity=identity))
+        told = explain(asked, FOUND_NOTHING, Rules(), SETTINGS, None, counts=CapCounts())
         why = f'no number in {where} (identity = "{identity}")'
         assert figures(told, "caller") == f"anonymous; allowed: no; {why}"
         assert status_of(told) == 433
-    told = explain(asked._replace(peer=None), FOUND_NOTHING, Rules(), SETTINGS, None, counts=Counts())
+    told = explain(asked._replace(peer=None), FOUND_NOTHING, Rules(), SETTINGS, None, counts=CapCounts())
     assert figures(told, "caller") == "anonymous; allowed: no"
 
 
@@ -304,13 +306,13 @@ def test_numbers_of_others_are_told_as_the_engine_takes_them(number: str, caller
 # -- without a relay, and figures from records
 
 
-def told_by_store(counts: Counts, answer: LookupResult | None = None, **rules: object) -> Explanation:
-    call = Call(X, A, NOW_S, PEERS[0])
+def told_by_store(counts: CapCounts, answer: LookupResult | None = None, **rules: object) -> Explanation:
+    call = TrialCall(X, A, NOW_S, PEERS[0])
     return explain(call, answer or found(), Rules(**rules), SETTINGS, None, counts=counts)  # type: ignore[arg-type]
 
 
 def test_what_only_a_relay_knows_is_not_known_without_one() -> None:
-    told = told_by_store(Counts(), found(max_cps=2, max_calls=2), verify=True)
+    told = told_by_store(CapCounts(), found(max_cps=2, max_calls=2), verify=True)
     not_known = [check for check in told.checks if check.verdict == "not known"]
     assert [check.name for check in not_known] == ["limits of the relay", "pauses", "business rate", "calls at once"]
     assert {check.figures for check in not_known} == {"the relay does not run"}
@@ -321,16 +323,16 @@ def test_what_only_a_relay_knows_is_not_known_without_one() -> None:
 
 
 def test_a_call_of_an_unknown_source_reaches_no_other_check() -> None:
-    asked = Call(X, A, NOW_S, unknown_source="udp:127.0.0.9:5060")
-    told = explain(asked, found(), Rules(), SETTINGS, None, counts=Counts())
+    asked = TrialCall(X, A, NOW_S, unknown_source="udp:127.0.0.9:5060")
+    told = explain(asked, found(), Rules(), SETTINGS, None, counts=CapCounts())
     assert told.answer == STRANGER
     assert figures(told, "source") == "udp:127.0.0.9:5060 is in no peer's sources"
-    granted = verdicts(told_by_store(Counts()))
+    granted = verdicts(told_by_store(CapCounts()))
     assert verdicts(told) == dict.fromkeys(granted, "not reached") | {"source": "fail"}
 
 
 def test_the_hook_of_the_business_user_is_not_asked() -> None:
-    told = told_by_store(Counts(), found(hook=1))
+    told = told_by_store(CapCounts(), found(hook=1))
     assert verdicts(told)["business hook"] == "not asked"
     assert verdicts(told)["verification hook"] == "not applicable"
     assert isinstance(told.answer, Route)
@@ -339,24 +341,24 @@ def test_the_hook_of_the_business_user_is_not_asked() -> None:
 def test_an_unknown_caller_may_be_bound_by_a_hook() -> None:
     nobody = found()._replace(bound=None, is_own=False)
     for rules, more in (({}, ""), ({"bind_unknown": True}, "; a hook that is not asked here may make one")):
-        told = told_by_store(Counts(), nobody, **rules)
+        told = told_by_store(CapCounts(), nobody, **rules)
         assert figures(told, "binding") == "none of this caller on this number" + more
         assert isinstance(told.answer, Refusal)
 
 
 def test_counts_of_records_decide_without_a_relay() -> None:
     caps = (Cap(3, 300),)
-    told = told_by_store(Counts((2,), (3,)), caller_caps=caps, number_caps=caps)
+    told = told_by_store(CapCounts((2,), (3,)), caller_caps=caps, number_caps=caps)
     assert figures(told, "frequency caps") == "caller 3 per 5 min: 2 used; number 3 per 5 min: 3 used"
     assert isinstance(told.answer, Refusal) and told.answer.outcome == "frequency_number"
-    assert isinstance(told_by_store(Counts((2,), (2,)), caller_caps=caps, number_caps=caps).answer, Route)
+    assert isinstance(told_by_store(CapCounts((2,), (2,)), caller_caps=caps, number_caps=caps).answer, Route)
 
 
 def test_all_checks_are_named_whatever_fails() -> None:
-    granted = set(verdicts(told_by_store(Counts())))
+    granted = set(verdicts(told_by_store(CapCounts())))
     assert granted >= set(AFTER_BINDING)
     for answer in (found(locked=1), found(entry="black"), FOUND_NOTHING, found(b=None)):
-        assert set(verdicts(told_by_store(Counts(), answer))) == granted
+        assert set(verdicts(told_by_store(CapCounts(), answer))) == granted
 
 
 FOUND_NOTHING = found()._replace(bound=None, is_own=False)
@@ -364,6 +366,6 @@ FOUND_NOTHING = found()._replace(bound=None, is_own=False)
 
 def test_the_order_of_the_checks_is_that_of_the_refusals() -> None:
     both = found(entry="black", hours="09:00-10:00")
-    assert verdicts(told_by_store(Counts(), both))["lists"] == "fail"
-    assert verdicts(told_by_store(Counts(), both))["hours"] == "not reached"
+    assert verdicts(told_by_store(CapCounts(), both))["lists"] == "fail"
+    assert verdicts(told_by_store(CapCounts(), both))["hours"] == "not reached"
     assert BOUND.entry is None

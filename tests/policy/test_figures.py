@@ -8,7 +8,7 @@ from relay.policy.evaluate import OF_BINDING, OF_NUMBER, DialledCall
 from relay.policy.figures import (
     FIGURES_OF_BINDING,
     FIGURES_OF_NUMBER,
-    Counts,
+    CapCounts,
     figures_of_callee,
     figures_of_caps,
 )
@@ -78,6 +78,6 @@ def test_the_called_party_is_told_by_its_kind() -> None:
 
 def test_caps_are_told_in_whole_units() -> None:
     rules = Rules(caller_caps=(Cap(3, 300), Cap(9, 90)), number_caps=(Cap(50, 86_400),))
-    told = figures_of_caps(rules, Counts((2, 2), (7,)))
+    told = figures_of_caps(rules, CapCounts((2, 2), (7,)))
     assert told == "caller 3 per 5 min: 2 used; caller 9 per 90 s: 2 used; number 50 per 24 h: 7 used"
-    assert figures_of_caps(Rules(), Counts()) == "no cap"
+    assert figures_of_caps(Rules(), CapCounts()) == "no cap"

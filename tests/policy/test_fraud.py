@@ -8,7 +8,7 @@ from types import FunctionType, ModuleType
 import pytest
 
 from relay.model.call import PROBE_BUSINESS, CallRecord
-from relay.policy.fraud import MOST_KEYS, WINDOW_MS, Finding, Signal, Signals, Watch
+from relay.policy.fraud import MOST_KEYS, WINDOW_MS, FraudSign, Signal, Signals, Watch
 from tests.support.stored import A, ended_record
 
 X = 700100000010000
@@ -39,7 +39,7 @@ def call(
     return record, b"caller %d" % caller
 
 
-def findings(calls: list[Call], signals: Signals = ALL) -> list[Finding | None]:
+def findings(calls: list[Call], signals: Signals = ALL) -> list[FraudSign | None]:
     """The findings of the calls, at most one each."""
     watch = Watch(signals)
     found = [watch.see(*each) for each in calls]
@@ -50,21 +50,21 @@ def findings(calls: list[Call], signals: Signals = ALL) -> list[Finding | None]:
 def test_unbound_callers_of_one_number_warn_and_then_lock() -> None:
     calls = [call(caller=n, outcome="no_binding") for n in range(7)]
     assert findings(calls) == [
-        *(None, None, Finding("strangers", str(X), 3, False)),
-        *(None, Finding("strangers", str(X), 5, True), None, None),
+        *(None, None, FraudSign("strangers", str(X), 3, False)),
+        *(None, FraudSign("strangers", str(X), 5, True), None, None),
     ]
 
 
 def test_unbound_foreign_callers_count() -> None:
     calls = [call(caller=n, outcome=("no_binding", "caller_international")[n % 2]) for n in range(3)]
-    assert findings(calls) == [None, None, Finding("strangers", str(X), 3, False)]
+    assert findings(calls) == [None, None, FraudSign("strangers", str(X), 3, False)]
 
 
 def test_callers_before_a_backward_clock_step_do_not_count() -> None:
     hour_s = 3_600
     calls = [call(caller=n, outcome="no_binding", at_s=hour_s + n) for n in range(2)]
     calls += [call(caller=10 + n, outcome="no_binding", at_s=n) for n in range(3)]
-    assert findings(calls) == [None] * 4 + [Finding("strangers", str(X), 3, False)]
+    assert findings(calls) == [None] * 4 + [FraudSign("strangers", str(X), 3, False)]
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_unanswered_and_longer_calls_are_not_short(talked_s: int | None) -> None
 def test_sequential_numbers_are_detected(step: int) -> None:
     calls = [call(X + step * n) for n in range(6)]
     assert findings(calls) == [
-        *(None, None, Finding("sequential", str(X + 2 * step), 3, False)),
-        *(None, Finding("sequential", str(X + 4 * step), 5, True), None),
+        *(None, None, FraudSign("sequential", str(X + 2 * step), 3, False)),
+        *(None, FraudSign("sequential", str(X + 4 * step), 5, True), None),
     ]
 
 
@@ -183,8 +183,8 @@ def guess(peer: str = "pbx", number: int = X, caller: int = 0, at_s: int = 0) ->
 def test_a_pause_of_a_peer_is_reported_once_per_number_without_a_lock() -> None:
     calls = [guess(), guess(caller=1), guess(number=X + 5), guess("carrier")]
     assert findings(calls) == [
-        *(Finding("guesses", str(X), 1, False, "pbx"), None),
-        *(Finding("guesses", str(X + 5), 1, False, "pbx"), Finding("guesses", str(X), 1, False, "carrier")),
+        *(FraudSign("guesses", str(X), 1, False, "pbx"), None),
+        *(FraudSign("guesses", str(X + 5), 1, False, "pbx"), FraudSign("guesses", str(X), 1, False, "carrier")),
     ]
 
 

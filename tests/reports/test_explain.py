@@ -11,8 +11,8 @@ import pytest
 
 from relay.errors import Refused
 from relay.model.call import Refusal
-from relay.policy.explain import Call, explain
-from relay.policy.figures import Counts
+from relay.policy.explain import TrialCall, explain
+from relay.policy.figures import CapCounts
 from relay.policy.rules import STORE_FAILED, Cap, Rules
 from relay.reports.explain import (
     Configured,
@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def explained(store: Store, number: str = X, caller: str = A, *, after_s: float = 60.0, **rules: Any) -> dict[str, Any]:
-    asked = Call(number, caller, NOW_S + after_s)
+    asked = TrialCall(number, caller, NOW_S + after_s)
     return explain_by_store(store.path, store.sealer, Rules(**rules), SETTINGS, asked)
 
 
@@ -84,8 +84,10 @@ def test_granted_calls_count_by_their_records(store: Store) -> None:
     store.shelf.add(call(0), call(100), call(200, caller=B), call(210, routed_at=None), call(220, number_dialled=Y))
     store.shelf.add(call(400), call(230, routed_at=None, outcome="number_in_text"))
     with connect_reader(store.path) as connection:  # type: ignore[attr-defined]
-        counts = counts_at(connection, store.sealer, Rules(caller_caps=caps, number_caps=caps), Call(X, A, NOW_S + 390))
-    assert counts == Counts([2, 3], [3, 4])
+        counts = counts_at(
+            connection, store.sealer, Rules(caller_caps=caps, number_caps=caps), TrialCall(X, A, NOW_S + 390)
+        )
+    assert counts == CapCounts([2, 3], [3, 4])
     told = explained(store, after_s=390.0, caller_caps=(Cap(1, 300),))
     assert (told["outcome"], figures(told, "frequency caps")) == ("frequency_caller", "caller 1 per 5 min: 2 used")
 
@@ -97,23 +99,23 @@ def test_a_business_user_sees_nothing_of_others_and_of_peers() -> None:
     assert only_of(STORE_FAILED, "firm") is STORE_FAILED
     hidden = only_of(case, "other")
     assert not isinstance(hidden, Refusal) and hidden.bound is None and not hidden.is_own
-    asked = Call(X, A, NOW_S, SETTINGS.peers[0])
-    told = explain(asked, case, Rules(), SETTINGS, None, counts=Counts())
+    asked = TrialCall(X, A, NOW_S, SETTINGS.peers[0])
+    told = explain(asked, case, Rules(), SETTINGS, None, counts=CapCounts())
     shown = explanation_form(asked, told, "relay", for_operator=False)
     assert "carrier" not in str(shown) and "pbx" not in str(shown["targets"])
     assert shown["targets"] == [] and figures(shown, "source") == ""
-    asked = Call(X, A, NOW_S, unknown_source="udp:127.0.0.9:5060")
-    told = explain(asked, case, Rules(), SETTINGS, None, counts=Counts())
+    asked = TrialCall(X, A, NOW_S, unknown_source="udp:127.0.0.9:5060")
+    told = explain(asked, case, Rules(), SETTINGS, None, counts=CapCounts())
     assert "127.0.0.9" in str(explanation_form(asked, told, "history"))
     assert "127.0.0.9" not in str(explanation_form(asked, told, "history", for_operator=False))
-    told = explain(Call(X, A, NOW_S), case, Rules(), SETTINGS, None, counts=Counts())
+    told = explain(TrialCall(X, A, NOW_S), case, Rules(), SETTINGS, None, counts=CapCounts())
     assert figures(explanation_form(asked, told, "relay", for_operator=False), "source") == "no peer given"
 
 
 def test_no_real_number_is_in_an_explanation() -> None:
     for caller, case in ((A, found()), (C, found(last_caller=C, mode="GXB", party="b")), (A, found(entry="black"))):
-        asked = Call(X, caller, NOW_S)
-        shown = str(explanation_form(asked, explain(asked, case, Rules(), SETTINGS, None, counts=Counts()), "store"))
+        asked = TrialCall(X, caller, NOW_S)
+        shown = str(explanation_form(asked, explain(asked, case, Rules(), SETTINGS, None, counts=CapCounts()), "store"))
         assert not [number for number in (A, B, C) if number[2:] in shown]
 
 
@@ -132,7 +134,7 @@ def test_a_store_on_a_server_is_explained_and_replayed_alike(tmp_path: Path) -> 
     shelf = Shelf(place, sealer)  # type: ignore[arg-type]
     shelf.add(call(5), call(10))
     shelf.connection.close()
-    rules, asked = Rules(caller_caps=(Cap(2, 300),)), Call(X, A, NOW_S + 60)
+    rules, asked = Rules(caller_caps=(Cap(2, 300),)), TrialCall(X, A, NOW_S + 60)
     told = explain_by_store(place, sealer, rules, SETTINGS, asked)
     assert (told["outcome"], figures(told, "frequency caps")) == ("frequency_caller", "caller 2 per 5 min: 2 used")
     with closing(connect_reader(place)) as connection:

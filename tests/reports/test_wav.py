@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused, StoreError
-from relay.model.rtp_streams import Stream, note_packet
+from relay.model.rtp_streams import RtpStream, note_packet
 from relay.reports import sound as sound_module
 from relay.reports import wav as module
 from relay.reports.sound import make_decoder
@@ -39,7 +39,7 @@ TONE, OTHER = 440, 1300  # Hz
 LEFT, RIGHT = 0, 1
 
 
-def heard(sent: Sequence[Sent], channels: Channels = "stereo", streams: dict[int, Stream] = STREAMS) -> Heard:
+def heard(sent: Sequence[Sent], channels: Channels = "stereo", streams: dict[int, RtpStream] = STREAMS) -> Heard:
     data = capture_of(*sent, streams=streams)
     wav = survey(recording_of(data), in_parts(data), channels)
     made = b"".join(wav.parts(in_parts(data)))
@@ -149,12 +149,12 @@ def test_rtcp_and_video_are_not_heard() -> None:
 
 def test_a_side_of_which_nothing_is_known_is_not_left_out() -> None:
     """rtpengine was killed, and had written down a new offer to the other alone."""
-    streams = {CALLEE_PORT: Stream("", {111: "opus"})}
+    streams = {CALLEE_PORT: RtpStream("", {111: "opus"})}
     wav = heard(both(), "mono", streams)
     assert wav.share(0, TONE) > 0.4
     assert wav.share(0, OTHER) > 0.4
     with pytest.raises(Refused, match="take mono"):
-        heard(both(), "stereo", streams | {CALLER_PORT: Stream("caller", {})})
+        heard(both(), "stereo", streams | {CALLER_PORT: RtpStream("caller", {})})
 
 
 def test_a_header_extension_and_padding_are_no_sound() -> None:
@@ -188,7 +188,7 @@ def test_sides_that_are_not_known_can_be_mixed_only() -> None:
 
 
 @pytest.mark.parametrize("streams", [{}, STREAMS])
-def test_a_side_without_a_known_codec_is_refused(streams: dict[int, Stream]) -> None:
+def test_a_side_without_a_known_codec_is_refused(streams: dict[int, RtpStream]) -> None:
     """Not silent: who hears the other alone takes that for all."""
     with pytest.raises(Refused, match="not known"):
         heard([*speech(CALLER_PORT, [b"?" * 30] * 50, type_=97), *both()[150:]], "mono", streams)
@@ -295,7 +295,7 @@ def amr_payloads(frames: Sequence[bytes], *, is_aligned: bool) -> list[bytes]:
     ],
 )
 def test_each_codec_is_heard_beside_another(codec: str, payloads: Any, step: int, rate: int) -> None:
-    streams = STREAMS | {CALLER_PORT: Stream("caller", {96: codec})}
+    streams = STREAMS | {CALLER_PORT: RtpStream("caller", {96: codec})}
     sent = speech(CALLER_PORT, payloads(), type_=96, step=step)
     wav = heard([*sent, *speech(CALLEE_PORT, a_law(OTHER, 2), ssrc=8)], "stereo", streams)
     assert wav.rate == rate
@@ -308,7 +308,7 @@ def test_without_the_extra_g711_is_read_and_the_rest_named(monkeypatch: pytest.M
     monkeypatch.setattr(sound_module, "find_spec", lambda name: None)
     monkeypatch.setattr(sound_module, "import_module", lambda name: pytest.fail("not installed"))
     assert heard(both()).share(LEFT, TONE) > 0.95
-    streams = STREAMS | {CALLER_PORT: Stream("caller", {96: "opus"})}
+    streams = STREAMS | {CALLER_PORT: RtpStream("caller", {96: "opus"})}
     with pytest.raises(Refused, match=r"wav of opus needs the extra relay700\[wav\]"):
         heard(speech(CALLER_PORT, [b"?"] * 50, type_=96), "mono", streams)
 
@@ -317,4 +317,4 @@ def test_without_the_extra_g711_is_read_and_the_rest_named(monkeypatch: pytest.M
 def test_garbage_makes_no_fault(codec: str) -> None:
     noise = random.Random(7)
     payloads = [noise.randbytes(noise.randrange(200)) for _ in range(100)]
-    heard(speech(CALLER_PORT, payloads, type_=96), "stereo", {CALLER_PORT: Stream("caller", {96: codec})})
+    heard(speech(CALLER_PORT, payloads, type_=96), "stereo", {CALLER_PORT: RtpStream("caller", {96: codec})})

@@ -11,7 +11,7 @@ import wave
 from array import array
 from collections.abc import Iterable, Iterator
 
-from relay.model.rtp_streams import Stream, note_packet
+from relay.model.rtp_streams import RtpStream, note_packet
 from relay.store.recordings import Recording
 from tests.support.sounds import a_law_wav
 from tests.support.spool import HEAD, packet
@@ -21,8 +21,8 @@ CALLER_HOST, CALLEE_HOST = "192.0.2.31", "198.51.100.7"
 FRAME_MS = 20
 PCMA, EVENT = 8, 101
 STREAMS = {
-    CALLER_PORT: Stream("caller", {PCMA: "pcma", EVENT: "telephone-event"}),
-    CALLEE_PORT: Stream("callee", {PCMA: "pcma", EVENT: "telephone-event"}),
+    CALLER_PORT: RtpStream("caller", {PCMA: "pcma", EVENT: "telephone-event"}),
+    CALLEE_PORT: RtpStream("callee", {PCMA: "pcma", EVENT: "telephone-event"}),
 }
 Sent = tuple[int, bytes]  # ms of the recording, IP packet
 
@@ -61,7 +61,7 @@ def a_law(frequency: int, seconds: float, size: int = 160) -> list[bytes]:
     return [sound[at : at + size] for at in range(0, len(sound), size)]
 
 
-def capture_of(*sent: Sent, streams: dict[int, Stream] = STREAMS) -> bytes:
+def capture_of(*sent: Sent, streams: dict[int, RtpStream] = STREAMS) -> bytes:
     """A capture as the backend keeps it, in the order of arrival."""
     note = packet(0, note_packet(streams, 101)) if streams else b""
     return HEAD + note + b"".join(packet(at_ms, data) for at_ms, data in sorted(sent, key=lambda each: each[0]))

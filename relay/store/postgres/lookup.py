@@ -19,7 +19,7 @@ import asyncpg
 from relay.errors import Report, StoreError
 from relay.model.call import Refusal
 from relay.policy.evaluate import Counted, LookupResult
-from relay.policy.figures import Counts
+from relay.policy.figures import CapCounts
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.connection import LookupOutage, PostgresServer
 from relay.store.database import one_moment, reading
@@ -187,7 +187,7 @@ class PostgresRouteReader:
 
     async def peek(
         self, number: str, caller: str, unix_s: float, rules: Rules
-    ) -> tuple[LookupResult | Refusal, Counts | None]:
+    ) -> tuple[LookupResult | Refusal, CapCounts | None]:
         """As `fetch`, without counting the call: the counts so far, by these rules. None if the look-up failed."""
         caller_hash, revision = self._sealer.lookup_hash(caller), self._opener.revision
         assert self._pool is not None  # open() made it
@@ -196,7 +196,7 @@ class PostgresRouteReader:
                 query = _statements(rules._replace(caller_caps=(), number_caps=())).for_one
                 row = await self._pool.fetchrow(query, number, caller_hash, int(unix_s * 1000))
                 counts = [await self._peek_at(capped, number, caller, unix_s) for capped in capped_by(rules)]
-            return self._opener.found(caller_hash, decoded(*row[:4]), revision), Counts(*counts)
+            return self._opener.found(caller_hash, decoded(*row[:4]), revision), CapCounts(*counts)
         except (StoreError, *SERVER_FAULTS):
             return STORE_FAILED, None
 

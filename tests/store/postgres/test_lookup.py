@@ -12,7 +12,7 @@ import pytest
 
 from relay.model.call import Refusal
 from relay.policy.evaluate import LookupResult
-from relay.policy.figures import Counts
+from relay.policy.figures import CapCounts
 from relay.policy.rules import STORE_FAILED, Cap, Rules
 from relay.store.postgres.lookup import Asked, PostgresRouteReader
 from relay.store.record_index import add_index, number_key, pair_key
@@ -148,7 +148,7 @@ async def test_a_peek_sees_the_counts_that_the_next_look_up_compares_and_counts_
             for _ in range(2):
                 found, counts = await reader.peek(X, A, now_ms / 1000, rules)
                 assert isinstance(found, LookupResult) and found.counted is None and found.bound is not None
-                assert counts == Counts([granted, granted + 1], [granted])
+                assert counts == CapCounts([granted, granted + 1], [granted])
             counted = await reader.fetch(X, A, now_ms / 1000)
             assert isinstance(counted, LookupResult) and counted.counted is not None
             assert (counted.counted.over is not None) == (granted >= 3)
