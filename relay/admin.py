@@ -34,7 +34,7 @@ Peek = Callable[[str, str, float, Rules], Awaitable[tuple[LookupResult | Refusal
 HANG_UPS_PER_S = 20  # per business, and for the operator: each one searches all calls
 
 
-class Answers:
+class AdminHandlers:
     """The handlers of one SIP service."""
 
     def __init__(

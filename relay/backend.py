@@ -136,7 +136,7 @@ async def _serve(
 ) -> int:
     place = in_force.config.store.path
     leader_lock = LeaderLock(place, reporter(log)) if isinstance(place, PostgresServer) else None
-    backend = Backend(in_force.config, log, leader_lock, sealer, keeper, written)
+    backend = BackendProcess(in_force.config, log, leader_lock, sealer, keeper, written)
     in_force.apply.append(backend.apply_config)
     try:
         if backend.leads:
@@ -200,7 +200,7 @@ class _RingingWriter(GroupWriter):
         return answer
 
 
-class Backend:
+class BackendProcess:
     """The backend's parts, shared resources and life cycle. The API's view of it is `relay.api.backend.Backend`."""
 
     def __init__(

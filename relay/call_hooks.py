@@ -28,12 +28,11 @@ from relay.policy.call_policy import OnRouted
 from relay.policy.decision import UNKNOWN, Bounds, Decision, Wrong, decided, not_decided, read_decision
 from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
 from relay.service import bindings, fields
-from relay.service.placement import BindRules, Wanted
+from relay.service.placement import BindRules, PlacementRequest
 from relay.store.connection import Connection, Place
 from relay.store.database import Reader
 from relay.store.filings import is_filed
-from relay.store.hooks import Hook
-from relay.store.hooks import find_hook, hook_of_number, is_own_party, owner_of
+from relay.store.hooks import Hook, find_hook, hook_of_number, is_own_party, owner_of
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Actor, UnitOfWork
 from relay.store.webhooks import queue_event
@@ -46,7 +45,7 @@ LINES_PER_S = 10  # of the log, of one kind and business user
 MOST_UNKNOWN = 10  # unknown callers of one number, through one peer, that wait for an answer at once
 
 
-class Limits(NamedTuple):
+class HookLimits(NamedTuple):
     """The configured limits of one kind of hook."""
 
     timeout_s: float  # for the answer, and all that follows from it
@@ -65,8 +64,8 @@ class CallHooks:
         report: Report,
         look_up_again: Callable[[LookUp], Awaitable[Route | Refusal]],
         not_bound: Callable[[LookUp], Refusal],
-        verify: tuple[HookEndpoint, Limits] | None = None,
-        hooks: Limits | None = None,
+        verify: tuple[HookEndpoint, HookLimits] | None = None,
+        hooks: HookLimits | None = None,
     ) -> None:
         """`verify`: the operator's hook. `hooks`: limits of the hooks of business users; None: they may have none.
 
@@ -144,7 +143,7 @@ class CallHooks:
         return await self._decided(_hook(found), self._hooks, asked, route, _shown(found, asked.caller))
 
     async def _decided(
-        self, hook: HookEndpoint, limits: Limits, asked: LookUp, route: Route, caller: str | None
+        self, hook: HookEndpoint, limits: HookLimits, asked: LookUp, route: Route, caller: str | None
     ) -> Route | Refusal:
         until = time.monotonic() + limits.timeout_s
         body = await self._client.ask(hook, _question(asked, caller, route, route.business), limits.timeout_s)
@@ -215,7 +214,7 @@ class CallHooks:
         return answer
 
     async def _of_unknown_by(
-        self, hook: HookEndpoint, limits: Limits, business: str, asked: LookUp, caller: str | None
+        self, hook: HookEndpoint, limits: HookLimits, business: str, asked: LookUp, caller: str | None
     ) -> Route | Refusal:
         until, failed = time.monotonic() + limits.timeout_s, VERIFICATION_FAILED._replace(decided_by=hook.kind)
         body = await self._client.ask(hook, _question(asked, caller, None, business), limits.timeout_s)
@@ -362,7 +361,7 @@ class HookStore:
             for field, party in (("a", a), ("b", b)):
                 if not rules.parties.allow(party):
                     raise fields.invalid(field, "may not be a party")
-            wanted = Wanted(fields.binding(written, rules.parties, unit.now_ms)._replace(a=a, b=b))
+            wanted = PlacementRequest(fields.binding(written, rules.parties, unit.now_ms)._replace(a=a, b=b))
             made = bindings.bind(unit, wanted, rules, self._rates)
             tell_made(unit, made)
             return made

@@ -34,7 +34,7 @@ class ProtocolError(RelayError):
         self.lines = lines
 
 
-class Attempt(NamedTuple):
+class AuditedRefusal(NamedTuple):
     """A refused step that the audit log must show, whoever tried it."""
 
     action: str  # the action that the log would have had
@@ -49,7 +49,7 @@ class Refused(RelayError):
     `fields` holds every faulty field with its problem.
     """
 
-    attempt: Attempt | None = None
+    attempt: AuditedRefusal | None = None
     tried = 1  # how many numbers the refused step named
 
     def __init__(self, kind: str, field: str, problem: str, fields: tuple[tuple[str, str], ...] = ()) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.admin import Answers, Peek
+from relay.admin import AdminHandlers, Peek
 from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
 from relay.config import Config
@@ -42,7 +42,7 @@ from relay.policy.rules import MEMORY_S, Rules
 from relay.store.journal.queue import JournalQueue
 from relay.store.journal.rows import LiveCall
 from relay.store.sealing.sealer import Sealer
-from relay.store.sqlite.lookup import Granted, RouteReader, granted_since
+from relay.store.sqlite.lookup import GrantedCall, RouteReader, granted_since
 from relay.store.writer import now_ms
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class SipService:
             self._rtpengine.mediate if self._rtpengine else None,
             answers_wait=config.settings.answer_wait_s < math.inf,
         )
-        self.answers = Answers(
+        self.answers = AdminHandlers(
             self._engine,
             self._driver,
             self._transports.statistics,
@@ -231,7 +231,7 @@ class SipService:
         if self._policy.recall_s and isinstance(place, Path):
             self._count(granted_since(place, self._sealer, now_ms() - 1000 * self._policy.recall_s, known))
 
-    async def _granted_until_now(self) -> list[Granted]:
+    async def _granted_until_now(self) -> list[GrantedCall]:
         """The calls granted within `MEMORY_S`, as in `_recall`. A thread reads them: there may be 100,000."""
         place, until_ms = self._config.store.path, now_ms()
         if not isinstance(place, Path):
@@ -241,7 +241,7 @@ class SipService:
         meanwhile = granted_since(place, self._sealer, until_ms, self._engine.live())
         return [each for each in earlier if each.at_ms < until_ms] + meanwhile
 
-    def _count(self, granted: Iterable[Granted]) -> None:
+    def _count(self, granted: Iterable[GrantedCall]) -> None:
         latest_ms = now_ms()  # the clock may have been set back since
         for at_ms, number, caller_hash in granted:
             self._policy.recall(number, caller_hash, min(at_ms, latest_ms) / 1000)
@@ -326,17 +326,17 @@ def _hooks(
     """Raises ConfigError."""
     if config.verify is None and config.hooks is None:
         return None
-    from relay.call_hooks import CallHooks, HookStore, Limits
+    from relay.call_hooks import CallHooks, HookLimits, HookStore
     from relay.net.spans import Spans
     from relay.net.verify import HookClient, HookEndpoint
 
     verify = hooks = None
     if config.verify is not None:
         hook = HookEndpoint("", config.verify.url, read_secret("verify.secret_file", config.verify.secret_file))
-        limits = Limits(config.verify.timeout_s, config.verify.fail == "open", config.verify.unknown_callers)
+        limits = HookLimits(config.verify.timeout_s, config.verify.fail == "open", config.verify.unknown_callers)
         verify = hook, limits
     if config.hooks is not None:
-        hooks = Limits(config.hooks.timeout_s, config.hooks.fail == "open", config.hooks.unknown_callers)
+        hooks = HookLimits(config.hooks.timeout_s, config.hooks.fail == "open", config.hooks.unknown_callers)
     client = HookClient(report, None if config.otlp is None or not config.api.enabled else Spans())
     store = HookStore(config.store.path, sealer, config.numbers)
     return CallHooks(client, store, _bounds(config), report, look_up_again, not_bound, verify, hooks)

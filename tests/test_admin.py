@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from relay.admin import HANG_UPS_PER_S, Answers
+from relay.admin import HANG_UPS_PER_S, AdminHandlers
 from relay.call.engine import Engine
 from relay.errors import Refused
 from relay.metrics import text
@@ -31,7 +31,7 @@ from tests.support.stored import A, X, live_record
 
 
 @pytest.fixture
-async def answers(tmp_path: Path) -> Answers:
+async def answers(tmp_path: Path) -> AdminHandlers:
     path = tmp_path / "relay.db"
     sealer = new_store(path, tmp_path / "relay.key")
     journal = sqlite_journal(path, sealer, lambda event, fields: None)
@@ -47,29 +47,29 @@ async def answers(tmp_path: Path) -> Answers:
     async def peek(number: str, caller: str, unix_s: float, _: Rules) -> tuple[LookupResult | Refusal, None]:
         return reader.fetch(number, caller, unix_s), None
 
-    return Answers(engine, driver, dict, None, None, policy, peek)
+    return AdminHandlers(engine, driver, dict, None, None, policy, peek)
 
 
-def refused(answers: Answers, business: str | None) -> str:
+def refused(answers: AdminHandlers, business: str | None) -> str:
     with pytest.raises(Refused) as error:
         answers.hang_up("no such call", business)
     return error.value.kind
 
 
-async def test_hang_ups_are_rate_limited_per_business(answers: Answers) -> None:
+async def test_hang_ups_are_rate_limited_per_business(answers: AdminHandlers) -> None:
     asked = [refused(answers, "greedy") for _ in range(HANG_UPS_PER_S + 1)]
     assert asked == ["not_found"] * HANG_UPS_PER_S + ["rate_limited"]
     assert refused(answers, "other") == refused(answers, None) == "not_found"
 
 
-async def test_statistics_count_asyncio_tasks(answers: Answers) -> None:
+async def test_statistics_count_asyncio_tasks(answers: AdminHandlers) -> None:
     before = answers.statistics()["tasks"]
     async with asyncio.TaskGroup() as group:
         group.create_task(asyncio.sleep(0))
         assert answers.statistics()["tasks"] == before + 1
 
 
-async def test_a_peer_without_a_target_has_a_gauge_too(answers: Answers) -> None:
+async def test_a_peer_without_a_target_has_a_gauge_too(answers: AdminHandlers) -> None:
     """As one whose name has no address: an alert needs a series."""
     assert answers.statistics()["target_up"]["carrier udp:192.0.2.22:5060"] == 1
     answers._engine.locate({"carrier": ()}, 0.0)
@@ -78,7 +78,7 @@ async def test_a_peer_without_a_target_has_a_gauge_too(answers: Answers) -> None
     assert 'relay700_target_up{peer="carrier",target=""} 0.0' in text({"target_up": up}).decode()
 
 
-async def test_an_unknown_call_is_not_found(answers: Answers) -> None:
+async def test_an_unknown_call_is_not_found(answers: AdminHandlers) -> None:
     with pytest.raises(Refused) as error:
         answers.call("no such call")
     assert error.value.kind == "not_found"
@@ -100,7 +100,7 @@ class _Id(str):
 
 
 async def test_a_call_is_found_by_its_id_without_a_search_of_all(
-    answers: Answers, monkeypatch: pytest.MonkeyPatch
+    answers: AdminHandlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = [live_record(_Id(f"c{number}"), received_at=number) for number in range(100)]
     monkeypatch.setattr(answers, "_engine", SimpleNamespace(live=lambda: records))
@@ -114,7 +114,7 @@ async def test_a_call_is_found_by_its_id_without_a_search_of_all(
     assert [call["received_at"] for call in answers.live(most=3)["calls"]] == [99, 98, 97]
 
 
-async def test_an_explanation_is_of_the_running_relay_and_changes_no_count(answers: Answers) -> None:
+async def test_an_explanation_is_of_the_running_relay_and_changes_no_count(answers: AdminHandlers) -> None:
     told = await answers.explain(X, A, "pbx")
     assert (told["outcome"], told["source"], told["peer"]) == ("number_unknown", "relay", "pbx")
     assert (await answers.explain("1", A))["outcome"] == "number_unknown"
@@ -124,7 +124,7 @@ async def test_an_explanation_is_of_the_running_relay_and_changes_no_count(answe
     assert "refused_too_often" in answers.statistics()
 
 
-async def test_explanations_are_rate_limited_per_business(answers: Answers) -> None:
+async def test_explanations_are_rate_limited_per_business(answers: AdminHandlers) -> None:
     for _ in range(EXPLANATIONS_PER_S):
         await answers.explain(X, A, business="greedy")
     with pytest.raises(Refused) as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from relay.backend import Backend, _RingingWriter
+from relay.backend import BackendProcess, _RingingWriter
 from relay.config import parse_config
 from relay.errors import Refused
 from relay.log import configure
@@ -100,7 +100,9 @@ def test_metrics_say_that_the_store_cannot_be_read(relay: RelayProcess) -> None:
 
 
 async def test_captures_that_cannot_be_read_hide_nothing_of_the_store(tmp_path: Path) -> None:
-    backend = Backend(parse_config(Setup(api=free(RELAY)).toml(tmp_path), "relay.toml"), configure("json", "info"))
+    backend = BackendProcess(
+        parse_config(Setup(api=free(RELAY)).toml(tmp_path), "relay.toml"), configure("json", "info")
+    )
     try:
         assert b"relay700_captures_stored 0.0" in await backend.metrics()
         (tmp_path / "relay.db.captures").symlink_to(tmp_path / "relay.db")
@@ -189,7 +191,9 @@ async def test_the_backend_exits_when_its_writer_fails(tmp_path: Path) -> None:
     def die(_: UnitOfWork) -> None:
         raise Bug
 
-    backend = Backend(parse_config(Setup(api=free(RELAY)).toml(tmp_path), "relay.toml"), configure("json", "info"))
+    backend = BackendProcess(
+        parse_config(Setup(api=free(RELAY)).toml(tmp_path), "relay.toml"), configure("json", "info")
+    )
     served = asyncio.ensure_future(backend.run(asyncio.Event()))
     waits = asyncio.ensure_future(backend.writer.run(OURS, die))
     try:

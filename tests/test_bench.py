@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from relay.store.database import connect_reader, open_store
-from relay.store.records import Wanted, is_indexed, read_all, verify_records
+from relay.store.records import RecordFilter, is_indexed, read_all, verify_records
 
 SCRIPTS = Path("scripts/bench.d").resolve()
 BY = {"machine": "x86_64", "Python": "3.13.5"}
@@ -217,7 +217,7 @@ def test_a_made_past_is_intact_and_wholly_indexed(monkeypatch: pytest.MonkeyPatc
         of_all = {
             record.call_id
             for _, number, _ in bindings
-            for record in read_all(connection, sealer, Wanted(number=number))
+            for record in read_all(connection, sealer, RecordFilter(number=number))
         }
         assert len(of_all) == 2_500
         (counted,) = connection.execute(

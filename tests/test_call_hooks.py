@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from relay.call_hooks import MOST_UNKNOWN, CallHooks, HookStore, Limits
+from relay.call_hooks import MOST_UNKNOWN, CallHooks, HookLimits, HookStore
 from relay.config.parties import read_parties
 from relay.config.tables import NumbersTable
 from relay.model.actions import LookUp
@@ -109,7 +109,7 @@ class Relay:
     def __init__(self, shop: Shop) -> None:
         self.reader = RouteReader(shop.path, shop.sealer, shop.rules, self.report)
         self.shop = shop
-        limits = Limits(shop.timeout_s, shop.fail_open, True)
+        limits = HookLimits(shop.timeout_s, shop.fail_open, True)
         self.hooks = CallHooks(
             HookClient(self.report),
             HookStore(shop.path, shop.sealer, shop.bind_rules),
@@ -500,7 +500,7 @@ async def test_a_binding_that_comes_too_late_is_not_made(shop: Shop) -> None:
     shop.hook()
     shop.endpoint.answers[X] = BIND
     async with shop.relay() as relay:
-        relay.hooks._hooks = Limits(0.5, False, True)
+        relay.hooks._hooks = HookLimits(0.5, False, True)
         with closing(Writer(shop.path, shop.sealer)) as writer:
             writer._connection.execute("BEGIN IMMEDIATE")
             assert short(await relay.call(STRANGER)) == ("verification_failed", "hook")

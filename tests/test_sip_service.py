@@ -17,7 +17,7 @@ from relay.sip_service import SipService
 from relay.store.journal.attempts import AttemptFile
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.journal import sqlite_journal
-from relay.store.sqlite.lookup import Granted, granted_since
+from relay.store.sqlite.lookup import GrantedCall, granted_since
 from relay.store.writer import now_ms
 from tests.net.support import Log
 from tests.store.conftest import Waiter
@@ -90,7 +90,7 @@ async def test_calls_that_new_caps_count_are_read_beside_the_calls(
     service = SipService(load_config(written), sealer, journal.queue, attempts, log.logger)
     reads = []
 
-    def read(place: Path, sealer: Sealer, since_ms: int, known: Iterable[CallRecord]) -> list[Granted]:
+    def read(place: Path, sealer: Sealer, since_ms: int, known: Iterable[CallRecord]) -> list[GrantedCall]:
         found = granted_since(place, sealer, since_ms, known)
         reads.append((threading.current_thread() is threading.main_thread(), len(found)))
         return found

@@ -29,7 +29,7 @@ from relay.service.bindings import bind_all
 from relay.service.fields import invalid
 from relay.service.filings import filing_warning
 from relay.service.hand_over import HandedOver, HandOver, hand_over
-from relay.service.placement import BindRules, Wanted
+from relay.service.placement import BindRules, PlacementRequest
 from relay.store.keys import find_answer, keep_answer
 from relay.store.unit_of_work import UnitOfWork
 
@@ -186,7 +186,7 @@ def _refusal(refused: Refused, request_id: str) -> BatchItemResponse:
     return BatchItemResponse(status=status_of(refused.kind), problem=problem_of(refused, request_id))
 
 
-def _wanted(item: _Item, context: RequestContext, parties: Parties, at_ms: int) -> Wanted | Refused:
+def _wanted(item: _Item, context: RequestContext, parties: Parties, at_ms: int) -> PlacementRequest | Refused:
     if isinstance(item, Refused):
         return item
     try:

@@ -44,7 +44,7 @@ from relay.service import fields
 from relay.service.bindings import bind, change, end, renew, steps
 from relay.service.fields import LATEST_S, SOONEST_S, invalid
 from relay.service.filings import filing_warning
-from relay.service.placement import AreaMatch, Wanted
+from relay.service.placement import AreaMatch, PlacementRequest
 from relay.store.bindings import BindingQuery, State, find_binding, find_page, state_of
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
@@ -234,7 +234,7 @@ def _own(context: RequestContext, binding_id: str) -> Binding:
     )
 
 
-def wanted_binding(asked: BindingCreateRequest, business: str, parties: Parties, at_ms: int) -> Wanted:
+def wanted_binding(asked: BindingCreateRequest, business: str, parties: Parties, at_ms: int) -> PlacementRequest:
     """The binding to make. Raises Refused for a party that may not be bound, or an invalid expiry."""
     both = fields.both_parties({"a": asked.a or "", "b": asked.b or ""}, parties)
     binding = Binding(
@@ -261,7 +261,7 @@ def wanted_binding(asked: BindingCreateRequest, business: str, parties: Parties,
         industrial_id=asked.industrial_id,
         idle_ttl_s=asked.idle_ttl_s,
     )
-    return Wanted(binding, asked.area or "", asked.area_match, asked.late)
+    return PlacementRequest(binding, asked.area or "", asked.area_match, asked.late)
 
 
 def _expiry(asked: ExpiryRequest, at_ms: int) -> int | None:

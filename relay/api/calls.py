@@ -54,7 +54,7 @@ from relay.reports.recordings import (
 from relay.store.bindings import find_binding
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
-from relay.store.records import LAST_MS, Wanted, read_all
+from relay.store.records import LAST_MS, RecordFilter, read_all
 from relay.translation import N_
 
 END_REASON: Final = [{"type": "string", "enum": [*END_REASONS]}, {"type": "string", "pattern": "^sip_[1-6][0-9]{2}$"}]
@@ -194,7 +194,7 @@ async def _found(
             return Part[CallRecord]([], None).shown(lambda record: record)
         numbers = binding.numbers
     query = CallQuery(
-        Wanted(
+        RecordFilter(
             number=asked.number,
             party=context.looked_for(asked.party),
             numbers=numbers,
@@ -304,7 +304,7 @@ async def get_export(
 ) -> Response:
     """Ended calls received in a period, oldest first. `parquet` is refused (400) if the relay has no pyarrow."""
     check_format(format_)
-    wanted = Wanted(business=context.only(business_id), since_ms=given_ms(since), until_ms=given_ms(until))
+    wanted = RecordFilter(business=context.only(business_id), since_ms=given_ms(since), until_ms=given_ms(until))
     with context.downloads.kept_by(context.reader) as over:
         clear = await context.reveal(reveal, "calls export", [f"{since.isoformat()} to {until.isoformat()}"])
     headers = {"content-disposition": f'attachment; filename="calls.{format_}"'}
@@ -313,14 +313,16 @@ async def get_export(
     )
 
 
-def _records(context: RequestContext, wanted: Wanted) -> Generator[CallRecord]:
+def _records(context: RequestContext, wanted: RecordFilter) -> Generator[CallRecord]:
     """Each is read in any thread, one at a time: the connection may change threads."""
     path = context.backend.path
     with store_errors(path), closing(connect_reader(path, check_same_thread=False)) as connection:
         yield from read_all(connection, context.backend.sealer, wanted)
 
 
-async def _exported(context: RequestContext, wanted: Wanted, format_: Format, *, clear: bool) -> AsyncIterator[bytes]:
+async def _exported(
+    context: RequestContext, wanted: RecordFilter, format_: Format, *, clear: bool
+) -> AsyncIterator[bytes]:
     with closing(_records(context, wanted)) as records:
         parts = export_parts(records, format_, reveal=clear, for_operator=context.business is None)
         while (part := await context.turn(partial(next, parts, None))) is not None:

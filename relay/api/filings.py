@@ -41,7 +41,7 @@ from relay.service.filings import (
     remove_filing,
 )
 from relay.store.filings import FIRST, DocumentType, FilingQuery, State, filings_of, find_filings
-from relay.store.filings import Filing as Row
+from relay.store.filings import FilingRow as Row
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
 

@@ -32,7 +32,7 @@ from relay.api.models import (
 )
 from relay.api.routes import Router
 from relay.reports.daily import DailyLine, daily
-from relay.reports.disclosure import Trace, ask_trace, details_form, reason_form, span_of, trace
+from relay.reports.disclosure import Traceback, ask_trace, details_form, reason_form, span_of, trace
 from relay.reports.evidence import ask_evidence, bundle
 from relay.service import fields
 from relay.service.complaints import MOST_COMPLAINTS, complaint_rates, set_complaints
@@ -212,7 +212,7 @@ async def post_trace(asked: TraceRequest, context: Traces) -> TraceResponse:
     return await context.work(lambda: _shown_trace(trace(backend.path, backend.sealer, question)))
 
 
-def _shown_trace(found: Trace) -> TraceResponse:
+def _shown_trace(found: Traceback) -> TraceResponse:
     bindings = [binding._replace(released_at=None) for binding in found.bindings]  # all in force then
     return TraceResponse(
         number=found.number,

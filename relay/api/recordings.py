@@ -39,7 +39,7 @@ from relay.service.recordings import (
     LINK_S,
     LONGEST_LINK_S,
     SHORTEST_LINK_S,
-    Link,
+    RecordingLink,
     ask_recording,
     delete_marked,
     delete_recording,
@@ -193,7 +193,7 @@ async def get_linked(
 ) -> Response:
     """The WAV file of a link, for as long as its key is good."""
     backend, limits, now_s = request.app.state.backend, request.app.state.limits, request.app.state.clock()
-    link = Link(call_id, channels, expires, key)
+    link = RecordingLink(call_id, channels, expires, key)
     owner = stored_key(backend, key) if now_s < expires and is_signed(backend.sealer, link, sig) else None
     if owner is not None and not owner.is_good(int(now_s * 1000)):
         owner = None

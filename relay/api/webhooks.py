@@ -28,7 +28,7 @@ from relay.api.routes import Router
 from relay.events.webhooks import KINDS, TEST, Format, Kind, change, make, remove, resend, test
 from relay.service.hooks import LONGEST_URL, Parties
 from relay.store.unit_of_work import UnitOfWork
-from relay.store.webhooks import Event, Webhook, dead, find_webhook, webhooks_of
+from relay.store.webhooks import OutboxEvent, Webhook, dead, find_webhook, webhooks_of
 
 Kinds = Annotated[list[Kind], Field(min_length=1, max_length=len(KINDS), json_schema_extra={"uniqueItems": True})]
 Url = Annotated[
@@ -143,7 +143,7 @@ def shown_webhook(webhook: Webhook) -> WebhookResponse:
     return WebhookResponse(**values)
 
 
-def shown_dead(event: Event) -> DeadEventResponse:
+def shown_dead(event: OutboxEvent) -> DeadEventResponse:
     """The response model of a dead letter, without its payload."""
     return DeadEventResponse(
         event_id=event.event_id,

@@ -32,7 +32,7 @@ from relay.cli.options import (
 from relay.cli.output import FILE_OR_DASH, appended, json_line, plain, progress, show_list, show_one, written
 from relay.errors import ParseError, StoreError
 from relay.reports.disclosure import details_form, reason_form
-from relay.reports.recordings import Checked, verify_recordings
+from relay.reports.recordings import RecordingsCheck, verify_recordings
 from relay.service import fields
 from relay.service.fields import format_moment
 from relay.service.retention import captures_due, due, purge_captures
@@ -42,7 +42,7 @@ from relay.store.audit import AuditQuery, AuditVerdict, Logged, all_entries, cou
 from relay.store.captures import Captures
 from relay.store.chain import Anchor, AnchorFile, growth_faults, parse_anchor, present_anchor, read_anchor
 from relay.store.ledger import sign_all
-from relay.store.records import Verdict
+from relay.store.records import RecordsCheck
 from relay.store.rights_check import check_rights
 from relay.store.unit_of_work import UnitOfWork, operator_cli
 from relay.store.writer import now_ms
@@ -165,9 +165,9 @@ PUBLISH_S = 10.0  # timeout of the POST to an endpoint
 class _Found(NamedTuple):
     """Results of the checks, and all faults."""
 
-    records: Verdict
+    records: RecordsCheck
     audit: AuditVerdict
-    recordings: Checked
+    recordings: RecordingsCheck
     captures: int  # that open
     problems: list[str]
 

@@ -50,7 +50,7 @@ from relay.service.fields import DIRECTIONS, LONGEST_ORDER
 from relay.service.filings import filing_warning
 from relay.service.hand_over import HandedOver, HandOver, hand_over
 from relay.service.imports import COLUMNS, import_bindings
-from relay.service.placement import AreaMatch, Wanted
+from relay.service.placement import AreaMatch, PlacementRequest
 from relay.store.bindings import BindingQuery, State, all_bindings, find_binding
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
@@ -153,7 +153,7 @@ def bind(config_path: Path | None, as_json: bool, reason: str, **asked: Any) -> 
     area, area_match = asked.pop("area").strip(), asked.pop("area_match")
 
     def make(unit: UnitOfWork) -> Binding:
-        wanted = Wanted(fields.binding(asked, store.rules.parties, unit.now_ms), area, area_match, late)
+        wanted = PlacementRequest(fields.binding(asked, store.rules.parties, unit.now_ms), area, area_match, late)
         return service.bind(unit, wanted, store.rules)
 
     with opened(config_path, make=True) as store:

@@ -58,7 +58,7 @@ from relay.service.fields import format_moment
 from relay.service.recordings import ask_recording, delete_marked, delete_recording, make_link
 from relay.store.bindings import find_binding
 from relay.store.recordings import NEWEST, Channels, RecordingQuery, find_recording, list_recordings
-from relay.store.records import LAST_MS, Wanted, count_ended, live_calls, read_all
+from relay.store.records import LAST_MS, RecordFilter, count_ended, live_calls, read_all
 from relay.store.writer import now_ms
 
 MOST_LIVE = 10_000
@@ -127,7 +127,7 @@ def list_calls(
         numbers = None
         if binding is not None:
             numbers = required(find_binding(store.reader, store.sealer, binding), "binding", "bindings list").numbers
-        wanted = Wanted(
+        wanted = RecordFilter(
             number=number,
             numbers=numbers,
             order_id=order,
@@ -151,7 +151,7 @@ def list_calls(
             click.echo(line)
 
 
-def _found(store: Opened, wanted: Wanted, *, live: bool) -> Iterator[CallRecord]:
+def _found(store: Opened, wanted: RecordFilter, *, live: bool) -> Iterator[CallRecord]:
     up = sorted(filter(wanted.fits, live_calls(store.reader, store.sealer)), key=_ARRIVAL, reverse=True)
     yield from up
     if not live:
@@ -250,7 +250,7 @@ def export(
     reason: str,
 ) -> None:
     """Write the records of ended calls to FILE (- for standard output). Real numbers are masked without --reveal."""
-    wanted = Wanted(business=business, since_ms=since or 0, until_ms=now_ms() if until is None else until)
+    wanted = RecordFilter(business=business, since_ms=since or 0, until_ms=now_ms() if until is None else until)
     in_clear(reveal=reveal, reason=reason)
     check_format(format_)
     with opened(config_path) as store:

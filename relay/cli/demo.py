@@ -27,7 +27,7 @@ from relay.cli.output import record_object, show_one
 from relay.errors import RelayError
 from relay.events.probe_call import Address, ProbeCall, Result, call
 from relay.service import bindings, fields
-from relay.service.placement import Wanted
+from relay.service.placement import PlacementRequest
 from relay.store import records
 
 START_S: Final = 60.0  # limit for the relay and its backend to be ready; they take 2 to 3 s
@@ -165,7 +165,9 @@ async def _ready(relay: Process) -> None:
 def _bind(store: Opened) -> None:
     asked = {"mode": "AXB", "a": f"+{CALLER}", "b": f"+{CALLEE}", "x": NUMBER}
     store.run(
-        lambda unit: bindings.bind(unit, Wanted(fields.binding(asked, store.rules.parties, unit.now_ms)), store.rules)
+        lambda unit: bindings.bind(
+            unit, PlacementRequest(fields.binding(asked, store.rules.parties, unit.now_ms)), store.rules
+        )
     )
 
 
@@ -179,7 +181,7 @@ async def _perform(config: Path, at: _Addresses) -> Result:
 
 
 def _show_call(store: Opened) -> None:
-    for record in records.read_all(store.reader, store.sealer, records.Wanted()):
+    for record in records.read_all(store.reader, store.sealer, records.RecordFilter()):
         echo_ladder(read_ladder(store, record.call_id, clear=False, reason=""), withheld=False)
         say("\nIts call record, numbers masked:")
         values = record_object(record, clear=False)

@@ -38,8 +38,8 @@ from relay.service.filings import (
     forget_filing,
     remove_filing,
 )
-from relay.service.imports import Outcome, import_answers, import_filings
-from relay.store.filings import FIRST, STATES, Filing, FilingQuery, State, filings_of, find_filings
+from relay.service.imports import ImportResult, import_answers, import_filings
+from relay.store.filings import FIRST, STATES, FilingQuery, FilingRow, State, filings_of, find_filings
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
 
@@ -78,7 +78,7 @@ def add_number(
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     with opened(config_path, make=True) as store:
 
-        def add_and_say(unit: UnitOfWork) -> Filing:
+        def add_and_say(unit: UnitOfWork) -> FilingRow:
             filing = add_filing(unit, business, FilingWords(**words), store.rules.parties, state)
             if clear:
                 audit_reading(unit, "filings", reason, {"number": filing.number})
@@ -199,7 +199,7 @@ def answers(config_path: Path | None, file: TextIO, business: str) -> None:
         _report(import_answers(file, business, store.run), done, "entered")
 
 
-def _report(outcomes: Iterable[Outcome], done: Callable[[], None], said: str) -> None:
+def _report(outcomes: Iterable[ImportResult], done: Callable[[], None], said: str) -> None:
     good = bad = 0
     for outcome in outcomes:
         if outcome.refused is None:
@@ -213,10 +213,10 @@ def _report(outcomes: Iterable[Outcome], done: Callable[[], None], said: str) ->
         raise click.exceptions.Exit(1)
 
 
-def _filing_place(filing: Filing) -> tuple[str, str]:
+def _filing_place(filing: FilingRow) -> tuple[str, str]:
     return filing.position
 
 
-def _filing(filing: Filing, *, clear: bool, at_ms: int | None = None) -> dict[str, Any]:
+def _filing(filing: FilingRow, *, clear: bool, at_ms: int | None = None) -> dict[str, Any]:
     form = filing_form(filing, at_ms or now_ms(), clear=clear)
     return {name: format_moment(each) if name.endswith("_at") and each else each for name, each in form.items()}

@@ -22,7 +22,7 @@ from relay.errors import Refused
 from relay.model.call import CallRecord
 from relay.reports.disclosure import printable
 from relay.service.fields import format_moment
-from relay.service.imports import Outcome, import_once
+from relay.service.imports import ImportResult, import_once
 from relay.store.connection import PostgresServer, is_server_url
 from relay.store.records import read_received
 
@@ -68,7 +68,7 @@ def import_(
 
 def _imported(
     store: Opened, bindings: Iterable[ProviderBinding], *, make: bool
-) -> Iterator[tuple[ProviderBinding, Outcome]]:
+) -> Iterator[tuple[ProviderBinding, ImportResult]]:
     """Each binding of the export with its outcome. A chunk of them is in memory."""
     waiting: list[ProviderBinding] = []
 
@@ -84,7 +84,7 @@ def _imported(
 _STATE_NAMES = ("refused", "made", "there already", "to be made")
 
 
-def _state(outcome: Outcome, *, make: bool) -> str:
+def _state(outcome: ImportResult, *, make: bool) -> str:
     if outcome.refused is not None:
         return "refused"
     if outcome.was_there:
@@ -92,7 +92,7 @@ def _state(outcome: Outcome, *, make: bool) -> str:
     return "made" if make else "to be made"
 
 
-def _show_line(there: ProviderBinding, outcome: Outcome, state: str, *, as_json: bool) -> None:
+def _show_line(there: ProviderBinding, outcome: ImportResult, state: str, *, as_json: bool) -> None:
     binding, refused = outcome.binding, outcome.refused
     if as_json:
         line = {

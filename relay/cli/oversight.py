@@ -16,7 +16,7 @@ from relay.cli.options import json_option, moment, needed_reason, number, opened
 from relay.cli.output import FILE_OR_DASH, json_line, plain, show_list, written
 from relay.errors import StoreError
 from relay.reports.batch import ask_batch, make_batch
-from relay.reports.batch_check import Checked, check_batch
+from relay.reports.batch_check import BatchCheck, check_batch
 from relay.reports.daily import DailyLine, daily, daily_csv
 from relay.reports.evidence import ask_evidence, bundle, check
 from relay.reports.ladder_text import shown
@@ -217,7 +217,7 @@ def batch(config_path: Path | None, day: date, out: Path | None, reason: str, as
     say(f"signed by the key {manifest.public_key}")
 
 
-def show_checked(checked: Checked) -> None:
+def show_checked(checked: BatchCheck) -> None:
     """Print the verdict of `evidence check` on a batch. Raises StoreError if it has faults."""
     manifest, problems = checked
     if problems or manifest is None:

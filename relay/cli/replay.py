@@ -18,7 +18,7 @@ from relay.replay.player import Finding, Pace, Played, Verdict
 from relay.replay.script import Calls, find_calls
 from relay.replay.stage import Cast, bound, perform, set_stage
 from relay.replay.trace import Endpoint, Trace, read_trace
-from relay.store.records import Wanted, read_all
+from relay.store.records import RecordFilter, read_all
 
 
 def _address(text: str) -> Endpoint:
@@ -114,7 +114,7 @@ def _add_outcomes(store: Opened, played: Sequence[Played], casts: Mapping[int, C
     for one in played:
         if one.verdict is Verdict.DIFFERS:
             cast = casts[one.attempt.number]
-            for record in read_all(store.reader, store.sealer, Wanted(number=cast.x, party=cast.a)):
+            for record in read_all(store.reader, store.sealer, RecordFilter(number=cast.x, party=cast.a)):
                 words = f"the call record has the outcome {record.outcome}, end reason {record.end_reason}"
                 one.findings.append(Finding("", Verdict.DIFFERS, words))
 

@@ -14,7 +14,7 @@ from relay.errors import StoreError
 from relay.model.binding import Binding
 from relay.model.call import CallRecord
 from relay.model.numbers import mask_number
-from relay.reports.disclosure import Trace, ask_trace, span_of, trace
+from relay.reports.disclosure import Traceback, ask_trace, span_of, trace
 from relay.service.fields import format_moment
 from relay.store.writer import now_ms
 
@@ -75,7 +75,7 @@ def _span(at_ms: int | None, since_ms: int | None, until_ms: int | None) -> tupl
     return since_ms, until_ms
 
 
-def _trace_object(found: Trace) -> dict[str, Any]:
+def _trace_object(found: Traceback) -> dict[str, Any]:
     now = now_ms()
     bindings = [
         binding_object(binding, now) | ({"members": found.members[binding.group_id]} if binding.group_id else {})

@@ -11,7 +11,7 @@ from relay.model.binding import Binding, number_of
 from relay.model.numbers import format_number, mask_number
 from relay.service.keys import PARTIES
 from relay.service.placement import BindRules
-from relay.service.recordings import Link, make_link
+from relay.service.recordings import RecordingLink, make_link
 from relay.store.bindings import BindingQuery, find_page
 from relay.store.connection import Connection
 from relay.store.numbers import find_prefix, pools_of, usage_seen_by
@@ -135,7 +135,7 @@ async def query_record_file_download_url(asked: QueryRecordFileDownloadUrl, call
         raise Failure(ILLEGAL_ARGUMENT, "PoolKey: required")
     key_id = caller.actor.name.removeprefix("key:")
 
-    def do(unit: UnitOfWork, rules: BindRules) -> Link:
+    def do(unit: UnitOfWork, rules: BindRules) -> RecordingLink:
         if asked.pool_key:
             own_pool(unit.connection, caller.business, asked.pool_key)
         return make_link(unit, asked.call_id, key_id, life_s=_LINK_S)

@@ -12,7 +12,7 @@ from relay.model.binding import Binding, BindingChange, Direction, Mode
 from relay.model.numbers import is_700
 from relay.service import fields
 from relay.service.bindings import bind, change, end
-from relay.service.placement import BindRules, Wanted
+from relay.service.placement import BindRules, PlacementRequest
 from relay.store.unit_of_work import UnitOfWork
 
 
@@ -59,7 +59,7 @@ def make(unit: UnitOfWork, terms: Terms, rules: BindRules, caller: Caller) -> Bi
         "record": terms.record,
     }
     wanted = fields.binding(written, rules.parties, unit.now_ms)._replace(expires_at=expires_at)
-    return bind(unit, Wanted(wanted, terms.city, "loose", terms.late), rules, caller.service.binds)
+    return bind(unit, PlacementRequest(wanted, terms.city, "loose", terms.late), rules, caller.service.binds)
 
 
 class Change(NamedTuple):

@@ -9,7 +9,7 @@ from relay.console.outcomes import OUTCOMES
 from relay.console.page import Page
 from relay.events.follower import BEHIND_S
 from relay.service.filings import EXPIRING_MS as FILING_EXPIRING_MS
-from relay.store.call_counts import Counts
+from relay.store.call_counts import PeriodCounts
 from relay.store.filings import count_expiring as count_expiring_filings
 from relay.store.keys import count_expiring
 from relay.translation import N_
@@ -43,7 +43,7 @@ _ZERO: Final[tuple[tuple[str, str, str], ...]] = (
 )
 
 
-async def attention(page: Page, lately: Counts, of_day: Counts, peers: list[dict[str, Any]]) -> list[Item]:
+async def attention(page: Page, lately: PeriodCounts, of_day: PeriodCounts, peers: list[dict[str, Any]]) -> list[Item]:
     """All items, the worst first. `lately`: the last ten minutes. A business user sees what concerns it."""
     items: list[Item] = []
     if page.may("operator"):
@@ -114,7 +114,7 @@ def _targets(page: Page, peers: list[dict[str, Any]]) -> Iterator[Item]:
             yield Item(level, page.words(N_("%(peer)s: %(target)s does not answer")) % values, "/#peers")
 
 
-def _refusals(page: Page, lately: Counts, of_day: Counts) -> Iterator[Item]:
+def _refusals(page: Page, lately: PeriodCounts, of_day: PeriodCounts) -> Iterator[Item]:
     """A refusal that is far more frequent than over the day."""
     for name, count in lately.outcomes.items():
         if OUTCOMES.get(name) is None or OUTCOMES[name].class_ in ("good", "calm") or count < UNUSUAL:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Final, Literal, NamedTuple
 
 from relay.console.outcomes import CLASSES, Class, class_of
-from relay.store.call_counts import Counts
+from relay.store.call_counts import PeriodCounts
 
 DAY_S: Final = 86_400
 WIDTH, HEIGHT = 760, 192
@@ -61,7 +61,7 @@ class Chart(NamedTuple):
     hours: tuple[tuple[float, str], ...]
 
 
-def by_class(counts: Counts) -> dict[Class, int]:
+def by_class(counts: PeriodCounts) -> dict[Class, int]:
     """The counts of each class of outcomes."""
     sums = dict.fromkeys(CLASSES, 0)
     for name, count in counts.outcomes.items():
@@ -69,7 +69,7 @@ def by_class(counts: Counts) -> dict[Class, int]:
     return sums
 
 
-def stacked(range_: Range, begin_s: int, counts: Mapping[int, Counts], zone: tzinfo) -> Chart:
+def stacked(range_: Range, begin_s: int, counts: Mapping[int, PeriodCounts], zone: tzinfo) -> Chart:
     """Bars of calls by class. `begin_s`: of the first bar."""
     times = [begin_s + place * range_.span_s for place in range(range_.bars)]
     parts = {at: by_class(counts[at]) if at in counts else dict.fromkeys(CLASSES, 0) for at in times}

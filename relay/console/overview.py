@@ -21,7 +21,7 @@ from relay.console.tables import search_party
 from relay.policy.evaluate import ANSWERED
 from relay.service.complaints import complaint_rates
 from relay.store.call_counts import (
-    Counts,
+    PeriodCounts,
     counts_of_businesses,
     owner_of_business,
     owner_of_peer,
@@ -85,15 +85,15 @@ class Overview(NamedTuple):
 class _Read(NamedTuple):
     """What is read from the store."""
 
-    now: dict[int, Counts]
-    before: Counts
-    lately: Counts
-    day: Counts
-    today: Counts
-    last_week: Counts
-    peers: dict[str, Counts]
-    senders: dict[str, Counts]
-    businesses: dict[str, Counts]
+    now: dict[int, PeriodCounts]
+    before: PeriodCounts
+    lately: PeriodCounts
+    day: PeriodCounts
+    today: PeriodCounts
+    last_week: PeriodCounts
+    peers: dict[str, PeriodCounts]
+    senders: dict[str, PeriodCounts]
+    businesses: dict[str, PeriodCounts]
     complaints: dict[str, float | None]
 
 
@@ -140,7 +140,7 @@ async def _peers(page: Page) -> list[dict[str, Any]]:
 def _read(connection: Connection, page: Page, range_: Range, begin_s: int, peers: list[str], *, whole: bool) -> _Read:
     owner, now_s = owner_of_business(page.business), int(page.now_s)
 
-    def between(span_s: int, since_s: int, until_s: int, of: str = owner) -> Counts:
+    def between(span_s: int, since_s: int, until_s: int, of: str = owner) -> PeriodCounts:
         return summed(read_counts(connection, of, span_s, since_s, until_s).values())
 
     local = datetime.fromtimestamp(now_s, UTC).astimezone(page.zone)
@@ -171,7 +171,7 @@ def _complaints(connection: Connection, now_s: int) -> dict[str, float | None]:
     return {rate.business: rate.percent for rate in rates if not rate.prefix}
 
 
-async def _figures(page: Page, total: Counts, before: Counts, length_s: float) -> Figures:
+async def _figures(page: Page, total: PeriodCounts, before: PeriodCounts, length_s: float) -> Figures:
     live = None
     if page.may("calls:read"):
         try:
@@ -182,12 +182,12 @@ async def _figures(page: Page, total: Counts, before: Counts, length_s: float) -
     return Figures(live, total.total / length_s, _answered(total), _answered(before), _refused(total), ringing_s)
 
 
-def _share(counts: Counts, share: float) -> Counts:
+def _share(counts: PeriodCounts, share: float) -> PeriodCounts:
     """A share of counts: of an hour of last week the store has no parts."""
     return counts._replace(outcomes={name: round(share * count) for name, count in counts.outcomes.items()})
 
 
-def _row(name: str, counts: Counts) -> Row:
+def _row(name: str, counts: PeriodCounts) -> Row:
     bad = {each: count for each, count in counts.outcomes.items() if class_of(each) in ("refused", "bad")}
     often = max(bad, key=lambda each: bad[each]) if bad else ""
     failed = _part(counts, "bad")
@@ -200,21 +200,21 @@ def _peer_row(name: str, read: _Read) -> Row:
     return _row(name, to if to.total else received)._replace(calls=to.total, calls_in=received.total)
 
 
-def _compared(today: Counts, before: Counts) -> list[Compared]:
+def _compared(today: PeriodCounts, before: PeriodCounts) -> list[Compared]:
     names = sorted(OUTCOMES, key=lambda name: -today.outcomes.get(name, 0) - before.outcomes.get(name, 0))
     found = [Compared(name, today.outcomes.get(name, 0), before.outcomes.get(name, 0)) for name in names]
     return [each for each in found[:MOST_OUTCOMES] if each.today or each.before]
 
 
-def _answered(counts: Counts) -> float | None:
+def _answered(counts: PeriodCounts) -> float | None:
     return 100 * counts.outcomes.get(ANSWERED, 0) / counts.total if counts.total else None
 
 
-def _refused(counts: Counts) -> float | None:
+def _refused(counts: PeriodCounts) -> float | None:
     return _part(counts, "refused")
 
 
-def _part(counts: Counts, class_: Class) -> float | None:
+def _part(counts: PeriodCounts, class_: Class) -> float | None:
     return 100 * by_class(counts)[class_] / counts.total if counts.total else None
 
 

@@ -36,7 +36,7 @@ from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import (
     LONGEST_WAIT_MS,
-    Event,
+    OutboxEvent,
     Webhook,
     dead_letter,
     dead_letter_old,
@@ -164,7 +164,7 @@ class Deliverer:
     def statistics(self) -> dict[str, int]:
         return {**self._counts, "webhooks_under_way": len(self._under_way)}
 
-    def _look(self, sessions: Sessions) -> float:
+    def _look(self, sessions: DeliverySessions) -> float:
         """Start tasks of webhooks that are due. Returns the seconds until the next poll."""
         try:
             due = dict.fromkeys(self._reader.read(lambda connection: pending_webhooks(connection, self._clock_ms())))
@@ -219,7 +219,7 @@ class Deliverer:
         """Whether others may wait for the place of a finished request of this business user."""
         return business in self._waiting.values() or len(self._under_way) >= MOST_CONNECTIONS
 
-    async def _serve(self, sessions: Sessions, webhook_id: str) -> None:
+    async def _serve(self, sessions: DeliverySessions, webhook_id: str) -> None:
         """Send the events of one webhook until none is left or a retry must wait."""
         try:
             while not self._finishing.is_set() and await self._send_next(sessions, webhook_id):
@@ -232,7 +232,7 @@ class Deliverer:
             self._leave_place(webhook_id)
             del self._under_way[webhook_id]
 
-    async def _send_next(self, sessions: Sessions, webhook_id: str) -> bool:
+    async def _send_next(self, sessions: DeliverySessions, webhook_id: str) -> bool:
         """Send one request. Returns False if the webhook has to wait."""
         webhook = self._find(webhook_id)
         if webhook is None or webhook.disabled_at is not None or not webhook.is_due(self._clock_ms()):
@@ -261,7 +261,7 @@ class Deliverer:
         self._counts["deliveries_failed"] += 1
         return await self._not_taken(webhook, events, answer)
 
-    async def _post(self, sessions: Sessions, webhook: Webhook, events: Sequence[Event]) -> _Answer:
+    async def _post(self, sessions: DeliverySessions, webhook: Webhook, events: Sequence[OutboxEvent]) -> _Answer:
         OWNER.set(webhook.business)
         body = write_events(webhook, events)
         headers = {
@@ -294,7 +294,7 @@ class Deliverer:
 
     # -- results
 
-    async def _taken(self, webhook: Webhook, events: Sequence[Event]) -> None:
+    async def _taken(self, webhook: Webhook, events: Sequence[OutboxEvent]) -> None:
         def do(unit: UnitOfWork) -> None:
             remove(unit, [event.seq for event in events])
             if webhook.failures:
@@ -305,7 +305,7 @@ class Deliverer:
         if webhook.id in self._batches:
             self._grow(webhook.id)
 
-    async def _not_taken(self, webhook: Webhook, events: Sequence[Event], answer: _Answer) -> bool:
+    async def _not_taken(self, webhook: Webhook, events: Sequence[OutboxEvent], answer: _Answer) -> bool:
         if answer.status == GONE:
             await self._disable(webhook, answer)
             return False
@@ -317,7 +317,7 @@ class Deliverer:
             return True
         return await self._refused(webhook, events[0], answer)
 
-    async def _refused(self, webhook: Webhook, event: Event, answer: _Answer) -> bool:
+    async def _refused(self, webhook: Webhook, event: OutboxEvent, answer: _Answer) -> bool:
         """A refusal of one event sent alone. It is given up after REFUSALS, so that later events can go on."""
         await self._write(lambda unit: refuse(unit, event.seq, answer.reason))
         if event.tries + 1 < REFUSALS:
@@ -424,7 +424,7 @@ MOST_CONNECTIONS = 200  # requests under way of all webhooks: aiohttp's time lim
 MOST_TO_ONE_HOST = 10
 
 
-class Sessions(NamedTuple):
+class DeliverySessions(NamedTuple):
     """Two sessions, so that a public webhook never reuses a connection of an internal one."""
 
     public: aiohttp.ClientSession
@@ -437,10 +437,10 @@ class Sessions(NamedTuple):
         await self.resolver.close()
 
 
-def open_sessions() -> Sessions:
+def open_sessions() -> DeliverySessions:
     """Open the sessions, in the event loop that uses them."""
     resolver = SystemResolver()
-    return Sessions(_session(public_socket, resolver), _session(any_socket, resolver), resolver)
+    return DeliverySessions(_session(public_socket, resolver), _session(any_socket, resolver), resolver)
 
 
 def _session(make_socket: Any, resolver: SystemResolver) -> aiohttp.ClientSession:

@@ -37,7 +37,7 @@ from relay.store.former_versions import former_uses
 from relay.store.history import CALL_GRACE_MS, Use, UsesOfRights
 from relay.store.history_log import LogReader
 from relay.store.ledger import CHANGED, MOST_NAMED, learn_refused, note_fault, outdate, read_ledger_head, refuse
-from relay.store.ledger_check import OUTSIDE, Fault, ledger_faults, quick_faults
+from relay.store.ledger_check import OUTSIDE, LedgerFault, ledger_faults, quick_faults
 from relay.store.ledger_tables import TABLES
 from relay.store.record_rows import SELECT as SELECT_RECORD
 from relay.store.record_rows import Row, StoredRecord, open_row
@@ -117,9 +117,11 @@ class LedgerWatch:
         self._clock_s = clock_s
         self._file = AnchorFile(local_path(place), sealer)
         self._told: set[str] = set()
-        self._unwritten: dict[tuple[str, str], Fault] = {}  # refused in this process only, as the store was locked
+        self._unwritten: dict[
+            tuple[str, str], LedgerFault
+        ] = {}  # refused in this process only, as the store was locked
         self._in_log: set[tuple[str, str]] = set()  # of these, those that the audit log names
-        self._noted_rows: list[Fault] = []  # at the last look
+        self._noted_rows: list[LedgerFault] = []  # at the last look
         self._not_read = False  # a look could not read all, which was logged
         self._read_to: int | None = None  # of the audit log
         self._anchor: Anchor | None = None  # the last good one
@@ -173,7 +175,7 @@ class LedgerWatch:
     def _look(self) -> _Look:
         self._adopt_accepted()
         faults: list[str] = []
-        rights: list[Fault] = []
+        rights: list[LedgerFault] = []
         failures: list[str] = []
         anchor, is_done = None, True
         with reading(self._place) as connection, any_text(connection):
@@ -198,7 +200,7 @@ class LedgerWatch:
             faults += self._late_calls()
         return _Look(faults + self._audit.take_faults(), anchor, "; ".join(dict.fromkeys(failures)))
 
-    def _rights(self, connection: Connection) -> list[Fault]:
+    def _rights(self, connection: Connection) -> list[LedgerFault]:
         """The rows that grant what has ended. In a large store it rests between two readings."""
         since_s = self._clock_s()
         if not self._read_log(connection) or since_s < self._rights_at_s:
@@ -245,13 +247,13 @@ class LedgerWatch:
                     return [*map(str, former_uses(connection, self._sealer, self._audit.history, calls))]
         return []
 
-    def _refuse(self, faults: list[Fault]) -> list[str]:
+    def _refuse(self, faults: list[LedgerFault]) -> list[str]:
         """Refuse these rows until an operator has accepted them. Returns what prevented it.
 
         Where rows of a table were put back and none is named, no row of the table from before is believed.
         """
         refused, named = self._sealer.refused, {fault.table for fault in faults if fault.row_key}
-        new: dict[tuple[str, str], Fault] = {}
+        new: dict[tuple[str, str], LedgerFault] = {}
         for fault in faults:
             is_known = {fault.row_key, ""} & refused.get(fault.table, {}).keys()
             if (
@@ -354,16 +356,16 @@ class LedgerWatch:
             found += growth_faults(connection, self._anchor, f"when {self._file.path} was written")
         return found
 
-    def _all(self, connection: Connection, faults: list[Fault]) -> None:
+    def _all(self, connection: Connection, faults: list[LedgerFault]) -> None:
         """Check all rows. The next check is due in any case, and `faults` has what was found until an error."""
         since_s = self._clock_s()
-        found: list[Fault] = []
+        found: list[LedgerFault] = []
         try:
             with one_moment(connection):
                 found.extend(ledger_faults(connection, self._sealer, pause=_pause))  # also up to an error
                 self._verified_to, broken = verify_stretch(connection, self._sealer, self._verified_to, RECORDS)
                 if broken is not None:
-                    found.append(Fault("call_record", "", broken))
+                    found.append(LedgerFault("call_record", "", broken))
                 # The history may name the rows of which the ledger names none.
                 if self._read_log(connection, all_=any(fault.is_unnamed for fault in found)):
                     faults += self._audit.history.contradictions(connection, everywhere=True)

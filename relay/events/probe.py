@@ -24,7 +24,7 @@ from relay.model.numbers import format_number
 from relay.model.settings import PROBE_PEER, ProbeSettings
 from relay.service import bindings, businesses, fields
 from relay.service.fields import CHINA
-from relay.service.placement import BindRules, Wanted
+from relay.service.placement import BindRules, PlacementRequest
 from relay.store.bindings import BindingQuery, find_page
 from relay.store.businesses import find_business
 from relay.store.unit_of_work import RELAY, UnitOfWork
@@ -55,7 +55,7 @@ def number_for(unit: UnitOfWork, rules: BindRules, caller: str, callee: str) -> 
     plus = partial(format_number, number_format="plus")
     asked: dict[str, object] = {"mode": "AXB", "a": plus(caller), "b": plus(callee), "order_id": PROBE_PEER}
     asked |= {"business": PROBE_BUSINESS, "max_call_s": 60, "ring_timeout_s": 20}
-    return bindings.bind(unit, Wanted(fields.binding(asked, rules.parties, unit.now_ms)), rules).x
+    return bindings.bind(unit, PlacementRequest(fields.binding(asked, rules.parties, unit.now_ms)), rules).x
 
 
 def note(unit: UnitOfWork, result: Result) -> None:

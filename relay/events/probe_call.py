@@ -76,7 +76,7 @@ class _NoProof(Exception):
 
 async def call(probe: ProbeCall) -> Result:
     """Make the call, and compare."""
-    made = _Call(probe)
+    made = _ProbeCall(probe)
     reason = ""
     try:
         async with asyncio.timeout(OPEN_S + CALL_S):
@@ -93,11 +93,16 @@ async def call(probe: ProbeCall) -> Result:
     return made.result(reason)
 
 
-class _End(asyncio.DatagramProtocol):
+class _ProbeEnd(asyncio.DatagramProtocol):
     """One end: it keeps the messages of its call, and repeats answers to retransmissions."""
 
     def __init__(
-        self, name: Name, marks: Marks, at: Address, call_id: str, arrived: Callable[[_End, Request | Response], None]
+        self,
+        name: Name,
+        marks: Marks,
+        at: Address,
+        call_id: str,
+        arrived: Callable[[_ProbeEnd, Request | Response], None],
     ):
         self.name = name
         self.marks = marks
@@ -154,23 +159,23 @@ class _End(asyncio.DatagramProtocol):
             self._transport.close()
 
 
-class _Call:
+class _ProbeCall:
     def __init__(self, probe: ProbeCall) -> None:
         self.waits_for = "a free address"
         self._probe = probe
-        self._arrived: list[tuple[_End, Request | Response]] = []
+        self._arrived: list[tuple[_ProbeEnd, Request | Response]] = []
         self._more = asyncio.Event()
         near_marks = make_marks(probe.caller, probe.caller_at[0], probe.relay_hosts | {probe.callee_at[0]})
         far_marks = make_marks(probe.callee, probe.callee_at[0], probe.relay_hosts | {probe.caller_at[0]})
         call_id = f"{near_marks.word}-{near_marks.friend}@{near_marks.inner}"
-        self._near = _End("caller", near_marks, probe.caller_at, call_id, self._put)
-        self._far = _End("callee", far_marks, probe.callee_at, "", self._put)
+        self._near = _ProbeEnd("caller", near_marks, probe.caller_at, call_id, self._put)
+        self._far = _ProbeEnd("callee", far_marks, probe.callee_at, "", self._put)
         self._far.expected = probe.callee
         self._to_tag = ""
         self._branch = ""
         self._is_invited = self._is_up = False
 
-    def _put(self, end: _End, message: Request | Response) -> None:
+    def _put(self, end: _ProbeEnd, message: Request | Response) -> None:
         self._arrived.append((end, message))
         self._more.set()
 
@@ -218,7 +223,9 @@ class _Call:
         await self._next(near, 200, "the callee's answer to the BYE", bye)
         self._is_up = False
 
-    async def _next(self, end: _End, what: str | int, words: str, again: bytes, by: _End | None = None) -> Message:
+    async def _next(
+        self, end: _ProbeEnd, what: str | int, words: str, again: bytes, by: _ProbeEnd | None = None
+    ) -> Message:
         """The first message of that kind at an end. `again` is repeated until then, by the caller or `by`."""
         self.waits_for = words
         method, wait_s = "BYE" if "BYE" in words else "INVITE", T1_S
@@ -238,7 +245,7 @@ class _Call:
             for at, message in self._arrived:
                 self._check(at, message)
 
-    def _check(self, end: _End, message: Request | Response) -> None:
+    def _check(self, end: _ProbeEnd, message: Request | Response) -> None:
         """Raises _NoProof if this message ends the call."""
         if end is self._near and message.cseq.method == "INVITE" and _status(message) >= 300:
             self._is_invited = False
@@ -272,7 +279,9 @@ class _Call:
         near.send(data, probe.relay)
         return data
 
-    def _answer(self, request: Message, status: int, phrase: str, body: str = "", end: _End | None = None) -> bytes:
+    def _answer(
+        self, request: Message, status: int, phrase: str, body: str = "", end: _ProbeEnd | None = None
+    ) -> bytes:
         """Answer a request, as the callee's end unless `end` is given."""
         end = end or self._far
         to = request.get("to") or ""
@@ -319,7 +328,7 @@ def make_marks(number: str, host: str, not_marks: frozenset[str]) -> Marks:
     )
 
 
-def _leaks(sender: _End, receiver: _End) -> list[str]:
+def _leaks(sender: _ProbeEnd, receiver: _ProbeEnd) -> list[str]:
     """What of the sender's marks the receiver got, in words without the marks themselves."""
     found = []
     for name, data in receiver.received:
@@ -344,7 +353,7 @@ def _place_of(mark: str, marks: Marks, data: bytes) -> str:
     return "several lines"
 
 
-def _places(end: _End) -> int:
+def _places(end: _ProbeEnd) -> int:
     """The number of lines sent that held a mark."""
     return sum(bool(end.marks.found_in(line)) for data in end.sent for line in data.split(b"\r\n"))
 

@@ -24,7 +24,7 @@ from relay.model.rtp_streams import RtpStream, note_packet, read_streams
 from relay.store.connection import Place
 from relay.store.database import reading
 from relay.store.recordings import Recording, Recordings, add_recording, file_of, find_recording, seal_file
-from relay.store.records import Wanted, read_page
+from relay.store.records import RecordFilter, read_page
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import queue_event
@@ -95,7 +95,7 @@ def _left(call_id: str, files: list[_File], now_s: float) -> Left | None:
     return Left(call_id, captures, tuple(file.path for file in files if file.suffix != "pcap"), age_s)
 
 
-class Reading:
+class JoinedCapture:
     """The captures of a call, read once as one capture. Length, size and digest are known after all `parts`.
 
     What is known of the streams comes first, as a packet of its own: without it no dynamic payload can be decoded.
@@ -267,12 +267,12 @@ class Taker:
 
     def _look_up(self, call_id: str) -> _Known:
         with reading(self._path) as connection:
-            found = read_page(connection, self._sealer, Wanted(call_id=call_id), None, 1)
+            found = read_page(connection, self._sealer, RecordFilter(call_id=call_id), None, 1)
             record = found[0].stored.record if found else None
             return _Known(record, find_recording(connection, self._sealer, call_id) is not None)
 
     def _seal(self, left: Left, business: str) -> Recording:
-        reading = Reading(left.captures, _streams(left.texts))
+        reading = JoinedCapture(left.captures, _streams(left.texts))
         target = file_of(self._recordings.kept_in, left.call_id)
         seal_file(target, self._sealer, self._recordings.cipher, left.call_id, reading.parts())
         return Recording(left.call_id, business, 0, reading.length_ms, reading.size, reading.digest.hexdigest())

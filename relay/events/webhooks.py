@@ -21,7 +21,7 @@ from relay.store.bindings import find_binding
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import (
     AT_ONCE,
-    Event,
+    OutboxEvent,
     Webhook,
     find_webhook,
     put_webhook,
@@ -243,7 +243,7 @@ def of_binding(unit: UnitOfWork, binding_id: str | None) -> dict[str, str | None
     return {"user_data": binding and binding.user_data, "pool_id": binding and binding.pool}
 
 
-def write_events(webhook: Webhook, events: Iterable[Event]) -> bytes:
+def write_events(webhook: Webhook, events: Iterable[OutboxEvent]) -> bytes:
     """The body of a request: the events as this webhook may see them. An event whose row was altered has no data.
 
     A test event is an empty list in Alibaba's form.
@@ -259,7 +259,7 @@ def write_events(webhook: Webhook, events: Iterable[Event]) -> bytes:
     return msgspec.json.encode({"events": [_shown(webhook, event) for event in events]})
 
 
-def _shown(webhook: Webhook, event: Event) -> dict[str, Any]:
+def _shown(webhook: Webhook, event: OutboxEvent) -> dict[str, Any]:
     stored: dict[str, Any] = {"altered": True} if event.data is None else event.data
     at_ms = stored.get("at") or event.at_ms
     data = dict(_sent(webhook, stored))

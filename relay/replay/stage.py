@@ -28,7 +28,7 @@ from relay.replay.script import Attempt, Side, Wording, user_of
 from relay.replay.trace import Endpoint
 from relay.service import fields
 from relay.service.bindings import bind, end
-from relay.service.placement import BindRules, Wanted
+from relay.service.placement import BindRules, PlacementRequest
 from relay.sip.uri import uri_host
 from relay.store.bindings import BindingQuery, all_bindings
 from relay.store.unit_of_work import UnitOfWork
@@ -160,7 +160,7 @@ def _require_own_store(unit: UnitOfWork) -> None:
 
 def _bind(unit: UnitOfWork, a: str, b: str, rules: BindRules) -> Binding:
     written = {"mode": "AXB", "a": f"+{a}", "b": f"+{b}", "expires_in": EXPIRY, "order_id": ORDER}
-    return bind(unit, Wanted(fields.binding(written, rules.parties, unit.now_ms)), rules)
+    return bind(unit, PlacementRequest(fields.binding(written, rules.parties, unit.now_ms)), rules)
 
 
 def _caller_number(peer: Peer, rules: BindRules) -> str:

@@ -32,8 +32,8 @@ from relay.reports.signed import (
     SEGMENT,
     SIGNATURE,
     BatchKey,
+    ChainLink,
     File,
-    Link,
     Segment,
     cut,
     link_to,
@@ -82,7 +82,7 @@ Times are UTC. Numbers are in E.164 without "+"; 700 numbers have their 15 digit
 """
 
 
-class BatchRequest(NamedTuple):
+class AuditedBatch(NamedTuple):
     """A request for a batch as the audit log has it."""
 
     day: date
@@ -102,7 +102,7 @@ class Recorded(Struct, frozen=True, omit_defaults=True):
     missing: str = ""  # reason, if there is none
 
 
-class Manifest(Struct, frozen=True, kw_only=True):
+class BatchManifest(Struct, frozen=True, kw_only=True):
     """Manifest of a batch. Times are RFC 3339 in UTC, the public key is hexadecimal."""
 
     format: Literal["relay700-batch/1"] = "relay700-batch/1"
@@ -112,8 +112,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
     reason: str
     made_by: str
     made_at: str
-    chain_purged_to: Link | None
-    chain_head: Link | None
+    chain_purged_to: ChainLink | None
+    chain_head: ChainLink | None
     recordings: int
     missing: int  # recordings
     segments: int
@@ -127,7 +127,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
 class Made(NamedTuple):
     """A finished batch. `missing`: call and reason of each missing recording."""
 
-    manifest: Manifest
+    manifest: BatchManifest
     missing: list[tuple[str, str]]
     is_new: bool  # False: it was finished before
 
@@ -140,17 +140,17 @@ class _Due(NamedTuple):
     recording: Recording | None
 
 
-def ask_batch(unit: UnitOfWork, day: date, reason: str) -> BatchRequest:
+def ask_batch(unit: UnitOfWork, day: date, reason: str) -> AuditedBatch:
     """Write the request to the audit log and return it. Raises Refused, also for a day that is not over."""
     why = fields.reason(reason, required=True)
     _, until_ms = day_span(day)
     if unit.now_ms < until_ms:
         raise fields.invalid("day", f"it is not over: make its batch from {format_moment(until_ms)} on")
     unit.audit("report.batch", day.isoformat(), reason=why)
-    return BatchRequest(day, why, unit.actor.name, unit.now_ms)
+    return AuditedBatch(day, why, unit.actor.name, unit.now_ms)
 
 
-def make_batch(place: Place, sealer: Sealer, kept_in: Path, key: BatchKey, folder: Path, asked: BatchRequest) -> Made:
+def make_batch(place: Place, sealer: Sealer, kept_in: Path, key: BatchKey, folder: Path, asked: AuditedBatch) -> Made:
     """Write the batch, or the rest of an interrupted one; a finished batch stays as it is.
 
     Raises StoreError if the store does not verify, if a recording is not taken over yet, and for a folder that cannot
@@ -193,7 +193,7 @@ def _opened(folder: Path, day: date) -> Iterator[_Progress]:
 def _finished(folder: Path, day: date) -> Made | None:
     """Return the finished batch in the folder, None if there is none."""
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=BatchManifest)
         lines = (folder / RECORDINGS_FILE).read_bytes().splitlines()
         recorded = [msgspec.json.decode(line, type=Recorded) for line in lines]
     except FileNotFoundError:
@@ -260,7 +260,7 @@ class _Work(NamedTuple):
     kept_in: Path
     key: BatchKey
     folder: Path
-    asked: BatchRequest
+    asked: AuditedBatch
     progress: _Progress
 
     def done(self) -> Made:
@@ -347,9 +347,9 @@ class _Work(NamedTuple):
             if f"{FOLDER}/{path.name}" not in named:
                 path.unlink()
 
-    def _manifest(self, files: dict[str, File], recorded: list[Recorded]) -> Manifest:
+    def _manifest(self, files: dict[str, File], recorded: list[Recorded]) -> BatchManifest:
         since_ms, until_ms = day_span(self.asked.day)
-        return Manifest(
+        return BatchManifest(
             day=self.asked.day.isoformat(),
             since=format_moment(since_ms),
             until=format_moment(until_ms),

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from relay.reports.batch import FOLDER, README, RECORDINGS_FILE, RECORDS_FILE, Manifest, Recorded
+from relay.reports.batch import FOLDER, README, RECORDINGS_FILE, RECORDS_FILE, BatchManifest, Recorded
 from relay.reports.evidence import hash_of_form
 from relay.reports.signed import LONGEST, MANIFEST, PUBLIC_KEY, SIGNATURE, SIGNED, faults_of_signature
 
@@ -28,10 +28,10 @@ _FILES: Final = (RECORDS_FILE, RECORDINGS_FILE, README)
 _is_segment = re.compile(rf"{FOLDER}/([0-9a-f]{{32}})\.([0-9]{{4,8}})\.sm4").fullmatch
 
 
-class Checked(NamedTuple):
+class BatchCheck(NamedTuple):
     """The manifest of a batch, None if it cannot be read, and all faults: none if the batch is good."""
 
-    manifest: Manifest | None
+    manifest: BatchManifest | None
     problems: list[str]
 
 
@@ -45,20 +45,20 @@ class _Line(Struct):
     record: dict[str, Any]
 
 
-def check_batch(folder: Path, *public_keys: bytes) -> Checked:
+def check_batch(folder: Path, *public_keys: bytes) -> BatchCheck:
     """Check a batch, and with `public_keys` (32 bytes each) also its signer; without them only accidents show."""
     try:
         text = _read(folder, MANIFEST)
-        manifest = msgspec.json.decode(text, type=Manifest)
+        manifest = msgspec.json.decode(text, type=BatchManifest)
         key = bytes.fromhex(manifest.public_key)
         signed = faults_of_signature(key, text, _read(folder, SIGNATURE), _read(folder, PUBLIC_KEY), public_keys)
         problems = [*signed, *islice(_faults(folder, manifest), MOST_PROBLEMS)]
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        return Checked(None, [f"not a batch, or damaged: {error}"])
-    return Checked(manifest, problems)
+        return BatchCheck(None, [f"not a batch, or damaged: {error}"])
+    return BatchCheck(manifest, problems)
 
 
-def _faults(folder: Path, manifest: Manifest) -> Iterator[str]:
+def _faults(folder: Path, manifest: BatchManifest) -> Iterator[str]:
     if set(manifest.files) != set(_FILES):
         yield f"{MANIFEST} does not list the files of a batch"
         return
@@ -87,7 +87,7 @@ def _faults_of_records(folder: Path) -> Iterator[str]:
         before = line
 
 
-def _faults_of_recordings(folder: Path, manifest: Manifest) -> Iterator[str]:
+def _faults_of_recordings(folder: Path, manifest: BatchManifest) -> Iterator[str]:
     calls = (line.record.get("call_id") for line in _records(folder))
     named: set[str] = set()
     recordings = 0

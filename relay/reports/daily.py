@@ -19,7 +19,7 @@ from relay.service.retention import DAY_MS
 from relay.store.businesses import complaints_of
 from relay.store.call_counts import prefix_of
 from relay.store.connection import Connection
-from relay.store.records import Wanted, read_all
+from relay.store.records import RecordFilter, read_all
 from relay.store.sealing.sealer import Sealer
 
 
@@ -44,7 +44,7 @@ class DailyLine(NamedTuple):
         return round(self.talk_ms / 60_000, 1)
 
 
-class _Tally:
+class _DayTally:
     def __init__(self) -> None:
         self.answered = self.unanswered = self.talk_ms = self.messages = self.messages_delivered = 0
         self.refused: Counter[str] = Counter()
@@ -86,15 +86,15 @@ def daily(connection: Connection, sealer: Sealer, day: date, business: str | Non
     Reads all records of the day: use a thread.
     """
     since_ms, until_ms = day_span(day)
-    tallies: dict[tuple[str, str], _Tally] = {}
-    for record in read_all(connection, sealer, Wanted(business=business, since_ms=since_ms, until_ms=until_ms)):
+    tallies: dict[tuple[str, str], _DayTally] = {}
+    for record in read_all(connection, sealer, RecordFilter(business=business, since_ms=since_ms, until_ms=until_ms)):
         if business is None and record.business == PROBE_BUSINESS:
             continue
         key = (record.business or "", prefix_of(record.number_dialled))
-        tallies.setdefault(key, _Tally()).add(record)
+        tallies.setdefault(key, _DayTally()).add(record)
     complaints = complaints_of(connection, day, business)
     keys = sorted(tallies.keys() | complaints.keys())
-    return [tallies.get(key, _Tally()).line(day, key, complaints.get(key, 0)) for key in keys]
+    return [tallies.get(key, _DayTally()).line(day, key, complaints.get(key, 0)) for key in keys]
 
 
 def day_span(day: date) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from relay.store.connection import Connection, Place
 from relay.store.database import reading
 from relay.store.groups import members_between
 from relay.store.record_rows import StoredRecord
-from relay.store.records import LONGEST_CALL_MS, Wanted, live_calls, read_stored
+from relay.store.records import LONGEST_CALL_MS, RecordFilter, live_calls, read_stored
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, UnitOfWork
 
@@ -141,7 +141,7 @@ def ask(unit: UnitOfWork, action: str, number: str, since_ms: int, until_ms: int
 LONGEST_TRACE_MS = 31 * DAY_MS  # all of it is in memory; evidence is for more
 
 
-class Trace(NamedTuple):
+class Traceback(NamedTuple):
     """`bindings` have the parties of that time, and their end as known now. `calls` are in order of arrival."""
 
     number: str
@@ -173,7 +173,7 @@ def ask_trace(unit: UnitOfWork, number: str, since_ms: int, until_ms: int, reaso
     return ask(unit, "traceback", number, since_ms, until_ms, reason)
 
 
-def trace(path: Place, sealer: Sealer, asked: DisclosureRequest) -> Trace:
+def trace(path: Place, sealer: Sealer, asked: DisclosureRequest) -> Traceback:
     """Read the traceback. Opens its own connection, so that it can run in a thread. Raises StoreError."""
     number, span = asked.number, (asked.since_ms, asked.until_ms)
     with reading(path) as connection:
@@ -185,7 +185,7 @@ def trace(path: Place, sealer: Sealer, asked: DisclosureRequest) -> Trace:
         }
         ended, up = calls_between(connection, sealer, number, *span)
     calls = sorted((*(one.record for one in ended), *up), key=lambda record: record.received_at)
-    return Trace(number, *span, bindings, members, calls)
+    return Traceback(number, *span, bindings, members, calls)
 
 
 class Between(NamedTuple):
@@ -197,7 +197,7 @@ class Between(NamedTuple):
 
 def calls_between(connection: Connection, sealer: Sealer, number: str, since_ms: int, until_ms: int) -> Between:
     """The calls of a number between two times, `until_ms` not included."""
-    wanted = Wanted(number=number, since_ms=since_ms - LONGEST_CALL_MS, until_ms=until_ms)
+    wanted = RecordFilter(number=number, since_ms=since_ms - LONGEST_CALL_MS, until_ms=until_ms)
     # Live calls first: a call that ends meanwhile is then found twice rather than never.
     up = [record for record in live_calls(connection, sealer) if wanted.fits(record)]
     read = list(read_stored(connection, sealer, wanted))

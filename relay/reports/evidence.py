@@ -36,8 +36,8 @@ from relay.reports.signed import (
     PUBLIC_KEY,
     SIGNATURE,
     SIGNED,
+    ChainLink,
     File,
-    Link,
     faults_of_signature,
     link_to,
     pem,
@@ -49,11 +49,11 @@ from relay.store.businesses import Qualification, qualification_at
 from relay.store.chain import RECORDS, Head, read_head
 from relay.store.connection import Connection, Place, one_moment
 from relay.store.database import reading
-from relay.store.filings import Documents, Filing, filing_at
+from relay.store.filings import Documents, FilingRow, filing_at
 from relay.store.groups import members_between
 from relay.store.ledger_check import ledger_faults
 from relay.store.record_rows import StoredRecord
-from relay.store.records import LONGEST_CALL_MS, Wanted, ended_between, live_calls
+from relay.store.records import LONGEST_CALL_MS, RecordFilter, ended_between, live_calls
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
@@ -103,7 +103,7 @@ Times are UTC. Numbers are in E.164 without "+"; 700 numbers have their 15 digit
 """
 
 
-class Manifest(Struct, frozen=True, kw_only=True):
+class EvidenceManifest(Struct, frozen=True, kw_only=True):
     """Manifest of a bundle. Times are RFC 3339 in UTC, the public key is hexadecimal."""
 
     format: Literal["relay700-evidence/1"] = "relay700-evidence/1"
@@ -113,16 +113,16 @@ class Manifest(Struct, frozen=True, kw_only=True):
     reason: str
     made_by: str
     made_at: str
-    chain_purged_to: Link | None
-    chain_head: Link | None
+    chain_purged_to: ChainLink | None
+    chain_head: ChainLink | None
     public_key: str
     files: dict[str, File]
 
 
-class Checked(NamedTuple):
+class EvidenceCheck(NamedTuple):
     """The manifest of a bundle, None if it cannot be read, and all faults: none if the bundle is good."""
 
-    manifest: Manifest | None
+    manifest: EvidenceManifest | None
     problems: list[str]
 
 
@@ -131,7 +131,7 @@ def ask_evidence(unit: UnitOfWork, number: str, since_ms: int, until_ms: int, re
     return ask(unit, "evidence", number, since_ms, until_ms, reason)
 
 
-def bundle(path: Place, sealer: Sealer, asked: DisclosureRequest, out: IO[bytes]) -> Manifest:
+def bundle(path: Place, sealer: Sealer, asked: DisclosureRequest, out: IO[bytes]) -> EvidenceManifest:
     """Write the bundle and return its manifest. Opens its own connection, so that it can run in a thread.
 
     It reads the chain of records and no index. Raises StoreError if anything it relies on does not verify.
@@ -152,7 +152,7 @@ def bundle(path: Place, sealer: Sealer, asked: DisclosureRequest, out: IO[bytes]
     return manifest
 
 
-def check(file: Path | IO[bytes], *public_keys: bytes) -> Checked:
+def check(file: Path | IO[bytes], *public_keys: bytes) -> EvidenceCheck:
     """Check a bundle against its signature, and with `public_keys` (32 bytes each) also its signer.
 
     Without a key from elsewhere only accidents show: a forger can sign a changed bundle anew. Reading stops at the
@@ -162,9 +162,9 @@ def check(file: Path | IO[bytes], *public_keys: bytes) -> Checked:
         with file.open("rb") if isinstance(file, Path) else nullcontext(file) as source:
             size = source.seek(0, io.SEEK_END)
             with zipfile.ZipFile(_ShortReads(source)) as archive:
-                return _check(_Reading(archive, size), public_keys)
+                return _check(_BundleReader(archive, size), public_keys)
     except _UNREADABLE as error:
-        return Checked(None, [f"not an evidence bundle, or damaged: {error}"])
+        return EvidenceCheck(None, [f"not an evidence bundle, or damaged: {error}"])
 
 
 class _ShortReads:
@@ -180,7 +180,7 @@ class _ShortReads:
         return self._read(size)
 
 
-class _Reading:
+class _BundleReader:
     """Reader of an untrusted bundle, within the limits of a bundle's size. Raises ValueError beyond them."""
 
     def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
@@ -216,15 +216,15 @@ class _Reading:
             raise ValueError("it unpacks to more than a bundle may hold")
 
 
-def _check(archive: _Reading, public_keys: Sequence[bytes]) -> Checked:
+def _check(archive: _BundleReader, public_keys: Sequence[bytes]) -> EvidenceCheck:
     text = archive.read(MANIFEST)
-    manifest = msgspec.json.decode(text, type=Manifest)
+    manifest = msgspec.json.decode(text, type=EvidenceManifest)
     key = bytes.fromhex(manifest.public_key)
     problems = list(faults_of_signature(key, text, archive.read(SIGNATURE), archive.read(PUBLIC_KEY), public_keys))
-    return Checked(manifest, problems + list(_faults_of_files(archive, manifest.files)))
+    return EvidenceCheck(manifest, problems + list(_faults_of_files(archive, manifest.files)))
 
 
-def _faults_of_files(archive: _Reading, files: dict[str, File]) -> Iterator[str]:
+def _faults_of_files(archive: _BundleReader, files: dict[str, File]) -> Iterator[str]:
     names = archive.names
     for name in sorted(set(names) - {*files, *SIGNED}):
         yield f"{name} was added"
@@ -249,8 +249,10 @@ def require_whole(connection: Connection, sealer: Sealer, tables: Iterable[str] 
         raise StoreError(f"not signed, since the store does not verify: {'; '.join(faults)}")
 
 
-def _manifest(connection: Connection, sealer: Sealer, asked: DisclosureRequest, files: dict[str, File]) -> Manifest:
-    return Manifest(
+def _manifest(
+    connection: Connection, sealer: Sealer, asked: DisclosureRequest, files: dict[str, File]
+) -> EvidenceManifest:
+    return EvidenceManifest(
         number=asked.number,
         since=format_moment(asked.since_ms),
         until=format_moment(asked.until_ms),
@@ -277,7 +279,7 @@ def _write(archive: zipfile.ZipFile, name: str, lines: Iterable[str]) -> File:
 
 
 def _record_lines(connection: Connection, sealer: Sealer, asked: DisclosureRequest) -> Iterator[str]:
-    wanted = Wanted(number=asked.number, since_ms=asked.since_ms - LONGEST_CALL_MS, until_ms=asked.until_ms)
+    wanted = RecordFilter(number=asked.number, since_ms=asked.since_ms - LONGEST_CALL_MS, until_ms=asked.until_ms)
     # Live calls first: a call that ends meanwhile is then found twice rather than never.
     up = [record for record in live_calls(connection, sealer) if wanted.fits(record)]
     read = ended_between(connection, sealer, asked.since_ms, asked.until_ms + LONGEST_CALL_MS)
@@ -318,7 +320,7 @@ def _business_form(found: Qualification) -> dict[str, Any]:
     return with_moments(values, ("approved_at",))
 
 
-def _filing_form(filing: Filing) -> dict[str, Any]:
+def _filing_form(filing: FilingRow) -> dict[str, Any]:
     values: dict[str, Value] = {"number": filing.number, "reference": filing.reference, "filed_at": filing.filed_at}
     values |= {"approved_at": filing.answered_at, "expires_at": filing.expires_at}
     values |= dict.fromkeys(Documents._fields) if filing.documents is None else filing.documents._asdict()

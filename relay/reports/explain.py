@@ -23,7 +23,7 @@ from relay.service.fields import format_moment
 from relay.store.connection import Connection, Place
 from relay.store.database import reading
 from relay.store.lookup_at import Moment, PastLookUps
-from relay.store.records import Wanted, live_calls, read_all
+from relay.store.records import RecordFilter, live_calls, read_all
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.lookup import RouteReader
 from relay.translation import N_
@@ -193,13 +193,13 @@ def counts_at(connection: Connection, sealer: Sealer, rules: Rules, call: TrialC
         return CapCounts()
     at_ms = int(call.unix_s * 1000)
     since_ms = at_ms - 1000 * max(cap.window_s for cap in caps)
-    granted = list(_granted(connection, sealer, Wanted(number=call.number, since_ms=since_ms, until_ms=at_ms)))
+    granted = list(_granted(connection, sealer, RecordFilter(number=call.number, since_ms=since_ms, until_ms=at_ms)))
     of_caller = [record.received_at for record in granted if record.caller == call.caller]
     of_number = [record.received_at for record in granted]
     return CapCounts(_in_windows(rules.caller_caps, of_caller, at_ms), _in_windows(rules.number_caps, of_number, at_ms))
 
 
-def _granted(connection: Connection, sealer: Sealer, wanted: Wanted) -> Iterator[CallRecord]:
+def _granted(connection: Connection, sealer: Sealer, wanted: RecordFilter) -> Iterator[CallRecord]:
     seen: set[str] = set()
     for record in (*live_calls(connection, sealer), *read_all(connection, sealer, wanted)):
         is_new = record.call_id not in seen and wanted.fits(record)

@@ -22,7 +22,7 @@ from relay.store.recordings import (
     kept_recordings,
     open_file,
 )
-from relay.store.records import Found, Position, Wanted, find_live_call, is_indexed, needs_index, read_page
+from relay.store.records import Found, Position, RecordFilter, find_live_call, is_indexed, needs_index, read_page
 from relay.store.sealing.sealer import Sealer
 
 NOT_TAKEN: Final[dict[str, Value]] = dict.fromkeys(("recording_ms", "recording_sha256", "recording_purged_at"))
@@ -67,7 +67,7 @@ def check_recording(kept_in: Path, sealer: Sealer, recording: Recording) -> None
         raise StoreError(f"the recording of the call {recording.call_id} was changed: its hash is not the store's")
 
 
-class Checked(NamedTuple):
+class RecordingsCheck(NamedTuple):
     """`broken`: the first fault of each faulty recording; `missing`: calls whose recording was never taken over."""
 
     intact: int
@@ -77,7 +77,7 @@ class Checked(NamedTuple):
 
 def verify_recordings(
     connection: Connection, sealer: Sealer, kept_in: Path, recorded: Iterable[CallRecord], now_ms: int
-) -> Checked:
+) -> RecordingsCheck:
     """Read every file as a whole, and look for files that were deleted. `recorded`: records of recorded calls."""
     intact, broken = 0, []
     for recording in kept_recordings(connection):
@@ -93,7 +93,7 @@ def verify_recordings(
         if purged_at is not None and purged_at < now_ms - TAKEN_MS:
             broken.append(f"the recording of the call {path.stem} was deleted, and {path} is still there: delete it")
     due = [record.call_id for record in recorded if (record.ended_at or now_ms) < now_ms - TAKEN_MS]
-    return Checked(intact, broken, [call_id for call_id in due if not _has_row(connection, sealer, call_id)])
+    return RecordingsCheck(intact, broken, [call_id for call_id in due if not _has_row(connection, sealer, call_id)])
 
 
 def _has_row(connection: Connection, sealer: Sealer, call_id: str) -> bool:
@@ -122,7 +122,7 @@ READING = 500  # records of a reading after the first: each one opens all record
 class CallQuery(NamedTuple):
     """A search; None matches any. `outcome`: one of call records."""
 
-    wanted: Wanted
+    wanted: RecordFilter
     outcome: str | None = None
     kind: Kind | None = None
     binding_id: str | None = None
@@ -177,7 +177,7 @@ def _next(found: list[Found], last: Found, size: int) -> Position | None:
 
 def find_call(connection: Connection, sealer: Sealer, call_id: str, business: str | None = None) -> CallRecord | None:
     """The record of an ended or live call; with `business` only one of theirs."""
-    wanted = Wanted(call_id=call_id, business=business)
+    wanted = RecordFilter(call_id=call_id, business=business)
     ended = read_page(connection, sealer, wanted, None, 1)
     if ended:
         return ended[0].stored.record

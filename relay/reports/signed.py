@@ -30,15 +30,15 @@ SIGNED: Final = (MANIFEST, SIGNATURE, PUBLIC_KEY)
 LONGEST: Final = {MANIFEST: 1 << 20, SIGNATURE: 64, PUBLIC_KEY: 4_096}
 
 
-class Link(Struct, frozen=True):
+class ChainLink(Struct, frozen=True):
     """A place in the chain of call records; the hash is hexadecimal."""
 
     seq: int
     hash: str
 
 
-def link_to(head: Head) -> Link | None:
-    return Link(head.seq, head.hash.hex()) if head.seq else None
+def link_to(head: Head) -> ChainLink | None:
+    return ChainLink(head.seq, head.hash.hex()) if head.seq else None
 
 
 class File(Struct, frozen=True):

@@ -27,7 +27,7 @@ from relay.service.fields import invalid
 from relay.service.filings import check_filing, note_unfiled
 from relay.service.placement import (
     BindRules,
-    Wanted,
+    PlacementRequest,
     check_group,
     check_parties,
     place,
@@ -74,7 +74,7 @@ class _Sweeps:
         return release_due(self._unit, self._rules)
 
 
-def bind(unit: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None = None) -> Binding:
+def bind(unit: UnitOfWork, wanted: PlacementRequest, rules: BindRules, rates: Rates | None = None) -> Binding:
     """Make one binding. Raises Refused.
 
     `rates` counts new bindings by business user per second; None: no limit on the rate.
@@ -90,7 +90,7 @@ def bind(unit: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None
 
 
 def bind_all(
-    unit: UnitOfWork, asked: Sequence[Wanted | Refused], rules: BindRules, rates: Rates | None = None
+    unit: UnitOfWork, asked: Sequence[PlacementRequest | Refused], rules: BindRules, rates: Rates | None = None
 ) -> list[Binding | Refused]:
     """Make many bindings in one unit of work, each independently. Results are in the order of the requests.
 
@@ -116,13 +116,17 @@ def bind_all(
     return answers
 
 
-def _bind(unit: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None, sweeps: _Sweeps) -> Binding:
+def _bind(
+    unit: UnitOfWork, wanted: PlacementRequest, rules: BindRules, rates: Rates | None, sweeps: _Sweeps
+) -> Binding:
     binding = _placed(unit, wanted, rules, rates, sweeps)
     note_unfiled(unit, binding, rules)
     return binding
 
 
-def _placed(unit: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | None, sweeps: _Sweeps) -> Binding:
+def _placed(
+    unit: UnitOfWork, wanted: PlacementRequest, rules: BindRules, rates: Rates | None, sweeps: _Sweeps
+) -> Binding:
     business = _business(unit, wanted.binding)
     _check_rate(unit, business, rules, rates)
     allowed = wanted._replace(binding=_allowed(unit, wanted, rules, business))
@@ -134,7 +138,7 @@ def _placed(unit: UnitOfWork, wanted: Wanted, rules: BindRules, rates: Rates | N
     return place(unit, allowed, rules, business)
 
 
-def _allowed(unit: UnitOfWork, wanted: Wanted, rules: BindRules, business: Business) -> Binding:
+def _allowed(unit: UnitOfWork, wanted: PlacementRequest, rules: BindRules, business: Business) -> Binding:
     """The binding with id and creation. Raises Refused if the rules do not allow it."""
     mode = wanted.binding.mode
     if mode not in business.modes:
@@ -197,7 +201,7 @@ def _check_order(unit: UnitOfWork, binding: Binding, rules: BindRules) -> None:
 _CHANGEABLE = tuple(BindingChange.__annotations__)
 
 
-class Step(NamedTuple):
+class HistoryEntry(NamedTuple):
     """One event in the life of a binding. `at` is Unix milliseconds."""
 
     action: Literal["made", "changed", "ended"]
@@ -289,16 +293,16 @@ def end(unit: UnitOfWork, binding_id: str, rules: BindRules, reason: str = "") -
     return ended
 
 
-def steps(connection: Connection, sealer: Sealer, binding: Binding) -> list[Step]:
+def steps(connection: Connection, sealer: Sealer, binding: Binding) -> list[HistoryEntry]:
     """The life of a binding, oldest event first."""
-    found = [Step("made", binding.created_at, binding.created_by, [])]
+    found = [HistoryEntry("made", binding.created_at, binding.created_by, [])]
     # Ignore changes made after `binding` was read.
     past = [form for form in history(connection, sealer, binding.binding_id) if form.version < binding.version]
     for old, new in pairwise([*past, binding]):
         at, by = new.changed_at or new.created_at, new.changed_by or new.created_by
-        found.append(Step("changed", at, by, _differing(old, new)))
+        found.append(HistoryEntry("changed", at, by, _differing(old, new)))
     if binding.ended_at is not None:
-        found.append(Step("ended", binding.ended_at, binding.ended_by, []))
+        found.append(HistoryEntry("ended", binding.ended_at, binding.ended_by, []))
     return found
 
 

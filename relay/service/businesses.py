@@ -10,13 +10,21 @@ import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
-from relay.errors import Attempt, Refused
+from relay.errors import AuditedRefusal, Refused
 from relay.model.binding import MODES, Mode
 from relay.model.call import LANGUAGES, PROBE_BUSINESS, Language
 from relay.policy.rules import DEFAULT_BUSINESS, NO_LIMIT
 from relay.service import fields
 from relay.service.fields import invalid
-from relay.store.businesses import Business, State, Terms, add_business, add_state_change, find_business, put_business
+from relay.store.businesses import (
+    Business,
+    QualificationTerms,
+    State,
+    add_business,
+    add_state_change,
+    find_business,
+    put_business,
+)
 from relay.store.hooks import remove_hook
 from relay.store.keys import revoke_all
 from relay.store.unit_of_work import RELAY, UnitOfWork
@@ -26,7 +34,7 @@ Scenario = Literal["express", "takeaway", "ride_hailing", "other"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 
 # The fields that an approval covers. A change of the contact needs none.
-QUALIFICATION = tuple(name for name in Terms._fields if name != "contact")
+QUALIFICATION = tuple(name for name in QualificationTerms._fields if name != "contact")
 
 _OF_ALL = {
     "application": "reference of its application for the pilot",
@@ -114,7 +122,7 @@ def apply(unit: UnitOfWork, asked: Fields, business_id: str = "") -> Business:
             "state_conflict", "id", f"exists already: choose another id, or `relay700 business change {new_id}`"
         )
     add_state_change(unit, None, business, "")
-    details = {name: getattr(business, name) for name in Terms._fields} | {"modes": business.modes} | asked
+    details = {name: getattr(business, name) for name in QualificationTerms._fields} | {"modes": business.modes} | asked
     unit.audit("business.apply", business.id, business=business.id, details=_details(details))
     return business
 
@@ -158,7 +166,7 @@ def set_state(unit: UnitOfWork, business_id: str, step: Step, reason: str) -> Bu
     try:
         _check_step(business, step)
     except Refused as refused:
-        refused.attempt = Attempt(f"business.{step}", business_id, reason)
+        refused.attempt = AuditedRefusal(f"business.{step}", business_id, reason)
         raise
     wanted = business._replace(state=to_state)
     changed = _put(unit, wanted._replace(qualification=business.version + 1) if step == "approve" else wanted)
@@ -207,7 +215,7 @@ def change(
     if wanted.state == "approved" and wanted.contact != business.contact:
         check_complete(wanted)
     changed = _put(unit, wanted._replace(state="applied") if requalified else wanted)
-    if any(getattr(business, name) != getattr(changed, name) for name in Terms._fields):
+    if any(getattr(business, name) != getattr(changed, name) for name in QualificationTerms._fields):
         add_state_change(unit, business, changed, reason)
     details = _details(asked) | {"state": changed.state, "version": changed.version}
     unit.audit("business.change", business_id, business=business_id, reason=reason, details=details)

@@ -25,7 +25,7 @@ from relay.store.connection import Connection
 from relay.store.filings import (
     Documents,
     DocumentType,
-    Filing,
+    FilingRow,
     by_reference,
     expiring_by_business,
     find_filing,
@@ -83,7 +83,7 @@ class AnswerWords(NamedTuple):
 
 def add_filing(
     unit: UnitOfWork, business: str, words: FilingWords, parties: Parties = MOBILES_ALONE, state: Given | None = None
-) -> Filing:
+) -> FilingRow:
     """File an A number, or change its filing, effective from the next call. Raises Refused.
 
     The number must be of a kind in `parties`: no other can be bound. `state`: a filing with the scope operator is
@@ -97,7 +97,7 @@ def add_filing(
     return filing
 
 
-def remove_filing(unit: UnitOfWork, business: str, number: str) -> Filing:
+def remove_filing(unit: UnitOfWork, business: str, number: str) -> FilingRow:
     """Withdraw a filing, effective from the next call. Raises Refused."""
     filing = _existing(unit, business, number)
     if filing.withdrawn_at is not None:
@@ -107,7 +107,7 @@ def remove_filing(unit: UnitOfWork, business: str, number: str) -> Filing:
     return filing
 
 
-def forget_filing(unit: UnitOfWork, business: str, number: str, reason: str) -> Filing:
+def forget_filing(unit: UnitOfWork, business: str, number: str, reason: str) -> FilingRow:
     """Withdraw a filing and remove its holder's documents, on the holder's demand. Raises Refused.
 
     Number, reference and states remain, since the law has calls kept with their numbers.
@@ -121,7 +121,7 @@ def forget_filing(unit: UnitOfWork, business: str, number: str, reason: str) -> 
     return filing._replace(documents=None, reason="")
 
 
-def answer_filing(unit: UnitOfWork, business: str, words: AnswerWords) -> list[Filing]:
+def answer_filing(unit: UnitOfWork, business: str, words: AnswerWords) -> list[FilingRow]:
     """Enter a carrier's answer, effective from the next call. Raises Refused."""
     if words.state not in ANSWERS:
         raise fields.invalid("state", f"must be one of: {', '.join(ANSWERS)}")
@@ -146,7 +146,7 @@ def answer_filing(unit: UnitOfWork, business: str, words: AnswerWords) -> list[F
     return filings
 
 
-def _answered(unit: UnitOfWork, business: str, words: AnswerWords) -> list[Filing]:
+def _answered(unit: UnitOfWork, business: str, words: AnswerWords) -> list[FilingRow]:
     """The filings that an answer is about."""
     if words.number.strip():
         filing = _existing(unit, business, words.number)
@@ -166,7 +166,7 @@ def _answered(unit: UnitOfWork, business: str, words: AnswerWords) -> list[Filin
     return found
 
 
-def event_data(filing: Filing, now_ms: int) -> dict[str, object]:
+def event_data(filing: FilingRow, now_ms: int) -> dict[str, object]:
     """The data of an event about a filing: no name and no document."""
     return {
         "party": filing.number,
@@ -193,7 +193,9 @@ def _event_id() -> str:
 # -- one filing
 
 
-def file_number(unit: UnitOfWork, business: str, words: FilingWords, parties: Parties, state: Given | None) -> Filing:
+def file_number(
+    unit: UnitOfWork, business: str, words: FilingWords, parties: Parties, state: Given | None
+) -> FilingRow:
     """As `add_filing`, without a line in the audit log. A repeated filing changes nothing."""
     owner = get_business(unit, business).id
     if state == "approved":
@@ -206,7 +208,7 @@ def file_number(unit: UnitOfWork, business: str, words: FilingWords, parties: Pa
     before = find_filing(unit.connection, unit.sealer, owner, party)
     stays = before is not None and before.was_in_force(unit.now_ms) and _has_holder(before, documents)
     is_approved = OPERATOR in unit.actor.scopes if state is None else state == "approved"
-    filing = Filing(
+    filing = FilingRow(
         owner,
         party,
         reference or (before.reference if before else f"F{secrets.token_hex(6)}"),
@@ -224,13 +226,13 @@ def file_number(unit: UnitOfWork, business: str, words: FilingWords, parties: Pa
     return before if before is not None and _says(before) == _says(filing) else put_filing(unit, filing)
 
 
-def _says(filing: Filing) -> dict[str, Any]:
+def _says(filing: FilingRow) -> dict[str, Any]:
     """What is filed, without when and by whom."""
     fields_ = filing._asdict()
     return {name: fields_[name] for name in fields_.keys() - _OF_ACT}
 
 
-def _has_holder(filing: Filing, documents: Documents | None) -> bool:
+def _has_holder(filing: FilingRow, documents: Documents | None) -> bool:
     """Whether these documents name no other holder than the filing."""
     return documents is None or (filing.documents is not None and filing.documents[:3] == documents[:3])
 
@@ -278,7 +280,7 @@ def _expiry(written: str, now_ms: int) -> int | None:
     return moment_ms
 
 
-def _existing(unit: UnitOfWork, business: str, number: str) -> Filing:
+def _existing(unit: UnitOfWork, business: str, number: str) -> FilingRow:
     owner = get_business(unit, business).id
     party = fields.parsed("number", number, normalise_party)  # of any kind: `parties` may have changed since
     filing = find_filing(unit.connection, unit.sealer, owner, party)
@@ -291,11 +293,11 @@ def _not_filed() -> Refused:
     return Refused("not_found", "number", "not filed by this business user")
 
 
-def _withdrawn(unit: UnitOfWork, filing: Filing) -> Filing:
+def _withdrawn(unit: UnitOfWork, filing: FilingRow) -> FilingRow:
     return filing._replace(withdrawn_at=unit.now_ms, withdrawn_by=unit.actor.name)
 
 
-def filing_form(filing: Filing, now_ms: int, *, clear: bool) -> dict[str, Any]:
+def filing_form(filing: FilingRow, now_ms: int, *, clear: bool) -> dict[str, Any]:
     """A filing for people and programs. Without `clear` number, holder and document are masked, the photo left out.
 
     Times are Unix milliseconds.
@@ -324,7 +326,7 @@ def filing_form(filing: Filing, now_ms: int, *, clear: bool) -> dict[str, Any]:
     }
 
 
-def _masked(filing: Filing, text: str) -> str:
+def _masked(filing: FilingRow, text: str) -> str:
     """A text about the filing, without its number, holder and document. A reference has other digits, which stay."""
     papers = filing.documents
     text = hide_number(text, filing.number)

@@ -21,7 +21,7 @@ from relay.service.bindings import bind_all
 from relay.service.fields import invalid
 from relay.service.filings import AnswerWords, FilingWords, Given, answer_filing, file_number
 from relay.service.groups import add_members
-from relay.service.placement import AreaMatch, BindRules, Wanted
+from relay.service.placement import AreaMatch, BindRules, PlacementRequest
 from relay.store.bindings import BindingQuery, find_page
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import Run
@@ -44,7 +44,7 @@ _Filing = tuple[int, Mapping[str, str] | Refused]  # number of its line; its cel
 _Line = tuple[int, dict[str, Any] | Refused]  # number of its line; the fields as `fields.binding` reads them
 
 
-class Outcome(NamedTuple):
+class ImportResult(NamedTuple):
     """The result of one line: the binding made, or that was there before, or why there is none."""
 
     line: int
@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
     was_there: bool = False
 
 
-def import_bindings(lines: Iterable[str], run: Run, rules: BindRules) -> Iterator[Outcome]:
+def import_bindings(lines: Iterable[str], run: Run, rules: BindRules) -> Iterator[ImportResult]:
     """Make a binding from each line, lazily, in chunks. The first line may be a header, with columns in any order.
 
     Raises ParseError for a header with an unknown column, or one column twice.
@@ -65,8 +65,8 @@ def import_bindings(lines: Iterable[str], run: Run, rules: BindRules) -> Iterato
             yield _outcome(line, answer)
 
 
-def _outcome(line: int, answer: Binding | Refused) -> Outcome:
-    return Outcome(line, answer) if isinstance(answer, Refused) else Outcome(line, None, answer)
+def _outcome(line: int, answer: Binding | Refused) -> ImportResult:
+    return ImportResult(line, answer) if isinstance(answer, Refused) else ImportResult(line, None, answer)
 
 
 def _bind_lines(unit: UnitOfWork, chunk: Sequence[_Line], rules: BindRules) -> list[Binding | Refused]:
@@ -81,12 +81,12 @@ _Key = tuple[str | None, ...]  # of a binding: what tells it from all others
 class _Rehearsed(Exception):
     """What a unit of work would have made."""
 
-    def __init__(self, outcomes: list[Outcome]) -> None:
+    def __init__(self, outcomes: list[ImportResult]) -> None:
         super().__init__()
         self.outcomes = outcomes
 
 
-def import_once(read: Iterable[_Line], run: Run, rules: BindRules, *, rehearse: bool = False) -> Iterator[Outcome]:
+def import_once(read: Iterable[_Line], run: Run, rules: BindRules, *, rehearse: bool = False) -> Iterator[ImportResult]:
     """Make a binding from each line, unless its order has one of the same parties, ended or not.
 
     With `rehearse` nothing is kept: the outcomes say what would be made, with numbers that another run may choose
@@ -103,9 +103,9 @@ def import_once(read: Iterable[_Line], run: Run, rules: BindRules, *, rehearse: 
 
 def _bind_new(
     unit: UnitOfWork, chunk: Sequence[_Line], seen: dict[_Key, int], rules: BindRules, *, rehearse: bool
-) -> list[Outcome]:
-    found: list[Outcome | None] = []
-    asked: list[Wanted | Refused] = []
+) -> list[ImportResult]:
+    found: list[ImportResult | None] = []
+    asked: list[PlacementRequest | Refused] = []
     for number, line in chunk:
         wanted = _wanted(unit, line, rules)
         there = None
@@ -115,7 +115,7 @@ def _bind_new(
                 wanted = invalid("line", f"repeats line {seen[key]}")
             else:
                 there = _there(unit, wanted.binding, key)
-        found.append(there and Outcome(number, None, there, was_there=True))
+        found.append(there and ImportResult(number, None, there, was_there=True))
         asked += [] if there else [wanted]
     answers = iter(bind_all(unit, asked, rules))
     outcomes = [one or _outcome(number, next(answers)) for one, (number, _) in zip(found, chunk, strict=True)]
@@ -134,7 +134,7 @@ def _there(unit: UnitOfWork, wanted: Binding, key: _Key) -> Binding | None:
     return next((binding for binding in of_order if _key(binding) == key), None)
 
 
-def _wanted(unit: UnitOfWork, line: dict[str, Any] | Refused, rules: BindRules) -> Wanted | Refused:
+def _wanted(unit: UnitOfWork, line: dict[str, Any] | Refused, rules: BindRules) -> PlacementRequest | Refused:
     if isinstance(line, Refused):
         return line
     try:
@@ -142,7 +142,7 @@ def _wanted(unit: UnitOfWork, line: dict[str, Any] | Refused, rules: BindRules) 
         if match.strip() not in _MATCHES:
             raise invalid("area_match", "must be one of: strict, loose")
         binding = fields.binding(line, rules.parties, unit.now_ms)
-        return Wanted(binding, area.strip(), _MATCHES[match.strip()], bool(late))
+        return PlacementRequest(binding, area.strip(), _MATCHES[match.strip()], bool(late))
     except Refused as refused:
         return refused
 
@@ -239,7 +239,7 @@ def import_filings(
     run: Run,
     parties: Parties = MOBILES_ALONE,
     state: Given | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[ImportResult]:
     """File the number on each line of a CSV file (the fields of FilingWords), in chunks.
 
     Invalid lines are skipped. Raises ParseError for a header with an unknown column, or one column twice.
@@ -252,7 +252,7 @@ def import_filings(
     return _import_filings(rows, run, take, business, "filing.import", "filed")
 
 
-def import_answers(lines: Iterable[str], business: str, run: Run) -> Iterator[Outcome]:
+def import_answers(lines: Iterable[str], business: str, run: Run) -> Iterator[ImportResult]:
     """Enter the carrier's answer on each line of a CSV file (the fields of AnswerWords), in chunks.
 
     Invalid lines are skipped. Raises ParseError for a header with an unknown column, or one column twice.
@@ -272,17 +272,17 @@ def _import_filings(
     business: str,
     action: str,
     counted: str,
-) -> Iterator[Outcome]:
-    def do(unit: UnitOfWork) -> list[Outcome]:
+) -> Iterator[ImportResult]:
+    def do(unit: UnitOfWork) -> list[ImportResult]:
         outcomes = []
         for line, cells in chunk:
             try:
                 if isinstance(cells, Refused):
                     raise cells
                 take(unit, cells)
-                outcomes.append(Outcome(line, None))
+                outcomes.append(ImportResult(line, None))
             except Refused as refused:
-                outcomes.append(Outcome(line, refused))
+                outcomes.append(ImportResult(line, refused))
         if taken := sum(outcome.refused is None for outcome in outcomes):
             unit.audit(action, business, business=business, details={counted: taken})
         return outcomes

@@ -63,7 +63,7 @@ class BindRules(NamedTuple):
     filing: Filing = "off"  # an unfiled A number is bound (off), bound with a warning (warn), or refused (require)
 
 
-class Wanted(NamedTuple):
+class PlacementRequest(NamedTuple):
     """A binding to make (`fields.binding`), and how."""
 
     binding: Binding
@@ -161,7 +161,7 @@ def check_group(unit: UnitOfWork, binding: Binding, before: str | None = None) -
         raise Refused("quota", "group_id", problem)
 
 
-def place(unit: UnitOfWork, wanted: Wanted, rules: BindRules, business: Business) -> Binding:
+def place(unit: UnitOfWork, wanted: PlacementRequest, rules: BindRules, business: Business) -> Binding:
     """Allocate the numbers and store the binding, or neither. Raises Refused.
 
     The binding of `wanted` has the requested numbers and pool, if any.
@@ -219,12 +219,12 @@ def _count(unit: UnitOfWork, business: str, allowed: Allowed) -> None:
             raise Refused("quota", "business", problem)
 
 
-class _Found(NamedTuple):
+class _FreeNumber(NamedTuple):
     number: str
     pool: Pool
 
 
-def _numbers(unit: UnitOfWork, wanted: Wanted, rules: BindRules) -> list[_Found]:
+def _numbers(unit: UnitOfWork, wanted: PlacementRequest, rules: BindRules) -> list[_FreeNumber]:
     """The number x, and y if the mode has one."""
     binding = wanted.binding
     find = partial(_number, unit, _pools(unit, wanted), rules)
@@ -242,7 +242,7 @@ def _numbers(unit: UnitOfWork, wanted: Wanted, rules: BindRules) -> list[_Found]
     return [find("x", None, wish_x, y.number), y]
 
 
-def _require_found(unit: UnitOfWork, business: str, found: Sequence[_Found]) -> None:
+def _require_found(unit: UnitOfWork, business: str, found: Sequence[_FreeNumber]) -> None:
     """Raise StoreError unless the numbers and their pools are proven, and on a server still as they were read."""
     numbers, pools = [one.number for one in found], {one.pool.pool_id: one.pool for one in found}
     wanted = (("number", numbers), ("pool", list(pools)))
@@ -280,7 +280,7 @@ def _wishes(unit: UnitOfWork, wanted: Binding) -> tuple[Wish, Wish]:
             return wish._replace(group_id=wanted.group_id), wish._replace(callers=b)
 
 
-def _pools(unit: UnitOfWork, wanted: Wanted) -> list[Pool]:
+def _pools(unit: UnitOfWork, wanted: PlacementRequest) -> list[Pool]:
     """The pools to choose from, in order of preference. Raises Refused for an unknown pool or area."""
     pools, pool_id, area = pools_of(unit.connection, wanted.binding.business), wanted.binding.pool, wanted.area
     if pool_id:
@@ -319,20 +319,20 @@ def _number(
     given: str | None,
     wish: Wish,
     not_this: str | None,
-) -> _Found:
+) -> _FreeNumber:
     """The requested number if the business user may use it; if none was requested, that which a and b had
     last, else a free one."""
     if given is not None:
-        return _Found(given, _pool_of(unit, field, given, pools))
+        return _FreeNumber(given, _pool_of(unit, field, given, pools))
     last = last_number(unit.connection, field, wish, not_this, unit.now_ms)
     if last is not None:
         for pool in pools:
             if last.pool == pool.pool_id and last.bindings < _cap(pool, rules):
-                return _Found(last.number, pool)
+                return _FreeNumber(last.number, pool)
     for pool in pools:
         number = choose(unit.connection, pool.pool_id, _cap(pool, rules), wish, not_this, unit.now_ms)
         if number is not None:
-            return _Found(number, pool)
+            return _FreeNumber(number, pool)
     # In a common pool it is the end of another business user's binding.
     shown = [pool for pool in pools if pool.business or unit.actor.business is None]
     rested = [next_rested(unit.connection, pool.pool_id, unit.now_ms) for pool in shown]

@@ -82,7 +82,7 @@ def delete_marked(kept_in: Path, call_id: str) -> None:
 # -- Links
 
 
-class Link(NamedTuple):
+class RecordingLink(NamedTuple):
     """The signed part of a link. `expires_s`: Unix seconds."""
 
     call_id: str
@@ -105,7 +105,7 @@ class Link(NamedTuple):
 
 def make_link(
     unit: UnitOfWork, call_id: str, key_id: str, *, channels: Channels = "mono", life_s: int = LINK_S, reason: str = ""
-) -> Link:
+) -> RecordingLink:
     """A link to a recording's WAV file, bound to a key that may read it. Raises Refused."""
     if not SHORTEST_LINK_S <= life_s <= LONGEST_LINK_S:
         raise fields.invalid("expires_in_s", f"must be {SHORTEST_LINK_S} to {LONGEST_LINK_S} seconds (7 days)")
@@ -115,7 +115,7 @@ def make_link(
     if key is None or not _may_read(key, found, unit.now_ms):
         raise Refused("not_found", "key", f"there is no valid key {key_id} that has {RECORDINGS} for this call")
     last_ms = unit.now_ms + 1000 * life_s
-    link = Link(call_id, channels, min(last_ms, key.expires_at or last_ms) // 1000, key_id)
+    link = RecordingLink(call_id, channels, min(last_ms, key.expires_at or last_ms) // 1000, key_id)
     details: dict[str, object] = {"key": key_id, "channels": channels, "expires_at": 1000 * link.expires_s}
     unit.audit("recording.link", call_id, business=found.business or None, reason=why, details=details)
     return link
@@ -130,11 +130,11 @@ def link_over() -> Refused:
     return Refused("unauthorised", "", "the link is wrong or has ended: ask for a new one")
 
 
-def is_signed(sealer: Sealer, link: Link, signature: str) -> bool:
+def is_signed(sealer: Sealer, link: RecordingLink, signature: str) -> bool:
     return hmac.compare_digest(link.signature(sealer), signature)
 
 
-def follow_link(unit: UnitOfWork, link: Link, source: str) -> Recording:
+def follow_link(unit: UnitOfWork, link: RecordingLink, source: str) -> Recording:
     """Write the reading by a link, whose signature holds, to the audit log and return the recording.
 
     The actor is the link's key; `source`: the address that asks. Raises Refused.

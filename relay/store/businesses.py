@@ -49,7 +49,7 @@ class Business(NamedTuple):
     qualification: int  # the version that was approved last; 1: as created
 
 
-class Terms(NamedTuple):
+class QualificationTerms(NamedTuple):
     """The qualification of a business user and its contact, kept with each change."""
 
     name: str
@@ -85,7 +85,7 @@ class Qualification(NamedTuple):
     business: str
     version: int  # as in call records
     state: State  # of the business user, at its approval or at the requested time
-    terms: Terms
+    terms: QualificationTerms
     approval: StateChange | None  # None: created as approved, or older than this history
 
 
@@ -102,7 +102,7 @@ INSERT INTO business_change (business, at, seq, state, by, sealed, sealed_terms)
 """
 _HISTORY = "SELECT seq, state, by, at, sealed, sealed_terms FROM business_change WHERE business = ? ORDER BY seq"
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[dict[str, str], Terms, int]).decode
+_decode = msgspec.msgpack.Decoder(tuple[dict[str, str], QualificationTerms, int]).decode
 
 
 def find_business(connection: Connection, sealer: Sealer, business_id: str) -> Business | None:
@@ -164,7 +164,7 @@ def qualification_at(connection: Connection, sealer: Sealer, business_id: str, a
 class _Kept(NamedTuple):
     change: StateChange
     before: dict[str, str]  # the changed terms, with their old values
-    after: Terms | None  # None: the change is older than the history of terms
+    after: QualificationTerms | None  # None: the change is older than the history of terms
     qualification: int
 
 
@@ -179,12 +179,14 @@ def _history(connection: Connection, sealer: Sealer, business_id: str) -> list[_
         after, qualification = None, 1
         if sealed_terms is not None:
             before, after, qualification = _decode(sealer.open_(sealed_terms, _terms_context(business_id, seq)))
-        named = [Changed(name, before[name], getattr(after, name)) for name in Terms._fields if name in before]
+        named = [
+            Changed(name, before[name], getattr(after, name)) for name in QualificationTerms._fields if name in before
+        ]
         found.append(_Kept(StateChange(state, reason, by, at, seq, named), before, after, qualification))
     return found
 
 
-def _terms_at(business: Business, history: list[_Kept], version: int) -> Terms:
+def _terms_at(business: Business, history: list[_Kept], version: int) -> QualificationTerms:
     kept_then = [kept.after for kept in history if kept.change.version <= version and kept.after is not None]
     if kept_then:
         return kept_then[-1]
@@ -194,8 +196,8 @@ def _terms_at(business: Business, history: list[_Kept], version: int) -> Terms:
     return terms
 
 
-def _terms(business: Business) -> Terms:
-    return Terms._make(getattr(business, name) for name in Terms._fields)
+def _terms(business: Business) -> QualificationTerms:
+    return QualificationTerms._make(getattr(business, name) for name in QualificationTerms._fields)
 
 
 def _row(sealer: Sealer, business: Business) -> dict[str, Any]:

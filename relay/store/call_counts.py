@@ -51,7 +51,7 @@ WHERE span = 3600 AND at >= ? GROUP BY id, name
 """
 
 
-class Counts(NamedTuple):
+class PeriodCounts(NamedTuple):
     """Counts of some time. `ringing`: per range of `CALL_BOUNDS_S`, and above."""
 
     outcomes: Mapping[str, int]
@@ -161,7 +161,7 @@ def answered_calls(connection: Connection, business: str, since_s: int) -> dict[
     return {of.removeprefix(owner): count for of, count in rows}
 
 
-def read_counts(connection: Connection, owner: str, span: int, since_s: int, until_s: int) -> dict[int, Counts]:
+def read_counts(connection: Connection, owner: str, span: int, since_s: int, until_s: int) -> dict[int, PeriodCounts]:
     """The counts of an owner by the begin of each span that has some, from `since_s` to before `until_s`."""
     rows = connection.execute(_READ, (owner, span, since_s, until_s)).fetchall()
     by_time: dict[int, dict[str, int]] = {}
@@ -170,17 +170,17 @@ def read_counts(connection: Connection, owner: str, span: int, since_s: int, unt
     return {at: _counts(names) for at, names in sorted(by_time.items())}
 
 
-def summed(parts: Iterable[Counts]) -> Counts:
+def summed(parts: Iterable[PeriodCounts]) -> PeriodCounts:
     """The sum of counts."""
     outcomes: Counter[str] = Counter()
     ringing = [0] * len(_RANGES)
     for part in parts:
         outcomes.update(part.outcomes)
         ringing = [one + more for one, more in zip(ringing, part.ringing, strict=True)]
-    return Counts(dict(outcomes), ringing)
+    return PeriodCounts(dict(outcomes), ringing)
 
 
-def counts_of_businesses(connection: Connection, since_s: int) -> dict[str, Counts]:
+def counts_of_businesses(connection: Connection, since_s: int) -> dict[str, PeriodCounts]:
     """The counts of each business user in whole hours from `since_s` on."""
     by_owner: dict[str, dict[str, int]] = {}
     for owner, name, count in connection.execute(_BUSINESSES, (since_s,)).fetchall():
@@ -188,6 +188,6 @@ def counts_of_businesses(connection: Connection, since_s: int) -> dict[str, Coun
     return {owner: _counts(names) for owner, names in by_owner.items()}
 
 
-def _counts(names: Mapping[str, int]) -> Counts:
+def _counts(names: Mapping[str, int]) -> PeriodCounts:
     outcomes = {name: count for name, count in names.items() if not name.startswith(_RINGING)}
-    return Counts(outcomes, [names.get(name, 0) for name in _RANGES])
+    return PeriodCounts(outcomes, [names.get(name, 0) for name in _RANGES])

@@ -90,7 +90,7 @@ class Documents(NamedTuple):
     photo: str = ""  # reference of the photo in the carrier's or the business user's system; "" if there is none
 
 
-class Filing(NamedTuple):
+class FilingRow(NamedTuple):
     """A number (normal form) that a business user has filed. Times are Unix milliseconds."""
 
     business: str
@@ -128,13 +128,13 @@ class Filing(NamedTuple):
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 _decode_documents = msgspec.msgpack.Decoder(Documents).decode
-_decode_filing = msgspec.msgpack.Decoder(Filing).decode
+_decode_filing = msgspec.msgpack.Decoder(FilingRow).decode
 
 
 # -- inside a unit of work
 
 
-def put_filing(unit: UnitOfWork, filing: Filing) -> Filing:
+def put_filing(unit: UnitOfWork, filing: FilingRow) -> FilingRow:
     """File a number, or change its filing; the filing as it was is kept. Raises StoreError if that was altered."""
     hash_ = unit.sealer.lookup_hash(filing.number)
     before = find_filing(unit.connection, unit.sealer, filing.business, filing.number)
@@ -145,7 +145,7 @@ def put_filing(unit: UnitOfWork, filing: Filing) -> Filing:
     return filing._replace(hash=hash_)
 
 
-def _write(unit: UnitOfWork, filing: Filing) -> None:
+def _write(unit: UnitOfWork, filing: FilingRow) -> None:
     context = _context(filing.business)
     answered = (filing.code, filing.reason) if filing.code or filing.reason else ()
     documents = None
@@ -164,7 +164,7 @@ def _write(unit: UnitOfWork, filing: Filing) -> None:
     unit.connection.execute(_PUT, values)
 
 
-def forget_documents(unit: UnitOfWork, filing: Filing) -> None:
+def forget_documents(unit: UnitOfWork, filing: FilingRow) -> None:
     """Remove the documents and the carrier's words from a filing, also from what it was before each change."""
     put_filing(unit, filing._replace(documents=None, reason=""))
     for at_ms, old in _changes(unit.connection, unit.sealer, filing.business, filing.hash, -1):
@@ -185,14 +185,14 @@ def purge_changes(unit: UnitOfWork, before_ms: int, most: int) -> int:
 # -- reading
 
 
-def find_filing(connection: Connection, sealer: Sealer, business: str, number: str) -> Filing | None:
+def find_filing(connection: Connection, sealer: Sealer, business: str, number: str) -> FilingRow | None:
     """The filing of a number, whatever its state; None if there is none. Raises StoreError if it is not proven."""
     hash_ = sealer.lookup_hash(number)
     row = proven_row(connection, sealer, "filing", key_of(business, hash_), _FIND, (business, hash_))
     return None if row is None else _opened(sealer, row)
 
 
-def filing_at(connection: Connection, sealer: Sealer, business: str, number: str, at_ms: int) -> Filing | None:
+def filing_at(connection: Connection, sealer: Sealer, business: str, number: str, at_ms: int) -> FilingRow | None:
     """The filing of a number as it was; None if there was none. A purged one is gone."""
     changes = _changes(connection, sealer, business, sealer.lookup_hash(number), at_ms)
     then = changes[0][1] if changes else find_filing(connection, sealer, business, number)
@@ -203,7 +203,7 @@ class Version(NamedTuple):
     """A filing as it was until a time; None: as it is."""
 
     until: int | None
-    filing: Filing
+    filing: FilingRow
 
 
 def filings_of(connection: Connection, sealer: Sealer, number: str, business: str | None) -> list[Version]:
@@ -217,7 +217,7 @@ def filings_of(connection: Connection, sealer: Sealer, number: str, business: st
     return found
 
 
-def by_reference(connection: Connection, sealer: Sealer, business: str, reference: str, most: int) -> list[Filing]:
+def by_reference(connection: Connection, sealer: Sealer, business: str, reference: str, most: int) -> list[FilingRow]:
     """The filings of a business user with a reference."""
     asked = (business, _reference_hash(sealer, reference), most)
     rows = proven_rows(connection, sealer, "filing", _BY_REFERENCE, asked, lambda row: key_of(row[0], row[1]))
@@ -235,7 +235,7 @@ class FilingQuery(NamedTuple):
 
 def find_filings(
     connection: Connection, sealer: Sealer, query: FilingQuery, now_ms: int, after: Position, most: int
-) -> list[Filing]:
+) -> list[FilingRow]:
     """A page of filings, after `after`."""
     wanted = [_IN_STATE[query.state]] if query.state else ["(:all = 1 OR withdrawn_at IS NULL)"]
     wanted += [_EXPIRING] if query.expiring_until is not None else []
@@ -282,7 +282,7 @@ def unfiled_members(connection: Connection, business: str, group_id: str, now_ms
 
 def _changes(
     connection: Connection, sealer: Sealer, business: str, hash_: bytes, after_ms: int
-) -> list[tuple[int, Filing]]:
+) -> list[tuple[int, FilingRow]]:
     """The times of later changes, each with the filing as it was before."""
     rows = connection.execute(_CHANGES, (business, hash_, after_ms)).fetchall()
     try:
@@ -291,7 +291,7 @@ def _changes(
         raise StoreError(f"a change of a filing of {business} cannot be decoded") from None
 
 
-def _opened(sealer: Sealer, row: tuple[Any, ...]) -> Filing:
+def _opened(sealer: Sealer, row: tuple[Any, ...]) -> FilingRow:
     business, hash_, sealed, filed_at, filed_by, withdrawn_at, withdrawn_by, state, expires_at, _, papers, *by = row
     try:
         number, reference, *answered = _decode(sealer.open_(sealed, _context(business)))
@@ -304,7 +304,7 @@ def _opened(sealer: Sealer, row: tuple[Any, ...]) -> Filing:
         raise StoreError(f"a filing of {business} was altered: its hash does not match its number")
     code, reason = answered or ("", "")
     times = (filed_at, filed_by, withdrawn_at, withdrawn_by)
-    return Filing(
+    return FilingRow(
         *(business, number, reference, *times, state or "approved", expires_at, documents, *by, code, reason, hash_)
     )
 

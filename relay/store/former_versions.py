@@ -16,8 +16,8 @@ from relay.model.binding import GROUP_MODES, Binding
 from relay.model.call import CallRecord
 from relay.store.bindings import find_binding, history
 from relay.store.connection import Connection
-from relay.store.history import CALL_GRACE_MS, BindingChange, History
-from relay.store.ledger_check import Fault
+from relay.store.history import CALL_GRACE_MS, BindingVersion, History
+from relay.store.ledger_check import LedgerFault
 from relay.store.record_rows import StoredRecord
 from relay.store.sealing.sealer import Sealer
 
@@ -26,12 +26,12 @@ class FormerUse(NamedTuple):
     """A call, and the change before which its binding led there."""
 
     record: CallRecord
-    change: BindingChange
+    change: BindingVersion
 
     def __str__(self) -> str:
         call, line = self.record.call_id, self.change.seq
         what = f"was used as it was before line {line} of the audit log: call {call}"
-        return str(Fault("binding", self.record.binding_id or "", what))
+        return str(LedgerFault("binding", self.record.binding_id or "", what))
 
 
 def former_uses(
@@ -56,12 +56,12 @@ def former_uses(
             yield FormerUse(call.record, found)
 
 
-def _is_after(call: StoredRecord, change: BindingChange) -> bool:
+def _is_after(call: StoredRecord, change: BindingVersion) -> bool:
     """Whether the call came after the change, by the chains and by the clocks."""
     return call.chain_seq > change.records and call.record.received_at > change.at + CALL_GRACE_MS
 
 
-def _former(record: CallRecord, before: list[BindingChange], versions: list[Binding]) -> BindingChange | None:
+def _former(record: CallRecord, before: list[BindingVersion], versions: list[Binding]) -> BindingVersion | None:
     """The change that took away where the call went; `before`: those before the call."""
     least = max(change.version for change in before)  # of a version that may have been in force
     leads = [version for version in versions if (record.number_dialled, record.callee) in _lines(version)]

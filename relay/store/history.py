@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from relay.store.audit import Logged
 from relay.store.connection import Connection, each_row, selected
 from relay.store.ledger import MOST_REFUSED
-from relay.store.ledger_check import Fault
+from relay.store.ledger_check import LedgerFault
 from relay.store.ledger_tables import TABLES, dialect_of
 from relay.store.unit_of_work import Entry
 
@@ -69,7 +69,7 @@ class Use(NamedTuple):
 UsesOfRights = deque[tuple[str, str, str | None, int, int]]  # the fields of `Use`, which are cheaper as a plain tuple
 
 
-class BindingChange(NamedTuple):
+class BindingVersion(NamedTuple):
     """A line of the audit log that gave a binding another version."""
 
     version: int  # the new one
@@ -136,7 +136,7 @@ class History:
         elif entry.action == "binding.end":
             self._note_binding(entry.object_, _End(seq, entry.at, records), 0)
         elif entry.action == "binding.change":
-            self._note_change(entry.object_, BindingChange(_version_of(entry), seq, entry.at, records))
+            self._note_change(entry.object_, BindingVersion(_version_of(entry), seq, entry.at, records))
         if entry.actor.startswith("key:"):
             self._use_key(entry.actor[4:], (seq, entry.at, entry.action))
 
@@ -181,7 +181,7 @@ class History:
         for end in (key.revoked, key.expires):
             if end is not None and seq > end.seq and at > end.at + KEY_GRACE_MS and len(self.faults) < _MOST_USES:
                 what = f"was used after line {end.seq} of the audit log ended its right: line {seq} ({action})"
-                self.faults.append(str(Fault("api_key", key_id, what)))
+                self.faults.append(str(LedgerFault("api_key", key_id, what)))
                 return
 
     def _note_binding(self, binding_id: str, line: _End, version: int) -> None:
@@ -190,7 +190,7 @@ class History:
             ended_at = None if version else line.at
             self._bindings.execute(_NOTE, (binding_id, line.seq, ended_at, version, line.records))
 
-    def _note_change(self, binding_id: str, change: BindingChange) -> None:
+    def _note_change(self, binding_id: str, change: BindingVersion) -> None:
         if not self._is_settled("binding", binding_id, change.seq):
             self._note_binding(binding_id, _End(change.seq, change.at), change.version)
             self._bindings.execute(_NOTE_CHANGE, (binding_id, *change))
@@ -226,7 +226,7 @@ class History:
         judged = [use for use in uses if use.received_at < until_ms - CALL_GRACE_MS]
         for use, table, row_key, line in self._late(judged):
             what = f"was used after line {line} of the audit log ended its right: call {use.call_id}"
-            yield str(Fault(table, row_key, what))
+            yield str(LedgerFault(table, row_key, what))
 
     def late(self, uses: Sequence[Use]) -> list[Use]:
         """Those of `uses` that `late_calls` would name, as far as is known so far."""
@@ -261,12 +261,12 @@ class History:
         rows = selected(self._bindings, _ENDED, sorted(ids))
         return {binding_id: _End(*end) for binding_id, *end in rows}
 
-    def changes(self, ids: Sequence[str]) -> dict[str, list[BindingChange]]:
+    def changes(self, ids: Sequence[str]) -> dict[str, list[BindingVersion]]:
         """The changes of these bindings since the last `ledger.accept`, by id."""
-        found: dict[str, list[BindingChange]] = {}
+        found: dict[str, list[BindingVersion]] = {}
         for binding_id, *change in selected(self._bindings, _CHANGES, ids):
             if change[1] > self.accepted.seq:
-                found.setdefault(binding_id, []).append(BindingChange(*change))
+                found.setdefault(binding_id, []).append(BindingVersion(*change))
         return found
 
     # -- rows
@@ -283,7 +283,7 @@ class History:
             )
         ]
 
-    def contradictions(self, connection: Connection, *, everywhere: bool) -> Iterator[Fault]:
+    def contradictions(self, connection: Connection, *, everywhere: bool) -> Iterator[LedgerFault]:
         """The rows that grant what has ended. Call it in the snapshot in which the last entries were read.
 
         `everywhere`: also bindings without a route in force, which grant no call, and routes that their binding has no
@@ -294,9 +294,9 @@ class History:
         yield from self._contradicting_bindings(connection, everywhere=everywhere)
         if everywhere:
             for (route,) in connection.execute(_stray_routes(connection)).fetchall():
-                yield Fault("route", route, "was put back: its binding has no such line")
+                yield LedgerFault("route", route, "was put back: its binding has no such line")
 
-    def _contradicting_keys(self, connection: Connection) -> Iterator[Fault]:
+    def _contradicting_keys(self, connection: Connection) -> Iterator[LedgerFault]:
         for key_id, expires_at in connection.execute(_GOOD_KEYS).fetchall():
             key = self._keys.get(key_id)
             if key is None:
@@ -306,7 +306,7 @@ class History:
             elif key.expires is not None and (expires_at is None or _is_above(expires_at, key.expires.at)):
                 yield _put_back("api_key", key_id, key.expires.seq)
 
-    def _contradicting_businesses(self, connection: Connection) -> Iterator[Fault]:
+    def _contradicting_businesses(self, connection: Connection) -> Iterator[LedgerFault]:
         for business, state, version in connection.execute(_BUSINESSES).fetchall():
             known = _of_present(self._businesses.get(business, []))
             last = next((one for one in reversed(known) if one.state is not None), None)
@@ -316,7 +316,7 @@ class History:
             elif newest is not None and _is_above(newest.version, version):
                 yield _put_back("business", business, newest.seq)
 
-    def _contradicting_bindings(self, connection: Connection, *, everywhere: bool) -> Iterator[Fault]:
+    def _contradicting_bindings(self, connection: Connection, *, everywhere: bool) -> Iterator[LedgerFault]:
         rows = each_row(connection, _LIVE_BINDINGS if everywhere else _ROUTED_BINDINGS)
         while some := list(islice(rows, _AT_ONCE)):
             ids = [binding_id for binding_id, *_ in some]
@@ -336,8 +336,8 @@ def _of_present(states: list[_State]) -> list[_State]:
     return states[first:]
 
 
-def _put_back(table: str, row_key: str, line: int) -> Fault:
-    return Fault(table, row_key, f"was put back as it was before line {line} of the audit log")
+def _put_back(table: str, row_key: str, line: int) -> LedgerFault:
+    return LedgerFault(table, row_key, f"was put back as it was before line {line} of the audit log")
 
 
 _AT_ONCE: Final = 500  # bindings

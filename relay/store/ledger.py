@@ -345,7 +345,7 @@ def _lock_heads(connection: Connection) -> None:
         lock_heads(connection)
 
 
-class _Changed(NamedTuple):
+class _ChangedRow(NamedTuple):
     """A row that a transaction has changed."""
 
     table: LedgerTable
@@ -360,7 +360,7 @@ def _changed_rows(
     sealer: Sealer,
     touched: Sequence[tuple[str, str, str | None]],
     named: dict[tuple[str, str], NamedRow],
-) -> list[_Changed]:
+) -> list[_ChangedRow]:
     by_table: dict[str, dict[str, str | None]] = defaultdict(dict)
     for name, row_key, before in touched:
         if (name, row_key) not in named:  # or it is a link of a chain, which must never change
@@ -377,7 +377,7 @@ def _changed_rows(
         for key in keys:
             before, proof = by_table[table.name][key], proofs.get(key)
             values = _values(table, key, before, rows.get(key), named[table.name, key])
-            changed.append(_Changed(table, key, values, proof, _was_good(sealer, table, key, before, proof)))
+            changed.append(_ChangedRow(table, key, values, proof, _was_good(sealer, table, key, before, proof)))
     return changed
 
 
@@ -397,7 +397,7 @@ def _values(table: LedgerTable, key: str, before: str | None, found: str | None,
     return values
 
 
-def _proven(sealer: Sealer, rows: Sequence[_Changed], head: LedgerHead) -> tuple[dict[str, Sum], list[Statement]]:
+def _proven(sealer: Sealer, rows: Sequence[_ChangedRow], head: LedgerHead) -> tuple[dict[str, Sum], list[Statement]]:
     """Prove changed rows. Return the new sums of their tables, and the statements that write the proofs."""
     sums: dict[str, Sum] = {}
     put: list[tuple[str, str, bytes]] = []

@@ -35,7 +35,7 @@ _TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch ORDER BY table_n
 _PROOFS: Final = "SELECT row_key, proof FROM ledger WHERE table_name = ?"
 
 
-class Fault(NamedTuple):
+class LedgerFault(NamedTuple):
     """A fault of a row; without a key, of the whole table."""
 
     table: str
@@ -49,7 +49,7 @@ class Fault(NamedTuple):
 
 def ledger_faults(
     connection: Connection, sealer: Sealer, tables: Iterable[str] = TABLES, pause: Callable[[], None] = lambda: None
-) -> Iterator[Fault]:
+) -> Iterator[LedgerFault]:
     """All faults. Call it within `one_moment`. `pause` is called every 200 rows.
 
     A table that cannot be read is a fault, and the others are checked. Raises DATABASE_ERRORS if the store is lost.
@@ -60,11 +60,11 @@ def ledger_faults(
 
 def _all_faults(
     connection: Connection, sealer: Sealer, tables: Iterable[str], pause: Callable[[], None]
-) -> Iterator[Fault]:
+) -> Iterator[LedgerFault]:
     try:
         head = read_ledger_head(connection, sealer)
     except StoreError as error:
-        yield Fault("ledger_head", "", str(error))
+        yield LedgerFault("ledger_head", "", str(error))
         return
     yield from _or_why(connection, "store", quick_faults(connection, head))
     for name in tables:
@@ -74,7 +74,7 @@ def _all_faults(
         yield from _or_why(connection, name, _links(connection, name))
 
 
-def _or_why(connection: Connection, table: str, faults: Iterator[Fault]) -> Iterator[Fault]:
+def _or_why(connection: Connection, table: str, faults: Iterator[LedgerFault]) -> Iterator[LedgerFault]:
     """These faults, and the reason if they could not be found to the end, such as a lock or a row of 600 MB."""
     try:
         with savepoint(connection):
@@ -82,24 +82,24 @@ def _or_why(connection: Connection, table: str, faults: Iterator[Fault]) -> Iter
     except DATABASE_ERRORS as error:
         if not connection.in_transaction:
             raise
-        yield Fault(table, "", f"could not be checked: {error}")
+        yield LedgerFault(table, "", f"could not be checked: {error}")
 
 
-def _links(connection: Connection, chain: str) -> Iterator[Fault]:
+def _links(connection: Connection, chain: str) -> Iterator[LedgerFault]:
     """The links of a chain that were noted as changed."""
     for key, _ in connection.execute(_PROOFS, (chain,)).fetchall():
-        yield Fault(chain, key, OUTSIDE)
+        yield LedgerFault(chain, key, OUTSIDE)
 
 
-def quick_faults(connection: Connection, head: LedgerHead) -> Iterator[Fault]:
+def quick_faults(connection: Connection, head: LedgerHead) -> Iterator[LedgerFault]:
     """The faults that show without reading the tables."""
     for table, row_key in connection.execute(_TOUCHES).fetchall():
-        yield Fault(str(table), str(row_key), OUTSIDE)
+        yield LedgerFault(str(table), str(row_key), OUTSIDE)
     for name in foreign_objects(connection, head.vouched):
-        yield Fault("schema", name, "is not as relay700 made it")
+        yield LedgerFault("schema", name, "is not as relay700 made it")
     for chain, anchor in ((RECORDS, head.records), (AUDIT, head.audit)):
         if fault := anchor_fault(connection, chain, anchor, "when the head of the ledger was written"):
-            yield Fault(chain.table, str(anchor.seq), fault)
+            yield LedgerFault(chain.table, str(anchor.seq), fault)
 
 
 class _Signed(NamedTuple):
@@ -111,7 +111,7 @@ class _Signed(NamedTuple):
 
 def _table_faults(
     connection: Connection, sealer: Sealer, table: LedgerTable, signed: _Signed, pause: Callable[[], None]
-) -> Iterator[Fault]:
+) -> Iterator[LedgerFault]:
     name, dialect = table.name, dialect_of(connection)
     key = dialect.any_key(table, "it.")
     select = (
@@ -127,28 +127,28 @@ def _table_faults(
         if read is not None and is_written(sealer, name, row_key, read, table.called, proof):
             count, total = count + 1, total + element(sealer, name, row_key, proof)
             if row_key in signed.refused:
-                yield Fault(name, row_key, STAYS)
+                yield LedgerFault(name, row_key, STAYS)
             continue
         bad += 1
-        yield Fault(name, row_key, _what(proof))
+        yield LedgerFault(name, row_key, _what(proof))
     if not dialect.is_server:
         yield from _pages_faults(connection, name)
     for row_key in _without_row(connection, table, found, bad):
         bad += 1
-        yield Fault(name, row_key, "is missing")
+        yield LedgerFault(name, row_key, "is missing")
     if not bad and Sum(count, total % MODULUS) != signed.sum:
         difference = "" if count == signed.sum.rows else f": it has {count} rows, and had {signed.sum.rows}"
         what = f"rows were removed, or put back as they were earlier, with their proofs{difference}"
-        yield Fault(name, "", what, is_unnamed=True)
+        yield LedgerFault(name, "", what, is_unnamed=True)
     if "" in signed.refused:
-        yield Fault(name, "", STAYS)
+        yield LedgerFault(name, "", STAYS)
 
 
-def _pages_faults(connection: Connection, table: str) -> Iterator[Fault]:
+def _pages_faults(connection: Connection, table: str) -> Iterator[LedgerFault]:
     """Corrupt pages of a table or an index, which hide rows from look-ups but not from a full scan."""
     for (said,) in connection.execute(f"PRAGMA integrity_check({table})").fetchall():
         if said != "ok":
-            yield Fault(table, "", said)
+            yield LedgerFault(table, "", said)
 
 
 def _what(proof: bytes | None) -> str:

@@ -17,7 +17,7 @@ Kind = Literal["text", "integer", "blob"]
 _KINDS: Final[dict[str, Kind]] = {"*": "blob", "#": "integer"}
 
 
-class Column(NamedTuple):
+class CoveredColumn(NamedTuple):
     """A covered column."""
 
     name: str
@@ -28,8 +28,8 @@ class LedgerTable(NamedTuple):
     """The covered part of a table. A column added later goes last and is nullable, so that older proofs stay valid."""
 
     name: str
-    key: tuple[Column, ...]  # only the first may contain blanks
-    columns: tuple[Column, ...]  # besides the key
+    key: tuple[CoveredColumn, ...]  # only the first may contain blanks
+    columns: tuple[CoveredColumn, ...]  # besides the key
     called: int  # number of leading columns that a look-up needs
 
     def parameters(self, row_key: str) -> list[Any]:
@@ -44,8 +44,8 @@ def _value(kind: Kind, text: str) -> Any:
     return int(text) if kind == "integer" else text
 
 
-def _columns(names: str) -> tuple[Column, ...]:
-    return tuple(Column(name.rstrip("*#"), _KINDS.get(name[-1], "text")) for name in names.split())
+def _columns(names: str) -> tuple[CoveredColumn, ...]:
+    return tuple(CoveredColumn(name.rstrip("*#"), _KINDS.get(name[-1], "text")) for name in names.split())
 
 
 def _table(name: str, key: str, columns: str) -> LedgerTable:
@@ -211,25 +211,25 @@ class Dialect(NamedTuple):
         columns = [self._value(column, prefix) for column in table.columns[: table.called]]
         return f"CASE WHEN {first} IS NOT NULL THEN {self._array((key, f'({proof})', *columns))} END"
 
-    def _key_part(self, column: Column, prefix: str) -> str:
+    def _key_part(self, column: CoveredColumn, prefix: str) -> str:
         name = self._name(column, prefix)
         if column.kind == "blob":
             return self._hex(name)
         return f"CAST({name} AS text)" if column.kind == "integer" else name
 
-    def _value(self, column: Column, prefix: str) -> str:
+    def _value(self, column: CoveredColumn, prefix: str) -> str:
         name = self._name(column, prefix)
         if column.kind != "blob":
             return name
         # SQLite's hex makes '' of NULL.
         return self._hex(name) if self.is_server else f"CASE WHEN {name} IS NOT NULL THEN hex({name}) END"
 
-    def _any_value(self, column: Column, prefix: str) -> str:
+    def _any_value(self, column: CoveredColumn, prefix: str) -> str:
         name = self._name(column, prefix)
         good = f"'blob' THEN hex({name})" if column.kind == "blob" else f"'text' THEN {name} WHEN 'integer' THEN {name}"
         return f"CASE typeof({name}) WHEN 'null' THEN NULL WHEN {good} ELSE typeof({name}) || ' ' || quote({name}) END"
 
-    def _name(self, column: Column, prefix: str) -> str:
+    def _name(self, column: CoveredColumn, prefix: str) -> str:
         """The column, quoted after a prefix: PL/pgSQL reserves words such as "by"."""
         return f'{prefix}"{column.name}"' if prefix else column.name
 
@@ -329,5 +329,5 @@ def _server_trigger(
     ]
 
 
-def _names(columns: Iterable[Column]) -> str:
+def _names(columns: Iterable[CoveredColumn]) -> str:
     return ", ".join(column.name for column in columns)

@@ -20,7 +20,7 @@ from relay.store.filings import filing_at
 from relay.store.groups import of_binding, of_business, was_member
 from relay.store.hooks import find_hook
 from relay.store.journal.rows import open_caller
-from relay.store.records import LAST_MS, Wanted, live_calls, read_all
+from relay.store.records import LAST_MS, RecordFilter, live_calls, read_all
 from relay.store.sealing.sealer import Sealer
 
 # Driven by the party: a number may have had thousands of bindings. "|| ''" keeps the indexes of numbers unused.
@@ -111,7 +111,7 @@ class PastLookUps:
 
     def _is_recorded(self, asked: Moment, binding_id: str) -> bool:
         """Whether a call with that binding is up, or has a record. A float of its time may lose a millisecond."""
-        wanted = Wanted(number=asked.number, since_ms=asked.at_ms - 1, until_ms=asked.at_ms + 2)
+        wanted = RecordFilter(number=asked.number, since_ms=asked.at_ms - 1, until_ms=asked.at_ms + 2)
         calls = (*live_calls(self._connection, self._sealer), *read_all(self._connection, self._sealer, wanted))
         return any(call.caller == asked.caller and call.binding_id == binding_id for call in calls if wanted.fits(call))
 
@@ -232,7 +232,7 @@ class PastLookUps:
 
     def _last_recorded(self, binding: Binding, at_ms: int) -> str | None:
         by = "b_to_a" if binding.mode == "AXN" else "a_to_b"
-        wanted = Wanted(number=binding.x, since_ms=binding.created_at, until_ms=at_ms)
+        wanted = RecordFilter(number=binding.x, since_ms=binding.created_at, until_ms=at_ms)
         records = read_all(self._connection, self._sealer, wanted, newest_first=True)
         calls = (each for each in records if each.binding_id == binding.binding_id and each.routed_at is not None)
         return next((each.caller for each in calls if each.direction == by and self._parties.allow(each.caller)), None)

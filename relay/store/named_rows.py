@@ -75,12 +75,12 @@ class NamedRows:
         found = rows.fetchall()
         for *_, row_key, values in found:
             self._changes.append(((naming.table, row_key), NamedRow(values, naming.words)))
-        return _Changed([row[:-2] for row in found], has_columns=naming.has_columns)
+        return _ChangedCount([row[:-2] for row in found], has_columns=naming.has_columns)
 
     def execute_each(self, run: Execute, sql: str, parameters: Iterable[Parameters]) -> Rows:
         """As `executemany`."""
         changed = sum(self.execute(run, sql, one).rowcount for one in parameters)
-        return _Changed([()] * changed, has_columns=False)
+        return _ChangedCount([()] * changed, has_columns=False)
 
     def names(self, sql: str) -> bool:
         """Whether the statement changes rows of a covered table."""
@@ -132,7 +132,7 @@ def _naming(sql: str, dialect: Dialect) -> _Naming | None:
     )
 
 
-class _Changed:
+class _ChangedCount:
     """The result of a statement without the columns that were added."""
 
     def __init__(self, rows: list[Any], *, has_columns: bool) -> None:

@@ -47,7 +47,7 @@ LATE_MS = 86_400_000  # how far records may be out of order by end time, after a
 _CHAIN_SEQ = COLUMNS.index("chain_seq")
 
 
-class Verdict(NamedTuple):
+class RecordsCheck(NamedTuple):
     """The result of `verify_records`. `broken` names the first fault; the `intact` records before it are good."""
 
     intact: int
@@ -60,13 +60,13 @@ class Verdict(NamedTuple):
 
 def verify_records(
     connection: Connection, sealer: Sealer, see: Callable[[StoredRecord], None] = lambda stored: None
-) -> Verdict:
+) -> RecordsCheck:
     """Verify every record, in the state of the store when the reading began. `see` gets the intact ones."""
     with one_moment(connection):
         return _verify(connection, sealer, see)
 
 
-def _verify(connection: Connection, sealer: Sealer, see: Callable[[StoredRecord], None]) -> Verdict:
+def _verify(connection: Connection, sealer: Sealer, see: Callable[[StoredRecord], None]) -> RecordsCheck:
     purged = head = EMPTY
     live: set[str] = set()
     recorded: list[CallRecord] = []
@@ -93,7 +93,7 @@ def _verify(connection: Connection, sealer: Sealer, see: Callable[[StoredRecord]
             raise StoreError(f"records {head.seq + 1} to {last.seq} were cut off the end")
     except (StoreError, *DATABASE_ERRORS) as error:
         broken = str(error)
-    return Verdict(head.seq - purged.seq, len(live), head, broken, purged.seq, tuple(recorded))
+    return RecordsCheck(head.seq - purged.seq, len(live), head, broken, purged.seq, tuple(recorded))
 
 
 class Stretch(NamedTuple):
@@ -254,7 +254,7 @@ AND (number_dialled = :{name} OR number_shown = :{name} OR :{name}_hash IN (dial
 _OR_SHOWN = "OR number_shown IS NULL"  # of no column, as an old middle number, or none
 
 
-class Wanted(NamedTuple):
+class RecordFilter(NamedTuple):
     """A filter of records; None matches any. Numbers are in the normal form, times Unix milliseconds."""
 
     number: str | None = None  # a 700 number or a party, in any role
@@ -289,7 +289,7 @@ class Found(NamedTuple):
 def read_page(
     connection: Connection,
     sealer: Sealer,
-    wanted: Wanted,
+    wanted: RecordFilter,
     after: Position | None,
     limit: int,
     *,
@@ -299,7 +299,7 @@ def read_page(
 
     Raises StoreError if one was altered.
     """
-    reading = _Reading(connection, sealer, wanted, _Order(newest_first, after), limit)
+    reading = _PageQuery(connection, sealer, wanted, _Order(newest_first, after), limit)
     criteria = _criteria(sealer, wanted)
     with one_moment(connection):
         if not needs_index(wanted):
@@ -311,14 +311,14 @@ def read_page(
 
 
 def read_all(
-    connection: Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000, *, newest_first: bool = False
+    connection: Connection, sealer: Sealer, wanted: RecordFilter, page: int = 1_000, *, newest_first: bool = False
 ) -> Iterator[CallRecord]:
     """All matching records, oldest or newest first, with one page in memory."""
     return (stored.record for stored in read_stored(connection, sealer, wanted, page, newest_first=newest_first))
 
 
 def read_stored(
-    connection: Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000, *, newest_first: bool = False
+    connection: Connection, sealer: Sealer, wanted: RecordFilter, page: int = 1_000, *, newest_first: bool = False
 ) -> Iterator[StoredRecord]:
     """As `read_all`, with the links in the chain.
 
@@ -330,16 +330,16 @@ def read_stored(
         if indexed:
             found = read_page(connection, sealer, wanted, after, page, newest_first=newest_first)
         else:
-            found = _by_time(_Reading(connection, sealer, wanted, _Order(newest_first, after), page))
+            found = _by_time(_PageQuery(connection, sealer, wanted, _Order(newest_first, after), page))
         yield from (one.stored for one in found if wanted.fits(one.stored.record))
         if len(found) < page:
             return
         after = found[-1].position
 
 
-def needs_index(wanted: Wanted) -> bool:
+def needs_index(wanted: RecordFilter) -> bool:
     """Whether `read_page` uses the index: for all but a time alone."""
-    return wanted._replace(since_ms=0, until_ms=LAST_MS) != Wanted()
+    return wanted._replace(since_ms=0, until_ms=LAST_MS) != RecordFilter()
 
 
 def is_indexed(connection: Connection) -> bool:
@@ -391,17 +391,17 @@ class _Order(NamedTuple):
         return {"low": low, "high": high, "place_at": at, "place_seq": seq}
 
 
-class _Reading(NamedTuple):
+class _PageQuery(NamedTuple):
     """The arguments of reading one page."""
 
     connection: Connection
     sealer: Sealer
-    wanted: Wanted
+    wanted: RecordFilter
     order: _Order
     limit: int
 
 
-def _criteria(sealer: Sealer, wanted: Wanted) -> list[tuple[int, ...]]:
+def _criteria(sealer: Sealer, wanted: RecordFilter) -> list[tuple[int, ...]]:
     """The index keys: a record must have one key of each tuple. The most selective tuple comes first."""
     criteria: list[tuple[int, ...]] = []
     if wanted.call_id is not None:
@@ -420,11 +420,11 @@ def _criteria(sealer: Sealer, wanted: Wanted) -> list[tuple[int, ...]]:
     return criteria
 
 
-def _times(wanted: Wanted) -> dict[str, Any]:
+def _times(wanted: RecordFilter) -> dict[str, Any]:
     return {"since": wanted.since_ms, "until": wanted.until_ms}
 
 
-def _indexed(reading: _Reading, criteria: list[tuple[int, ...]], indexed: int) -> Iterator[Found]:
+def _indexed(reading: _PageQuery, criteria: list[tuple[int, ...]], indexed: int) -> Iterator[Found]:
     connection, sealer, wanted, order, limit = reading
     query = _indexed_query(order, [len(keys) for keys in criteria], is_of_call=wanted.call_id is not None)
     keys = {f"key_{row}_{column}": key for row, keys in enumerate(criteria) for column, key in enumerate(keys)}
@@ -453,7 +453,7 @@ def _indexed_query(order: _Order, sizes: list[int], *, is_of_call: bool) -> str:
     return f"{ranges} ORDER BY 1 {words['order']}, 2 {words['order']} LIMIT :limit"
 
 
-def _unread(reading: _Reading, indexed: int) -> list[Found]:
+def _unread(reading: _PageQuery, indexed: int) -> list[Found]:
     """The records that are not indexed yet."""
     connection, sealer, wanted, order, limit = reading
     parts, values = _parts(sealer, wanted)
@@ -465,7 +465,7 @@ def _unread(reading: _Reading, indexed: int) -> list[Found]:
     return choose(limit, fitting, key=lambda one: one.position)
 
 
-def _by_time(reading: _Reading) -> list[Found]:
+def _by_time(reading: _PageQuery) -> list[Found]:
     """A page by the columns of the records: time and numbers. The caller checks the other criteria."""
     connection, sealer, wanted, order, limit = reading
     # A call ends after its arrival.
@@ -492,7 +492,7 @@ def _ends(low: int, high: int, until_ms: int) -> dict[str, Any]:
     return {"low": low, "soon": min(high, soon), "late": max(low, soon), "high": high}
 
 
-def _parts(sealer: Sealer, wanted: Wanted) -> tuple[str, dict[str, Any]]:
+def _parts(sealer: Sealer, wanted: RecordFilter) -> tuple[str, dict[str, Any]]:
     """Conditions on the columns of a record beside its times, and their values.
 
     They let records through that do not fit.

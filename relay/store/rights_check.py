@@ -11,19 +11,19 @@ from relay.store.connection import Connection, any_text, one_moment
 from relay.store.former_versions import FormerUse, former_uses
 from relay.store.history import Use
 from relay.store.history_log import CHUNK, LogReader
-from relay.store.ledger_check import Fault, ledger_faults
+from relay.store.ledger_check import LedgerFault, ledger_faults
 from relay.store.record_rows import StoredRecord
-from relay.store.records import Verdict, verify_records
+from relay.store.records import RecordsCheck, verify_records
 from relay.store.sealing.sealer import Sealer
 
 
 class Rights(NamedTuple):
     """The result of `check_rights`."""
 
-    records: Verdict
+    records: RecordsCheck
     uses: list[str]  # faults: uses of rights after their ends
-    ended: list[Fault]  # rows that grant what the audit log has ended
-    rows: list[Fault]  # others of the ledger
+    ended: list[LedgerFault]  # rows that grant what the audit log has ended
+    rows: list[LedgerFault]  # others of the ledger
 
     def named(self) -> list[str]:
         """All faults, in words."""
@@ -81,7 +81,7 @@ class _Check:
         self._former += former_uses(self._connection, self.log.sealer, history, calls)
         calls.clear()
 
-    def rows(self, connection: Connection) -> list[Fault]:
+    def rows(self, connection: Connection) -> list[LedgerFault]:
         """The rows that grant what has ended, in the snapshot of the caller. Raises StoreError."""
         self.log.read_new(connection)
         return [*self.log.history.contradictions(connection, everywhere=True)]

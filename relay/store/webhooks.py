@@ -199,7 +199,7 @@ DELETE FROM outbox WHERE seq IN
 _decode_event = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
-class Event(NamedTuple):
+class OutboxEvent(NamedTuple):
     """An opened row. Times are Unix milliseconds. `data` may hold real numbers."""
 
     seq: int
@@ -292,13 +292,13 @@ def pending_webhooks(connection: Connection, now_ms: int) -> list[str]:
     return [webhook for (webhook,) in connection.execute(_PENDING, (now_ms,)).fetchall()]
 
 
-def oldest(connection: Connection, sealer: Sealer, webhook: str, most: int) -> list[Event]:
+def oldest(connection: Connection, sealer: Sealer, webhook: str, most: int) -> list[OutboxEvent]:
     """The next events to send, in order."""
     rows = connection.execute(_OLDEST, (webhook, most)).fetchall()
     return [_opened_event(sealer, webhook, row) for row in rows]
 
 
-def dead(connection: Connection, sealer: Sealer, webhook: str, after: int, most: int) -> list[Event]:
+def dead(connection: Connection, sealer: Sealer, webhook: str, after: int, most: int) -> list[OutboxEvent]:
     """A page of dead letters, after the seq `after`."""
     rows = connection.execute(_DEAD, (webhook, most, after)).fetchall()
     return [_opened_event(sealer, webhook, row) for row in rows]
@@ -329,10 +329,10 @@ def sizes(connection: Connection) -> tuple[int, int]:
     return waiting, given_up
 
 
-def _opened_event(sealer: Sealer, webhook: str, row: tuple[Any, ...]) -> Event:
+def _opened_event(sealer: Sealer, webhook: str, row: tuple[Any, ...]) -> OutboxEvent:
     *plain, sealed = row
     try:
         data = _decode_event(sealer.open_(sealed, event_context(webhook, plain[1], plain[2])))
     except (StoreError, msgspec.DecodeError):
         data = None
-    return Event._make((*plain, data))
+    return OutboxEvent._make((*plain, data))

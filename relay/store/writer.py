@@ -118,7 +118,7 @@ class Writer:
         self._connection.close()
 
 
-class _Waiting(NamedTuple):
+class _QueuedUnit(NamedTuple):
     """A queued unit of work, and the future of its result."""
 
     actor: Actor
@@ -131,7 +131,7 @@ class _Waiting(NamedTuple):
 class _Made(NamedTuple):
     """The outcome of a unit of work."""
 
-    waiting: _Waiting
+    waiting: _QueuedUnit
     answer: Any
     error: Exception | None
 
@@ -141,19 +141,19 @@ class _Queue:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._waiting: FairQueue[_Waiting] = FairQueue()
+        self._waiting: FairQueue[_QueuedUnit] = FairQueue()
         self._running = 0  # groups
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, waiting: _Waiting) -> None:
+    def put(self, waiting: _QueuedUnit) -> None:
         with self._changed:
             self._waiting.put(_name_of(waiting.actor), waiting)
             self._changed.notify()
 
-    def take(self) -> _Waiting | None:
+    def take(self) -> _QueuedUnit | None:
         """The next one; None if there is none."""
         with self._changed:
             return self._waiting.take()[1] if self._waiting else None
@@ -209,7 +209,7 @@ class GroupWriter:
             raise Refused("store_busy", "", "the write queue of the store is full: try again in a second")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        self._queue.put(_Waiting(actor, do, loop, done, time.monotonic() + LONGEST_TRY_S))
+        self._queue.put(_QueuedUnit(actor, do, loop, done, time.monotonic() + LONGEST_TRY_S))
         self._awaited[name] += 1
         try:
             return await done
@@ -286,7 +286,7 @@ class _Thread(threading.Thread):
             return [_Made(waiting, None, error) for waiting in [one.waiting for one in made] or self._all_waiting()]
         return made
 
-    def _all_waiting(self) -> list[_Waiting]:
+    def _all_waiting(self) -> list[_QueuedUnit]:
         return [waiting for _ in range(len(self._queue)) if (waiting := self._queue.take()) is not None]
 
     def _run_waiting(self, connection: Connection, made: list[_Made]) -> None:
@@ -303,7 +303,7 @@ class _Thread(threading.Thread):
                 self._queue.put(made.pop().waiting)
                 return  # what others wait for is released
 
-    def _run_one(self, connection: Connection, waiting: _Waiting) -> _Made:
+    def _run_one(self, connection: Connection, waiting: _QueuedUnit) -> _Made:
         connection.execute("SAVEPOINT unit")
         unit = UnitOfWork(connection, self._sealer, waiting.actor, self._clock_ms())
         try:

@@ -13,7 +13,7 @@ import pytest
 from relay.model.numbers import mask_number, normalise_party
 from relay.service.keys import BUSINESS_SCOPES
 from relay.service.numbers import lock, unlock
-from relay.service.recordings import Link, is_signed
+from relay.service.recordings import RecordingLink, is_signed
 from relay.store.audit import AuditQuery, newest_entries
 from relay.store.bindings import update
 from tests.compat.conftest import (
@@ -217,7 +217,7 @@ def test_a_recording_has_a_link_that_ends(compat: Compat, ask: Ask, client: Clie
     url = urlsplit(answer["DownloadUrl"])
     assert (url.scheme, url.netloc, url.path) == ("https", "api.example", f"/recordings/{call_id}.wav")
     asked = dict(parse_qsl(url.query))
-    link = Link(call_id, "mono", int(asked["expires"]), asked["key"])
+    link = RecordingLink(call_id, "mono", int(asked["expires"]), asked["key"])
     assert is_signed(compat.backend.sealer, link, asked["sig"])
     assert 7_100 < link.expires_s - time.time() <= 7_200
 

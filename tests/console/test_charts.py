@@ -8,19 +8,22 @@ import pytest
 
 from relay.console.charts import BOTTOM, HEIGHT, LEFT, RANGES, TOP, WIDTH, by_class, stacked
 from relay.service.fields import CHINA
-from relay.store.call_counts import SPANS, Counts
+from relay.store.call_counts import SPANS, PeriodCounts
 
 NONE = [0] * 15
 BEGIN_S = 1_767_225_600  # 2026-01-01T00:00:00Z, 08:00 in China
 
 
 def test_outcomes_are_counted_by_class() -> None:
-    counts = Counts({"answered": 3, "delivered": 1, "busy": 2, "no_binding": 1, "of a later version": 1}, NONE)
+    counts = PeriodCounts({"answered": 3, "delivered": 1, "busy": 2, "no_binding": 1, "of a later version": 1}, NONE)
     assert by_class(counts) == {"good": 4, "calm": 2, "refused": 1, "bad": 1}
 
 
 def test_the_highest_bar_fits_and_pieces_stand_on_each_other() -> None:
-    counts = {BEGIN_S: Counts({"answered": 60, "busy": 30}, NONE), BEGIN_S + 60: Counts({"answered": 120}, NONE)}
+    counts = {
+        BEGIN_S: PeriodCounts({"answered": 60, "busy": 30}, NONE),
+        BEGIN_S + 60: PeriodCounts({"answered": 120}, NONE),
+    }
     chart = stacked(RANGES["1h"], BEGIN_S, counts, CHINA)
     assert (len(chart.bars), chart.per) == (60, "second")
     assert [label for _, label in chart.lines] == ["0", "1", "2"]
@@ -32,7 +35,7 @@ def test_the_highest_bar_fits_and_pieces_stand_on_each_other() -> None:
 
 
 def test_few_calls_are_counted_by_the_minute() -> None:
-    chart = stacked(RANGES["24h"], BEGIN_S, {BEGIN_S: Counts({"busy": 7}, NONE)}, CHINA)
+    chart = stacked(RANGES["24h"], BEGIN_S, {BEGIN_S: PeriodCounts({"busy": 7}, NONE)}, CHINA)
     assert (chart.per, chart.lines[-1][1]) == ("minute", "1")
     assert stacked(RANGES["1h"], BEGIN_S, {}, CHINA).lines[-1][1] == "1"
 

@@ -16,7 +16,7 @@ from relay.events import webhooks as service
 from relay.events.alibaba import UNCONNECTED, is_accepted
 from relay.events.webhooks import Kind, call_data, make, write_events
 from relay.policy.evaluate import REFUSALS
-from relay.store.webhooks import Event, Webhook, queue_event
+from relay.store.webhooks import OutboxEvent, Webhook, queue_event
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop, delivering
 from tests.events.test_follower import follow
@@ -28,7 +28,7 @@ BINDING = {"user_data": "parcel-1", "pool_id": "hangzhou"}
 
 
 def pushed(kind: str, data: dict[str, Any], parties: str = "clear") -> dict[str, Any]:
-    event = Event(7, "c1.x", kind, NOW_MS, 0, None, None, data)
+    event = OutboxEvent(7, "c1.x", kind, NOW_MS, 0, None, None, data)
     [record] = json.loads(write_events(HOOK._replace(parties=parties), [event]))
     assert isinstance(record, dict)
     return record
@@ -50,7 +50,8 @@ def test_the_id_of_a_record_is_that_of_its_event_and_not_a_place_in_the_queue() 
     def ids(*places: int) -> list[int]:
         data = call_data("ended", ended_record())
         events = [
-            Event(seq, f"c{place}.x", "call.ended", NOW_MS, 0, None, None, data) for place, seq in enumerate(places)
+            OutboxEvent(seq, f"c{place}.x", "call.ended", NOW_MS, 0, None, None, data)
+            for place, seq in enumerate(places)
         ]
         return [record["id"] for record in json.loads(write_events(HOOK, events))]
 

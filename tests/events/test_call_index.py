@@ -17,7 +17,7 @@ from relay.policy.fraud import Signals, Watch
 from relay.store.call_counts import owner_of_business, read_counts
 from relay.store.database import connect, connect_reader
 from relay.store.record_index import CURSOR, FOLLOWED, PREVIOUS_CURSOR, SET_CURSOR, IndexRow
-from relay.store.records import Wanted, read_all
+from relay.store.records import RecordFilter, read_all
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop
 from tests.support.stored import X, ended_record, rows_of
@@ -134,7 +134,7 @@ async def test_no_call_is_found_twice_while_its_rows_are_written(
 
     def look(add: Callable[..., None], *args: object) -> None:
         with closing(connect_reader(shop.path)) as connection:
-            found.append([record.call_id for record in read_all(connection, shop.sealer, Wanted(number=X))])
+            found.append([record.call_id for record in read_all(connection, shop.sealer, RecordFilter(number=X))])
         add(*args)
 
     monkeypatch.setattr(module, "add_index", partial(look, module.add_index))
@@ -223,7 +223,7 @@ async def test_calls_after_a_store_was_put_back_are_indexed(shop: Shop, writer: 
     await follower.look()
     assert dict(shop.rows("SELECT * FROM cursor")) == {"record_index": 5, "followed": 5}
     with closing(connect_reader(shop.path)) as connection:
-        found = [record.call_id for record in read_all(connection, shop.sealer, Wanted(number=X))]
+        found = [record.call_id for record in read_all(connection, shop.sealer, RecordFilter(number=X))]
     assert found == ["c1", "c2", "new-c3", "new-c4", "new-c5"]
 
 
@@ -234,7 +234,7 @@ async def test_call_is_found_by_an_old_middle_number_that_it_showed(shop: Shop, 
     follower = a_follower(shop, writer, lambda: 0.0)
     for _ in range(2):
         with closing(connect_reader(shop.path)) as connection:
-            found = [record.call_id for record in read_all(connection, shop.sealer, Wanted(number=shown))]
+            found = [record.call_id for record in read_all(connection, shop.sealer, RecordFilter(number=shown))]
         assert found == ["c1"]
         await follower.look()
         await follower.look()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
-from relay.events.recordings import ABANDONED_S, Left, Reading, left_in
+from relay.events.recordings import ABANDONED_S, JoinedCapture, Left, left_in
 from tests.support.spool import HEAD, Spool, capture, packet
 
 CALL, OTHER = "019a7b8a800c" + "5" * 20, "019a7b8a800d" + "6" * 20
@@ -24,8 +24,8 @@ def left(spool: Spool) -> list[Left]:
     return left_in(spool.folder, time.time())
 
 
-def read(*paths: Path) -> tuple[bytes, Reading]:
-    reading = Reading(paths)
+def read(*paths: Path) -> tuple[bytes, JoinedCapture]:
+    reading = JoinedCapture(paths)
     data = b"".join(reading.parts())
     assert (reading.size, reading.digest.digest()) == (len(data), hashlib.sha256(data).digest())
     return data, reading

@@ -18,7 +18,7 @@ from relay.service.placement import BindRules
 from relay.service.retention import DAY_MS, Retention
 from relay.store.captures import Captures
 from relay.store.database import Reader
-from relay.store.filings import Filing, put_filing
+from relay.store.filings import FilingRow, put_filing
 from relay.store.sqlite.captures import CaptureFile
 from relay.store.unit_of_work import RELAY
 from relay.store.webhooks import remove_webhook, too_many_dead
@@ -173,7 +173,7 @@ async def test_a_clock_that_was_set_stops_the_purge(
 async def test_filings_that_end_soon_are_told_once(shop: Shop, writer: GroupWriter) -> None:
     hook, clock = shop.hook(), Clock(NOW_MS)
     for number, after_days in (("8613800000001", 29), ("8613800000002", 30), ("8613800000003", 31)):
-        filing = Filing("shop", number, "CT", NOW_MS, "relay", expires_at=NOW_MS + after_days * DAY_MS)
+        filing = FilingRow("shop", number, "CT", NOW_MS, "relay", expires_at=NOW_MS + after_days * DAY_MS)
         await writer.run(RELAY, lambda unit, filing=filing: put_filing(unit, filing))
     for after_days, told in ((0, [(2, 29)]), (0.5, []), (1, [(1, 31)]), (2, [])):
         clock.now_ms = NOW_MS + int(after_days * DAY_MS)

@@ -24,7 +24,7 @@ from relay.events.webhooks import (
 from relay.events.webhooks import test as send_test
 from relay.privacy.records import FIELDS
 from relay.store.unit_of_work import OPERATOR, RELAY, Actor, UnitOfWork
-from relay.store.webhooks import Event, Webhook, set_schedule
+from relay.store.webhooks import OutboxEvent, Webhook, set_schedule
 from relay.store.writer import Writer
 from tests.events.conftest import NO_URL, Shop
 from tests.support.papers import apply
@@ -263,7 +263,7 @@ HOOK = Webhook("w1", "shop", "https://shop.example", "secret", ("call.ended",), 
 
 
 def shown(data: dict[str, Any] | None, parties: str = "masked", kind: str = "call.ended") -> dict[str, Any]:
-    event = Event(1, "c1.ended", kind, NOW_MS, 0, None, None, data)
+    event = OutboxEvent(1, "c1.ended", kind, NOW_MS, 0, None, None, data)
     [written] = json.loads(write_events(HOOK._replace(parties=parties), [event]))["events"]
     assert isinstance(written, dict)
     return written

@@ -20,7 +20,7 @@ from relay.replay.trace import Endpoint
 from relay.service import fields
 from relay.service.bindings import bind, end
 from relay.service.numbers import ensure_numbers
-from relay.service.placement import BindRules, Wanted
+from relay.service.placement import BindRules, PlacementRequest
 from relay.store.bindings import all_bindings
 from relay.store.database import connect_reader
 from relay.store.sealing.sealer import load_key
@@ -166,7 +166,7 @@ def test_a_store_with_bindings_of_orders_is_refused(tmp_path: Path, run: Run) ->
     with bound(attempts, routes, stage, run, rules), bound(attempts, routes, stage, run, rules):
         pass
     written = {"mode": "AXB", "a": "13800000001", "b": "13900000002", "order_id": "1"}
-    order = run(lambda unit: bind(unit, Wanted(fields.binding(written, rules.parties, unit.now_ms)), rules))
+    order = run(lambda unit: bind(unit, PlacementRequest(fields.binding(written, rules.parties, unit.now_ms)), rules))
     with pytest.raises(Refused, match="store of its own"), bound(attempts, routes, stage, run, rules):
         pass
     assert len(bindings_in(tmp_path)) == 5

@@ -13,7 +13,7 @@ import pytest
 
 from relay.reports import signed
 from relay.reports.batch import Made, ask_batch, make_batch
-from relay.reports.batch_check import Checked, check_batch
+from relay.reports.batch_check import BatchCheck, check_batch
 from relay.reports.daily import day_span
 from relay.reports.signed import load_batch_key
 from relay.store.unit_of_work import RELAY
@@ -70,7 +70,7 @@ class Office:
         shelf = self.shelf
         return make_batch(shelf.path, shelf.sealer, self.kept_in, key, folder or self.folder, asked)
 
-    def check(self) -> Checked:
+    def check(self) -> BatchCheck:
         return check_batch(self.folder, self.shelf.sealer.public_key())
 
     def lines(self, name: str) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import Refused
-from relay.reports.disclosure import DisclosureRequest, Trace, ask, ask_trace, details_form, span_of, trace
-from relay.service.businesses import Fields, Terms
+from relay.reports.disclosure import DisclosureRequest, Traceback, ask, ask_trace, details_form, span_of, trace
+from relay.service.businesses import Fields, QualificationTerms
 from relay.service.retention import Purged
 from relay.store import bindings as store
 from relay.store import groups
@@ -14,7 +14,7 @@ from relay.store.audit import SELECT, open_entry
 from relay.store.journal.rows import PUT, live_row
 from relay.store.numbers import Pool, Prefix
 from relay.store.record_rows import insert
-from relay.store.records import Wanted
+from relay.store.records import RecordFilter
 from relay.store.unit_of_work import RELAY, Actor, Entry, UnitOfWork
 from relay.store.writer import Writer
 from tests.support.shelf import Shelf, call
@@ -63,7 +63,14 @@ def test_a_detail_that_is_not_known_is_hidden(value: object, contact: object) ->
 
 
 def test_details_of_what_the_store_has_are_known() -> None:
-    known = {*Terms._fields, *Fields.__annotations__, *Prefix._fields, *Pool._fields, *Purged._fields, *Wanted._fields}
+    known = {
+        *QualificationTerms._fields,
+        *Fields.__annotations__,
+        *Prefix._fields,
+        *Pool._fields,
+        *Purged._fields,
+        *RecordFilter._fields,
+    }
     asked = details(**dict.fromkeys(known - {"created_at"}, "text"))
     assert {name for name, value in asked.items() if value == "****"} <= {"number", "numbers", "party"}
 
@@ -85,11 +92,11 @@ def test_a_span_that_does_not_go_forward_is_refused(writer: Writer) -> None:
 C = "8613700000003"
 
 
-def traced(shelf: Shelf, writer: Writer, number: str, at_ms: int) -> Trace:
+def traced(shelf: Shelf, writer: Writer, number: str, at_ms: int) -> Traceback:
     return traced_between(shelf, writer, number, at_ms, at_ms + 1)
 
 
-def traced_between(shelf: Shelf, writer: Writer, number: str, since_ms: int, until_ms: int) -> Trace:
+def traced_between(shelf: Shelf, writer: Writer, number: str, since_ms: int, until_ms: int) -> Traceback:
     asked = writer.run(RELAY, lambda unit: ask_trace(unit, number, since_ms, until_ms, "case 1"))
     return trace(shelf.path, shelf.sealer, asked)
 

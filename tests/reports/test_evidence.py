@@ -17,7 +17,7 @@ import pytest
 
 from relay.errors import StoreError
 from relay.reports.evidence import ask_evidence, bundle, check
-from relay.reports.signed import Link
+from relay.reports.signed import ChainLink
 from relay.service.businesses import change as change_business
 from relay.service.businesses import set_state
 from relay.service.filings import FilingWords, add_filing
@@ -103,7 +103,7 @@ def test_a_bundle_has_the_calls_of_the_time_with_their_links(shelf: Shelf, write
     ]
     manifest = check(io.BytesIO(data)).manifest
     assert manifest is not None
-    assert manifest.chain_head == Link(5, hashes[5].lower())
+    assert manifest.chain_head == ChainLink(5, hashes[5].lower())
     assert manifest.files["records.jsonl"].lines == 3
 
 
@@ -124,7 +124,7 @@ def test_the_first_record_behind_a_purge_follows_the_checkpoint(shelf: Shelf, wr
     assert lines(data, "records.jsonl")[0]["follows"] == hash_.lower()
     manifest = check(io.BytesIO(data)).manifest
     assert manifest is not None
-    assert manifest.chain_purged_to == Link(seq, hash_.lower())
+    assert manifest.chain_purged_to == ChainLink(seq, hash_.lower())
 
 
 @pytest.mark.parametrize(

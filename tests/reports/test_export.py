@@ -13,7 +13,7 @@ import pytest
 
 from relay.model.call import CallRecord
 from relay.reports.export import MEDIA_TYPES, Format, csv_cell, export_parts
-from relay.store.records import Wanted, read_all
+from relay.store.records import RecordFilter, read_all
 from tests.support.shelf import REFUSED, Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, ended_record
 
@@ -21,7 +21,7 @@ FORMATS = tuple(MEDIA_TYPES)
 REAL = (A, B, A[2:], B[2:], "13800000001.example")
 
 
-def exported(shelf: Shelf, wanted: Wanted, format_: Format, *, reveal: bool = False) -> bytes:
+def exported(shelf: Shelf, wanted: RecordFilter, format_: Format, *, reveal: bool = False) -> bytes:
     return b"".join(export_parts(read_all(shelf.connection, shelf.sealer, wanted), format_, reveal=reveal))
 
 
@@ -40,7 +40,7 @@ def read(format_: Format, data: bytes) -> list[dict[str, object]]:
 def test_each_format_has_the_calls_of_the_time_and_business(shelf: Shelf, format_: Format) -> None:
     shelf.add(*(call(n, business="other" if n % 2 else "default") for n in range(6)))
     shelf.follow()
-    wanted = Wanted(business="other", since_ms=NOW_MS + 2_000, until_ms=NOW_MS + 9_000)
+    wanted = RecordFilter(business="other", since_ms=NOW_MS + 2_000, until_ms=NOW_MS + 9_000)
     rows = read(format_, exported(shelf, wanted, format_))
     assert [row["call_id"] for row in rows] == ["c3", "c5"]
     assert all(tuple(row) == CallRecord._fields for row in rows)
@@ -48,18 +48,18 @@ def test_each_format_has_the_calls_of_the_time_and_business(shelf: Shelf, format
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_an_export_without_records_is_a_valid_file(shelf: Shelf, format_: Format) -> None:
-    assert read(format_, exported(shelf, Wanted(), format_)) == []
+    assert read(format_, exported(shelf, RecordFilter(), format_)) == []
 
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_real_numbers_are_masked_without_reveal(shelf: Shelf, format_: Format) -> None:
     shelf.add(call(1), call(2, number_dialled=B, **REFUSED))
-    data = exported(shelf, Wanted(), format_)
+    data = exported(shelf, RecordFilter(), format_)
     assert not [number for number in REAL if number.encode() in data]
     first, second = read(format_, data)
     assert (first["caller"], first["callee"], first["number_dialled"]) == ("138****0001", "139****0002", X)
     assert second["number_dialled"] == "139****0002"
-    first, second = read(format_, exported(shelf, Wanted(), format_, reveal=True))
+    first, second = read(format_, exported(shelf, RecordFilter(), format_, reveal=True))
     assert (first["caller"], first["callee"], second["number_dialled"]) == (A, B, B)
     assert first["caller_leg_call_id"] == ended_record().caller_leg_call_id
 
@@ -70,17 +70,17 @@ def test_numbers_in_an_order_are_masked_for_operators_and_kept_for_its_business_
 ) -> None:
     texts = {"order_id": "parcel for 138-0000-0001", "industrial_id": "88.101.1/13800000001"}
     shelf.add(call(1, **texts))
-    (row,) = read(format_, exported(shelf, Wanted(), format_))
+    (row,) = read(format_, exported(shelf, RecordFilter(), format_))
     assert (row["order_id"], row["industrial_id"]) == ("parcel for 138****0001", "88.101.1/138****0001")
-    own = b"".join(export_parts(read_all(shelf.connection, shelf.sealer, Wanted()), format_, for_operator=False))
-    for data in (own, exported(shelf, Wanted(), format_, reveal=True)):
+    own = b"".join(export_parts(read_all(shelf.connection, shelf.sealer, RecordFilter()), format_, for_operator=False))
+    for data in (own, exported(shelf, RecordFilter(), format_, reveal=True)):
         (row,) = read(format_, data)
         assert row == row | texts
 
 
 def test_json_lines_are_those_of_calls_list_json(shelf: Shelf) -> None:
     shelf.add(ended_record())
-    (line,) = read("jsonl", exported(shelf, Wanted(), "jsonl", reveal=True))
+    (line,) = read("jsonl", exported(shelf, RecordFilter(), "jsonl", reveal=True))
     assert line["received_at"] == "2026-01-01T00:00:00.000Z"
     assert line["answered_at"] == "2026-01-01T00:00:03.000Z"
     assert (line["duration_ms"], line["sip_status"], line["legacy"], line["direction"]) == (10_000, 200, False, None)
@@ -88,7 +88,7 @@ def test_json_lines_are_those_of_calls_list_json(shelf: Shelf) -> None:
 
 def test_null_is_empty_in_csv(shelf: Shelf) -> None:
     shelf.add(call(1, **REFUSED))
-    (row,) = read("csv", exported(shelf, Wanted(), "csv"))
+    (row,) = read("csv", exported(shelf, RecordFilter(), "csv"))
     assert (row["routed_at"], row["callee"], row["legacy"]) == ("", "", "false")
     assert row["received_at"] == "2026-01-01T00:00:01.000Z"
 
@@ -96,7 +96,7 @@ def test_null_is_empty_in_csv(shelf: Shelf) -> None:
 @pytest.mark.parametrize("text", ["=HYPERLINK(0)", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "＝1+1", "＠x"])
 def test_a_peers_text_is_never_a_spreadsheet_formula(shelf: Shelf, text: str) -> None:
     shelf.add(call(1, caller_leg_call_id=text, order_id=text))
-    (row,) = read("csv", exported(shelf, Wanted(), "csv", reveal=True))
+    (row,) = read("csv", exported(shelf, RecordFilter(), "csv", reveal=True))
     assert (row["caller_leg_call_id"], row["order_id"]) == (f"'{text}", f"'{text}")
 
 
@@ -116,13 +116,13 @@ def test_nor_is_a_part_of_it_where_the_separator_is_another(text: str, written: 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_invalid_utf_8_is_replaced(shelf: Shelf, format_: Format) -> None:
     shelf.add(call(1, caller_leg_call_id="a\udcffb", order_id='订单,"1"\n'))
-    (row,) = read(format_, exported(shelf, Wanted(), format_, reveal=True))
+    (row,) = read(format_, exported(shelf, RecordFilter(), format_, reveal=True))
     assert (row["caller_leg_call_id"], row["order_id"]) == ("a�b", '订单,"1"\n')
 
 
 def test_parquet_has_typed_times_and_numbers(shelf: Shelf) -> None:
     shelf.add(call(1), call(2, kind="message", text_bytes=17))
-    row, message = read("parquet", exported(shelf, Wanted(), "parquet"))
+    row, message = read("parquet", exported(shelf, RecordFilter(), "parquet"))
     assert (row["kind"], row["text_bytes"], message["kind"], message["text_bytes"]) == ("call", None, "message", 17)
     assert row["received_at"] == datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC)
     assert (row["duration_ms"], row["legacy"], row["ringing_at"]) == (

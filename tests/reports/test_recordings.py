@@ -12,7 +12,7 @@ from relay.reports.recordings import CallQuery, find_call, search, verify_record
 from relay.store.journal.rows import PUT, LiveCall, live_row, open_live
 from relay.store.record_rows import Row, StoredRecord, insert, open_row
 from relay.store.recordings import file_of
-from relay.store.records import Position, Wanted, live_calls
+from relay.store.records import Position, RecordFilter, live_calls
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
@@ -49,15 +49,15 @@ CALLS = (
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        (CallQuery(Wanted()), "c6 c5 c4 c3 c2 c1"),
-        (CallQuery(Wanted(business="other")), "c4 c3"),
-        (CallQuery(Wanted(), "busy"), "c4 c2"),
-        (CallQuery(Wanted(business="other"), "busy"), "c4"),
-        (CallQuery(Wanted(number=A), "number_unknown"), "c5"),
-        (CallQuery(Wanted(), kind="message"), ""),
-        (CallQuery(Wanted(business="other"), binding_id="b1"), "c4 c3"),
-        (CallQuery(Wanted(), binding_id="b2"), ""),
-        (CallQuery(Wanted(business="default"), "number_unknown"), ""),
+        (CallQuery(RecordFilter()), "c6 c5 c4 c3 c2 c1"),
+        (CallQuery(RecordFilter(business="other")), "c4 c3"),
+        (CallQuery(RecordFilter(), "busy"), "c4 c2"),
+        (CallQuery(RecordFilter(business="other"), "busy"), "c4"),
+        (CallQuery(RecordFilter(number=A), "number_unknown"), "c5"),
+        (CallQuery(RecordFilter(), kind="message"), ""),
+        (CallQuery(RecordFilter(business="other"), binding_id="b1"), "c4 c3"),
+        (CallQuery(RecordFilter(), binding_id="b2"), ""),
+        (CallQuery(RecordFilter(business="default"), "number_unknown"), ""),
     ],
 )
 @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7])
@@ -72,7 +72,7 @@ def test_pages_are_newest_first(shelf: Shelf, query: CallQuery, expected: str, l
 def test_a_rare_outcome_gives_short_pages(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.reports.recordings.MOST_EXAMINED", 2)
     shelf.add(*CALLS)
-    assert all_pages(shelf, CallQuery(Wanted(), "answered"), 2) == ["c6", "c3", "c1", ""]
+    assert all_pages(shelf, CallQuery(RecordFilter(), "answered"), 2) == ["c6", "c3", "c1", ""]
 
 
 def test_a_small_page_does_not_open_all_unindexed_records_for_each_record(
@@ -87,7 +87,7 @@ def test_a_small_page_does_not_open_all_unindexed_records_for_each_record(
         return open_row(sealer, row)
 
     monkeypatch.setattr("relay.store.records.open_row", counted)
-    assert all_pages(shelf, CallQuery(Wanted(business="default"), "busy"), 1) == ["c1"]
+    assert all_pages(shelf, CallQuery(RecordFilter(business="default"), "busy"), 1) == ["c1"]
     assert opened <= 4 * 40
 
 
@@ -96,13 +96,13 @@ def test_a_search_is_refused_while_the_index_is_far_behind(shelf: Shelf, monkeyp
     monkeypatch.setattr("relay.store.records._MOST_UNREAD", 3)
     shelf.add(*CALLS)
     shelf.follow(len(CALLS) - 3)
-    theirs = CallQuery(Wanted(business="default"))
+    theirs = CallQuery(RecordFilter(business="default"))
     assert search(shelf.connection, shelf.sealer, theirs).items
     shelf.follow(len(CALLS) - 4)
     with pytest.raises(Refused) as refused:
         search(shelf.connection, shelf.sealer, theirs)
     assert refused.value.kind == "store_busy"
-    assert search(shelf.connection, shelf.sealer, CallQuery(Wanted(since_ms=1))).items
+    assert search(shelf.connection, shelf.sealer, CallQuery(RecordFilter(since_ms=1))).items
 
 
 def test_a_live_and_an_ended_call_are_found_by_id(shelf: Shelf) -> None:
@@ -142,7 +142,7 @@ def test_a_business_finds_only_its_own_calls(shelf: Shelf) -> None:
             found = find_call(shelf.connection, shelf.sealer, call_id, business)
             assert (found is not None) is (business == theirs)
     assert find_call(shelf.connection, shelf.sealer, "c5", "default") is None  # of no business user
-    assert all_pages(shelf, CallQuery(Wanted(number=X, business="third")), 5) == [""]
+    assert all_pages(shelf, CallQuery(RecordFilter(number=X, business="third")), 5) == [""]
 
 
 # -- The check of all

@@ -9,7 +9,7 @@ import pytest
 from relay.errors import Refused
 from relay.model.binding import RING_TIMEOUT_S, Binding
 from relay.model.call import Route
-from relay.service.bindings import Step, end, renew, steps
+from relay.service.bindings import HistoryEntry, end, renew, steps
 from relay.service.groups import make_group, set_entry
 from relay.service.hand_over import HandOver, hand_over
 from relay.service.placement import release_due
@@ -358,10 +358,10 @@ def test_steps_name_actor_time_and_changed_fields(backend: Backend) -> None:
     ended = backend.run(lambda unit: end(unit, made.binding_id, RULES))
     assert (ended.version, ended.changed_at, ended.changed_by) == (3, NOW_MS + 2, second)
     assert steps(backend.connection, backend.sealer, ended) == [
-        Step("made", NOW_MS, first, []),
-        Step("changed", NOW_MS + 1, first, ["b", "user_data"]),
-        Step("changed", NOW_MS + 2, second, ["direction"]),
-        Step("ended", NOW_MS + 3, second, []),
+        HistoryEntry("made", NOW_MS, first, []),
+        HistoryEntry("changed", NOW_MS + 1, first, ["b", "user_data"]),
+        HistoryEntry("changed", NOW_MS + 2, second, ["direction"]),
+        HistoryEntry("ended", NOW_MS + 3, second, []),
     ]
     past = history(backend.connection, backend.sealer, made.binding_id)
     assert [(form.version, form.b, form.user_data) for form in past] == [(1, B, None), (2, C, "u2")]

@@ -24,7 +24,7 @@ from relay.service.filings import (
 )
 from relay.service.groups import add_members, make_group
 from relay.service.placement import BindRules
-from relay.store.filings import FIRST, Filing, FilingQuery, filing_at, find_filing, find_filings, is_filed
+from relay.store.filings import FIRST, FilingQuery, FilingRow, filing_at, find_filing, find_filings, is_filed
 from relay.store.journal.rows import PUT_CALLERS, caller_row
 from relay.store.record_rows import insert
 from relay.store.unit_of_work import Actor
@@ -46,11 +46,11 @@ def file(
     reference: str = "CT-2026-17",
     state: Any = None,
     **more: str,
-) -> Filing:
+) -> FilingRow:
     return backend.run(lambda unit: add_filing(unit, business, FilingWords(number, reference, **more), state=state))
 
 
-def answer(backend: Backend, state: str, number: str = A, **more: str) -> Filing:
+def answer(backend: Backend, state: str, number: str = A, **more: str) -> FilingRow:
     words = AnswerWords(number, state=state, **more)
     (filing,) = backend.run(lambda unit: answer_filing(unit, "default", words))
     return filing

@@ -13,7 +13,7 @@ from relay.service.filings import filing_form, remove_filing
 from relay.service.groups import make_group
 from relay.service.imports import (
     CHUNK,
-    Outcome,
+    ImportResult,
     import_answers,
     import_bindings,
     import_filings,
@@ -209,7 +209,7 @@ def test_the_column_record_is_yes_or_no(backend: Backend) -> None:
 # -- an import that may be repeated
 
 
-def once(backend: Backend, *lines: dict[str, str], rehearse: bool = False) -> list[Outcome]:
+def once(backend: Backend, *lines: dict[str, str], rehearse: bool = False) -> list[ImportResult]:
     numbered = [(number, {"mode": "AXB", "business": "default"} | line) for number, line in enumerate(lines, 1)]
     return list(import_once(numbered, backend.run, RULES, rehearse=rehearse))
 

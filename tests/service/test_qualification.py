@@ -11,14 +11,16 @@ import pytest
 from relay.errors import Refused, StoreError
 from relay.service.businesses import REQUIRED, SCENARIOS, change, parsed, set_state
 from relay.store.audit import AuditQuery, newest_entries
-from relay.store.businesses import Business, Changed, Terms, qualification_at, state_changes
+from relay.store.businesses import Business, Changed, QualificationTerms, qualification_at, state_changes
 from relay.store.unit_of_work import RELAY, Actor
 from tests.support.acting import Acting, acting
 from tests.support.papers import PAPERS, apply
 from tests.support.stored import NOW_MS
 
 CHECKER = Actor("cli:checker", None, RELAY.scopes)
-MADE = Terms(name="Acme", licence="L-1", application="A-1", scenario="express", scheme="S-1", contact="Li Lei")
+MADE = QualificationTerms(
+    name="Acme", licence="L-1", application="A-1", scenario="express", scheme="S-1", contact="Li Lei"
+)
 
 
 @pytest.fixture

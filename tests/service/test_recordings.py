@@ -8,7 +8,7 @@ import pytest
 
 from relay.errors import Refused
 from relay.service.keys import make_key
-from relay.service.recordings import Link, ask_recording, follow_link, is_signed, make_link
+from relay.service.recordings import RecordingLink, ask_recording, follow_link, is_signed, make_link
 from tests.service.conftest import Backend
 from tests.support.recorded import keep
 
@@ -25,7 +25,7 @@ def key_id(backend: Backend, tmp_path: Path) -> str:
 
 
 def test_each_part_of_a_link_is_signed(backend: Backend) -> None:
-    link = Link(CALL, "mono", 1_800_000_000, "0" * 12)
+    link = RecordingLink(CALL, "mono", 1_800_000_000, "0" * 12)
     others = (
         link._replace(call_id="d" * 32),
         link._replace(channels="stereo"),
@@ -53,7 +53,7 @@ def test_a_link_is_for_a_key_that_may_read(backend: Backend, business: str, scop
     other = backend.run(lambda unit: make_key(unit, business, [scope])[0]).id
     with pytest.raises(Refused, match="no valid key"):
         backend.run(lambda unit: make_link(unit, CALL, other, reason="case 7"))
-    forged = Link(CALL, "mono", backend.now_ms, other)
+    forged = RecordingLink(CALL, "mono", backend.now_ms, other)
     with pytest.raises(Refused, match="has ended"):
         backend.run(lambda unit: follow_link(unit, forged, "192.0.2.1"))
 

@@ -13,7 +13,7 @@ from relay.store.call_counts import (
     ALL,
     DAY_S,
     SPANS,
-    Counts,
+    PeriodCounts,
     answered_calls,
     count_calls,
     counts_of_businesses,
@@ -75,8 +75,8 @@ def test_the_time_to_the_ringing_is_counted_in_ranges(connection: Connection) ->
     counts = summed(read_counts(connection, ALL, 60, NOW_S, NOW_S + 60).values())
     assert counts.ringing_s(0.5) == pytest.approx(0.5 + 0.5 * 5 / 9)  # of nine between 0.5 and 1 s
     assert counts.ringing_s(0.99) == pytest.approx(5 + 2.5 * 0.9)
-    assert Counts({}, [0] * 15).ringing_s(0.5) is None
-    assert Counts({}, [0] * 14 + [1]).ringing_s(0.5) == 60
+    assert PeriodCounts({}, [0] * 15).ringing_s(0.5) is None
+    assert PeriodCounts({}, [0] * 14 + [1]).ringing_s(0.5) == 60
 
 
 def test_old_spans_go_when_new_ones_come(connection: Connection) -> None:

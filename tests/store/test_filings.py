@@ -11,8 +11,8 @@ from relay.errors import StoreError
 from relay.store.database import connect
 from relay.store.filings import (
     FIRST,
-    Filing,
     FilingQuery,
+    FilingRow,
     count_expiring,
     filings_of,
     find_filing,
@@ -33,7 +33,7 @@ C = "8613700000003"
 
 
 def file(store: Acting, number: str, business: str = "default") -> None:
-    filing = Filing(business, number, "CT-2026-17", store.now_ms, "relay")
+    filing = FilingRow(business, number, "CT-2026-17", store.now_ms, "relay")
     store.run(lambda unit: put_filing(unit, filing))
 
 
@@ -47,7 +47,7 @@ def withdraw(store: Acting, number: str) -> None:
     change(store, number, withdrawn_at=store.now_ms)
 
 
-def found(store: Acting, most: int = 9, after: tuple[str, str] = FIRST, **query: Any) -> list[Filing]:
+def found(store: Acting, most: int = 9, after: tuple[str, str] = FIRST, **query: Any) -> list[FilingRow]:
     return find_filings(store.reader, store.sealer, FilingQuery(**query), store.now_ms, after, most)
 
 

@@ -25,7 +25,7 @@ from relay.store.maintenance import (
     purge_routes,
 )
 from relay.store.record_index import add_index
-from relay.store.records import Verdict, verify_records
+from relay.store.records import RecordsCheck, verify_records
 from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
@@ -78,7 +78,7 @@ def writer(disk: Disk) -> Iterator[Writer]:
         yield writer
 
 
-def verify(disk: Disk) -> Verdict:
+def verify(disk: Disk) -> RecordsCheck:
     with closing(connect_reader(disk.path)) as connection:
         return verify_records(connection, disk.sealer)
 

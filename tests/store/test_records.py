@@ -20,8 +20,8 @@ from relay.store.journal.rows import PUT, live_row
 from relay.store.record_rows import insert
 from relay.store.records import (
     Position,
-    Verdict,
-    Wanted,
+    RecordFilter,
+    RecordsCheck,
     ended_between,
     read_all,
     read_page,
@@ -57,7 +57,7 @@ def reader(filled: Disk) -> Iterator[Connection]:
         yield reader
 
 
-def verdict_on(disk: Disk) -> Verdict:
+def verdict_on(disk: Disk) -> RecordsCheck:
     with closing(connect_reader(disk.path)) as reader:
         return verify_records(reader, disk.sealer)
 
@@ -203,7 +203,7 @@ def test_error_names_an_altered_record(filled: Disk, reader: Connection) -> None
     with closing(connect(filled.path)) as thief:
         thief.execute("UPDATE call_record SET ended_at = 5 WHERE call_id = 'c2'")
     with pytest.raises(StoreError, match="c2 was altered"):
-        list(read_all(reader, filled.sealer, Wanted()))
+        list(read_all(reader, filled.sealer, RecordFilter()))
 
 
 def test_verify_sees_one_snapshot_and_leaves_no_transaction(filled: Disk, reader: Connection) -> None:
@@ -217,13 +217,13 @@ def test_verify_sees_one_snapshot_and_leaves_no_transaction(filled: Disk, reader
 
 
 def page(
-    shelf: Shelf, wanted: Wanted, after: Position | None = None, limit: int = 100, *, newest_first: bool = False
+    shelf: Shelf, wanted: RecordFilter, after: Position | None = None, limit: int = 100, *, newest_first: bool = False
 ) -> str:
     found = read_page(shelf.connection, shelf.sealer, wanted, after, limit, newest_first=newest_first)
     return " ".join(one.stored.record.call_id for one in found)
 
 
-def pages(shelf: Shelf, wanted: Wanted, limit: int, *, newest_first: bool) -> list[str]:
+def pages(shelf: Shelf, wanted: RecordFilter, limit: int, *, newest_first: bool) -> list[str]:
     pages: list[str] = []
     after: Position | None = None
     while True:
@@ -252,33 +252,33 @@ CALLS = (
 
 
 KNOWN = [
-    (Wanted(), "c1 c2 c3 c4 c5 c6"),
-    (Wanted(number=X), "c1 c2 c3 c5"),
-    (Wanted(number=Y), "c2 c4 c6"),
-    (Wanted(party=C), "c4 c6"),
-    (Wanted(number=A), "c1 c2 c3 c5"),
-    (Wanted(number=X, party=C), ""),
-    (Wanted(number=Y, party=B), "c2 c6"),
-    (Wanted(call_id="c4"), "c4"),
-    (Wanted(order_id="order-2"), "c5"),
-    (Wanted(order_id="order-1"), "c1 c2 c3 c6"),
-    (Wanted(business="other"), "c3 c6"),
-    (Wanted(order_id="order-2", business="other"), ""),
-    (Wanted(order_id="order-1", business="other", number=Y, party=C), "c6"),
-    (Wanted(since_ms=NOW_MS + 2_000, until_ms=NOW_MS + 5_000), "c2 c3 c4"),
-    (Wanted(number=X, since_ms=NOW_MS + 2_000, until_ms=NOW_MS + 5_000), "c2 c3"),
-    (Wanted(number="8001"), ""),
-    (Wanted(numbers=(X,)), "c1 c2 c3 c5"),
-    (Wanted(numbers=(X, Y)), "c1 c2 c3 c4 c5 c6"),
-    (Wanted(numbers=(X, Y), business="other"), "c3 c6"),
-    (Wanted(numbers=(Y, X), party=C), "c4 c6"),
-    (Wanted(numbers=(X, Y), number=Y, party=B), "c2 c6"),
+    (RecordFilter(), "c1 c2 c3 c4 c5 c6"),
+    (RecordFilter(number=X), "c1 c2 c3 c5"),
+    (RecordFilter(number=Y), "c2 c4 c6"),
+    (RecordFilter(party=C), "c4 c6"),
+    (RecordFilter(number=A), "c1 c2 c3 c5"),
+    (RecordFilter(number=X, party=C), ""),
+    (RecordFilter(number=Y, party=B), "c2 c6"),
+    (RecordFilter(call_id="c4"), "c4"),
+    (RecordFilter(order_id="order-2"), "c5"),
+    (RecordFilter(order_id="order-1"), "c1 c2 c3 c6"),
+    (RecordFilter(business="other"), "c3 c6"),
+    (RecordFilter(order_id="order-2", business="other"), ""),
+    (RecordFilter(order_id="order-1", business="other", number=Y, party=C), "c6"),
+    (RecordFilter(since_ms=NOW_MS + 2_000, until_ms=NOW_MS + 5_000), "c2 c3 c4"),
+    (RecordFilter(number=X, since_ms=NOW_MS + 2_000, until_ms=NOW_MS + 5_000), "c2 c3"),
+    (RecordFilter(number="8001"), ""),
+    (RecordFilter(numbers=(X,)), "c1 c2 c3 c5"),
+    (RecordFilter(numbers=(X, Y)), "c1 c2 c3 c4 c5 c6"),
+    (RecordFilter(numbers=(X, Y), business="other"), "c3 c6"),
+    (RecordFilter(numbers=(Y, X), party=C), "c4 c6"),
+    (RecordFilter(numbers=(X, Y), number=Y, party=B), "c2 c6"),
 ]
 
 
 @pytest.mark.parametrize("followed", range(len(CALLS) + 1))
 @pytest.mark.parametrize(("wanted", "expected"), KNOWN)
-def test_records_are_found_by_each_filter(shelf: Shelf, wanted: Wanted, expected: str, followed: int) -> None:
+def test_records_are_found_by_each_filter(shelf: Shelf, wanted: RecordFilter, expected: str, followed: int) -> None:
     """However far behind the follower is."""
     shelf.add(*CALLS)
     shelf.follow(followed)
@@ -287,12 +287,12 @@ def test_records_are_found_by_each_filter(shelf: Shelf, wanted: Wanted, expected
     assert " ".join(record.call_id for record in read_all(shelf.connection, shelf.sealer, wanted)) == expected
 
 
-ALL_X = (Wanted(), Wanted(number=X))
+ALL_X = (RecordFilter(), RecordFilter(number=X))
 
 
 @pytest.mark.parametrize(("wanted", "newest_first"), [*itertools.product(ALL_X, [False, True])])
 def test_pages_have_each_record_once_while_the_follower_advances(
-    shelf: Shelf, wanted: Wanted, newest_first: bool
+    shelf: Shelf, wanted: RecordFilter, newest_first: bool
 ) -> None:
     """Many arrive in the same millisecond, and calls end in a different order than they began."""
     choose = random.Random(7)
@@ -311,7 +311,7 @@ def test_pages_have_each_record_once_while_the_follower_advances(
 
 
 MINUTE_MS = 60_000
-THREE_S = Wanted(since_ms=NOW_MS + 1_000, until_ms=NOW_MS + 4_000)
+THREE_S = RecordFilter(since_ms=NOW_MS + 1_000, until_ms=NOW_MS + 4_000)
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
@@ -359,16 +359,16 @@ def steps_of_reading(shelf: Shelf, read: str) -> int:
 def test_last_page_is_not_full(shelf: Shelf) -> None:
     shelf.add(*CALLS)
     shelf.follow(3)
-    assert pages(shelf, Wanted(number=X), 2, newest_first=False) == ["c1 c2", "c3 c5", ""]
-    assert pages(shelf, Wanted(number=X), 3, newest_first=True) == ["c5 c3 c2", "c1"]
+    assert pages(shelf, RecordFilter(number=X), 2, newest_first=False) == ["c1 c2", "c3 c5", ""]
+    assert pages(shelf, RecordFilter(number=X), 3, newest_first=True) == ["c5 c3 c2", "c1"]
     shelf.follow()
-    assert pages(shelf, Wanted(numbers=(X, Y)), 4, newest_first=True) == ["c6 c5 c4 c3", "c2 c1"]  # c2 has both
+    assert pages(shelf, RecordFilter(numbers=(X, Y)), 4, newest_first=True) == ["c6 c5 c4 c3", "c2 c1"]  # c2 has both
 
 
 @pytest.mark.parametrize("page", [1, 2, 10])
 @pytest.mark.parametrize(("wanted", "expected"), KNOWN)
 def test_all_records_are_read_when_the_index_is_far_behind(
-    shelf: Shelf, wanted: Wanted, expected: str, page: int, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, wanted: RecordFilter, expected: str, page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.store.records._MOST_UNREAD", 2)
     shelf.add(*CALLS)
@@ -382,19 +382,19 @@ def test_forged_index_row_is_an_error(shelf: Shelf) -> None:
     shelf.follow()
     shelf.connection.execute("UPDATE record_index SET record = 1, at = ? WHERE record = 6", (NOW_MS + 6_000,))
     with pytest.raises(StoreError, match="index of calls was altered"):
-        page(shelf, Wanted(business="other"))
+        page(shelf, RecordFilter(business="other"))
 
 
 def test_index_row_of_a_purged_record_is_skipped(shelf: Shelf) -> None:
     shelf.add(*CALLS)
     shelf.follow()
     shelf.connection.execute("DELETE FROM call_record WHERE chain_seq = 1")
-    assert page(shelf, Wanted(number=X), limit=2) == "c2 c3"
+    assert page(shelf, RecordFilter(number=X), limit=2) == "c2 c3"
 
 
 def test_nothing_stays_open_between_pages(shelf: Shelf) -> None:
     shelf.add(*CALLS)
-    next(read_all(shelf.connection, shelf.sealer, Wanted(), page=2))
+    next(read_all(shelf.connection, shelf.sealer, RecordFilter(), page=2))
     assert not shelf.connection.in_transaction
 
 

@@ -12,7 +12,7 @@ from relay.store.database import connect
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import (
     LONGEST_WAIT_MS,
-    Event,
+    OutboxEvent,
     Webhook,
     dead,
     dead_letter,
@@ -62,11 +62,11 @@ def queue(store: Acting, *ids: str, webhook: str = "w1") -> list[int]:
     return [event.seq for event in waiting(store, webhook) if event.event_id in ids]
 
 
-def waiting(store: Acting, webhook: str = "w1") -> list[Event]:
+def waiting(store: Acting, webhook: str = "w1") -> list[OutboxEvent]:
     return oldest(store.reader, store.sealer, webhook, 99)
 
 
-def ids(events: list[Event]) -> list[str]:
+def ids(events: list[OutboxEvent]) -> list[str]:
     return [event.event_id for event in events]
 
 

@@ -35,7 +35,7 @@ from relay.store.database import connect_reader
 from relay.store.journal.journal import Journal
 from relay.store.postgres.connection import PostgresConnection
 from relay.store.postgres.journal import postgres_journal
-from relay.store.records import Wanted, live_calls, read_all
+from relay.store.records import RecordFilter, live_calls, read_all
 from relay.store.rights_check import check_rights
 from relay.store.sealing.sealer import load_key
 from relay.store.sqlite.journal import sqlite_journal
@@ -156,7 +156,7 @@ class KilledUnits:
             assert log.broken is None, (after, log.broken)
             assert count_entries(reader, AuditQuery(action="ledger.fault")) == 0, after
             bindings = {one.binding_id: one for one in all_bindings(reader, sealer)}
-            records = Counter(record.call_id for record in read_all(reader, sealer, Wanted()))
+            records = Counter(record.call_id for record in read_all(reader, sealer, RecordFilter()))
             live = {record.call_id for record in live_calls(reader, sealer)}
             (taken,) = reader.execute("SELECT sum(bindings) FROM number").fetchone()
         assert taken == sum(one.released_at is None for one in bindings.values()), after

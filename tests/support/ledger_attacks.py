@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from relay.errors import StoreError
 from relay.store.connection import Connection, one_moment, transaction
 from relay.store.ledger import require
-from relay.store.ledger_check import Fault, ledger_faults
-from relay.store.ledger_tables import TABLES, Column, LedgerTable, dialect_of
+from relay.store.ledger_check import LedgerFault, ledger_faults
+from relay.store.ledger_tables import TABLES, CoveredColumn, LedgerTable, dialect_of
 from tests.support.acting import Acting
 
 # Columns whose values the schema checks.
@@ -96,7 +96,7 @@ def alter(connection: Connection, row: Row) -> None:
     connection.execute(f"UPDATE {row.table.name} SET {column.name} = ? WHERE {row.where}", [value, *row.at])
 
 
-def last_changed(table: LedgerTable) -> Column:
+def last_changed(table: LedgerTable) -> CoveredColumn:
     return next(
         column
         for column in table.columns
@@ -244,12 +244,12 @@ OTHER_TYPES = [
 # -- What is found, and what the row still grants
 
 
-def faults(store: Acting) -> list[Fault]:
+def faults(store: Acting) -> list[LedgerFault]:
     with one_moment(store.reader):
         return list(ledger_faults(store.reader, store.sealer))
 
 
-def names(found: list[Fault], row: Row) -> bool:
+def names(found: list[LedgerFault], row: Row) -> bool:
     return any(fault.table == row.table.name and fault.row_key == row.key for fault in found)
 
 

@@ -12,7 +12,7 @@ from relay.store.bindings import find_binding, update
 from relay.store.connection import Connection, Place
 from relay.store.record_index import IndexRow, index_rows
 from relay.store.record_rows import open_row, row_of
-from relay.store.records import Wanted, live_calls, read_all
+from relay.store.records import RecordFilter, live_calls, read_all
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
@@ -65,7 +65,7 @@ def end(path: Place, sealer: Sealer, binding_id: str, now_ms: int = NOW_MS) -> N
 
 def all_records(connection: Connection, sealer: Sealer) -> list[CallRecord]:
     """The records of all calls, ended and up, in order of arrival."""
-    found = [*read_all(connection, sealer, Wanted()), *live_calls(connection, sealer)]
+    found = [*read_all(connection, sealer, RecordFilter()), *live_calls(connection, sealer)]
     return sorted(found, key=lambda record: record.received_at)
 
 

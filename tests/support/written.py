@@ -9,7 +9,7 @@ from relay.defence.limits import Rates
 from relay.errors import Refused
 from relay.model.binding import Binding
 from relay.service import bindings, fields
-from relay.service.placement import BindRules, Wanted
+from relay.service.placement import BindRules, PlacementRequest
 from relay.store.unit_of_work import UnitOfWork
 
 Written = dict[str, Any]
@@ -32,12 +32,12 @@ def change(unit: UnitOfWork, binding_id: str, asked: Written, rules: BindRules) 
     return bindings.change(unit, binding_id, asked_fields, rules, asked.get("version"))
 
 
-def _read(unit: UnitOfWork, asked: Written, rules: BindRules) -> Wanted:
+def _read(unit: UnitOfWork, asked: Written, rules: BindRules) -> PlacementRequest:
     how = {name: asked[name] for name in ("area", "area_match", "late") if name in asked}
-    return Wanted(fields.binding(asked, rules.parties, unit.now_ms), **how)
+    return PlacementRequest(fields.binding(asked, rules.parties, unit.now_ms), **how)
 
 
-def _or_refused(unit: UnitOfWork, asked: Written, rules: BindRules) -> Wanted | Refused:
+def _or_refused(unit: UnitOfWork, asked: Written, rules: BindRules) -> PlacementRequest | Refused:
     try:
         return _read(unit, asked, rules)
     except Refused as refused:

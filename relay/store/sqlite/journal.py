@@ -68,7 +68,7 @@ def sqlite_journal(path: Path, sealer: Sealer, report: Report, told: Callable[[]
     return Journal(path, sealer, writer, report, overflow)
 
 
-class _Rows(NamedTuple):
+class _TransactionRows(NamedTuple):
     """The rows of one transaction."""
 
     put: list[Row]  # for live_call
@@ -144,7 +144,7 @@ class SqliteWriter:
             if self._files is not None and self._files.displaced():
                 wake()
 
-    async def _rows(self, batch: Batch) -> _Rows:
+    async def _rows(self, batch: Batch) -> _TransactionRows:
         """Build the next transaction, moving head and rows on. If it fails, both are read again from the store.
 
         Runs in slices, which is safe: nothing else moves them.
@@ -173,7 +173,7 @@ class SqliteWriter:
         new = head_row(sealer, RECORDS, head) if ended else None
         events = [event_row(sealer, event) for event in batch.events]
         callers = [caller_row(sealer, caller) for caller in batch.callers]
-        return _Rows(put, deleted, ended, new, events, callers)
+        return _TransactionRows(put, deleted, ended, new, events, callers)
 
     # -- the connection
 
@@ -269,7 +269,7 @@ def _checkpoint(connection: sqlite3.Connection) -> tuple[int, int, int]:
     return found
 
 
-def _transact(connection: sqlite3.Connection, rows: _Rows) -> tuple[int, Head]:
+def _transact(connection: sqlite3.Connection, rows: _TransactionRows) -> tuple[int, Head]:
     """Write the rows. Return the id of the key in use, and the head of the audit log."""
     with transaction(connection):
         if rows.deleted:

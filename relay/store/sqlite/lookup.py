@@ -165,7 +165,7 @@ def _counts(caller_windows: int, number_windows: int) -> list[str]:
 # -- Calls granted before a start
 
 
-class Granted(NamedTuple):
+class GrantedCall(NamedTuple):
     """A granted call, for `CallPolicy.recall`."""
 
     at_ms: int
@@ -173,7 +173,7 @@ class Granted(NamedTuple):
     caller_hash: bytes
 
 
-def granted_since(path: Path, sealer: Sealer, since_ms: int, known: Iterable[CallRecord] = ()) -> list[Granted]:
+def granted_since(path: Path, sealer: Sealer, since_ms: int, known: Iterable[CallRecord] = ()) -> list[GrantedCall]:
     """The granted calls received since `since_ms`, in the order of time. Raises StoreError.
 
     They are the ended calls in the store, and those in `known`: calls that are up, or whose end may not be in the store
@@ -181,7 +181,7 @@ def granted_since(path: Path, sealer: Sealer, since_ms: int, known: Iterable[Cal
     """
     by_id = {record.call_id: record for record in known}
     found = [
-        Granted(record.received_at, record.number_dialled, sealer.lookup_hash(record.caller))
+        GrantedCall(record.received_at, record.number_dialled, sealer.lookup_hash(record.caller))
         for record in by_id.values()
         if record.is_granted and record.received_at >= since_ms
     ]
@@ -192,5 +192,5 @@ def granted_since(path: Path, sealer: Sealer, since_ms: int, known: Iterable[Cal
                 record = open_row(sealer, row).record
                 dialled, shown = record.number_dialled, record.number_shown
             if shown is not None and received_at >= since_ms and call_id not in by_id:
-                found.append(Granted(received_at, dialled, caller_hash))
+                found.append(GrantedCall(received_at, dialled, caller_hash))
     return sorted(found)

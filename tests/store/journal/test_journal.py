@@ -19,7 +19,7 @@ from relay.store.journal.overflow import Overflow
 from relay.store.journal.queue import MAX_BATCH
 from relay.store.journal.rows import LiveCall, event_rows, open_caller, open_event
 from relay.store.record_index import CURSOR, SET_CURSOR, add_index
-from relay.store.records import Wanted, read_all, verify_records
+from relay.store.records import RecordFilter, read_all, verify_records
 from relay.store.sqlite.journal import sqlite_journal
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
 from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put, rows_of
@@ -156,7 +156,7 @@ async def test_numbers_other_than_700_numbers_are_sealed(disk: Disk) -> None:
         journal.queue.append(Commit(0, forwarded, None), Waiter())
     assert stored(disk) == [forwarded]
     with closing(connect_reader(disk.path)) as connection:
-        assert list(read_all(connection, disk.sealer, Wanted(number="8675512345678"))) == [forwarded]
+        assert list(read_all(connection, disk.sealer, RecordFilter(number="8675512345678"))) == [forwarded]
     assert b"75512345678" not in disk.raw()
 
 

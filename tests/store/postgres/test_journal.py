@@ -29,7 +29,7 @@ from relay.store.postgres import journal as module
 from relay.store.postgres import nodes
 from relay.store.postgres.journal import PostgresWriter, postgres_journal
 from relay.store.postgres.nodes import Node
-from relay.store.records import Wanted, read_all, verify_records
+from relay.store.records import RecordFilter, read_all, verify_records
 from tests.store.conftest import Reported, Waiter
 from tests.support import postgres
 from tests.support.places import new_server_store
@@ -85,7 +85,7 @@ class Store:
         """All ended records, by their end."""
         with closing(connect_reader(self.place)) as connection:
             assert verify_records(connection, self.sealer).broken is None
-            return list(read_all(connection, self.sealer, Wanted()))
+            return list(read_all(connection, self.sealer, RecordFilter()))
 
     def live(self) -> list[str]:
         with closing(connect_reader(self.place)) as connection:

@@ -24,7 +24,7 @@ from tests.support.stored import ended_record, live_record
 async def test_failed_commit_that_is_on_disk_is_not_written_again(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     fails = iter([True, False, True])
 
-    def transact(connection: sqlite3.Connection, rows: sqlite_module._Rows) -> tuple[int, Head]:
+    def transact(connection: sqlite3.Connection, rows: sqlite_module._TransactionRows) -> tuple[int, Head]:
         result = written(connection, rows)
         if next(fails, False):
             raise sqlite3.OperationalError("disk I/O error")

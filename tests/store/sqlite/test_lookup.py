@@ -17,7 +17,7 @@ from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import BindingContext, LookupResult
 from relay.policy.rules import BUSINESS_BUSY, STORE_FAILED, Cap, LastCaller, Rules
 from relay.store.database import connect
-from relay.store.sqlite.lookup import CALM_LOOKS, LOOKS, Granted, RouteReader, granted_since
+from relay.store.sqlite.lookup import CALM_LOOKS, LOOKS, GrantedCall, RouteReader, granted_since
 from tests.store.conftest import Disk, Reported, Waiter, opened, read_by_another_process
 from tests.store.rows import Rows
 from tests.support.limits import soft_limit
@@ -472,8 +472,12 @@ async def test_granted_calls_are_found_after_a_start(disk: Disk) -> None:
             journal.queue.append(Commit(token, record, None), waiter)
         await waiter.until(lambda: len(waiter.tokens) == len(records))
     of_a, of_b = disk.sealer.lookup_hash(A), disk.sealer.lookup_hash(B)
-    in_store = [Granted(NOW_MS + 1, X, of_b), Granted(NOW_MS + 2, X, of_a), Granted(NOW_MS + 3, legacy, of_a)]
-    in_store.append(Granted(NOW_MS + 6, X, of_a))
+    in_store = [
+        GrantedCall(NOW_MS + 1, X, of_b),
+        GrantedCall(NOW_MS + 2, X, of_a),
+        GrantedCall(NOW_MS + 3, legacy, of_a),
+    ]
+    in_store.append(GrantedCall(NOW_MS + 6, X, of_a))
     assert granted_since(disk.path, disk.sealer, NOW_MS) == in_store
     known = [
         live_record("up", received_at=NOW_MS, caller=B),
@@ -483,5 +487,5 @@ async def test_granted_calls_are_found_after_a_start(disk: Disk) -> None:
         ended_record("text overflowed", received_at=NOW_MS + 9, routed_at=None, outcome="number_in_text"),
         records[1],  # meanwhile written to the store
     ]
-    granted = [Granted(NOW_MS, X, of_b), *in_store, *[Granted(NOW_MS + 9, X, of_a)] * 2]
+    granted = [GrantedCall(NOW_MS, X, of_b), *in_store, *[GrantedCall(NOW_MS + 9, X, of_a)] * 2]
     assert granted_since(disk.path, disk.sealer, NOW_MS, known) == granted
