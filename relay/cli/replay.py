@@ -14,8 +14,8 @@ from relay.cli import config_option, localised
 from relay.cli.options import Opened, opened
 from relay.cli.output import json_line
 from relay.model.numbers import mask_number
-from relay.replay.player import Finding, Pace, Played, Verdict
-from relay.replay.script import Calls, find_calls
+from relay.replay.player import Comparison, Finding, Pace, Played
+from relay.replay.script import TraceCalls, find_calls
 from relay.replay.stage import Cast, bound, perform, set_stage
 from relay.replay.trace import Endpoint, Trace, read_trace
 from relay.store.records import RecordFilter, read_all
@@ -106,17 +106,17 @@ def replay(
     else:
         for line in lines(trace, read, calls, played):
             click.echo(line)
-    context.exit(any(one.verdict is Verdict.DIFFERS for one in played))
+    context.exit(any(one.verdict is Comparison.DIFFERS for one in played))
 
 
 def _add_outcomes(store: Opened, played: Sequence[Played], casts: Mapping[int, Cast]) -> None:
     """Add to each attempt that differs what its call record says."""
     for one in played:
-        if one.verdict is Verdict.DIFFERS:
+        if one.verdict is Comparison.DIFFERS:
             cast = casts[one.attempt.number]
             for record in read_all(store.reader, store.sealer, RecordFilter(number=cast.x, party=cast.a)):
                 words = f"the call record has the outcome {record.outcome}, end reason {record.end_reason}"
-                one.findings.append(Finding("", Verdict.DIFFERS, words))
+                one.findings.append(Finding("", Comparison.DIFFERS, words))
 
 
 # -- The report. Real numbers and names of the trace are masked
@@ -130,7 +130,7 @@ def masked(user: str) -> str:
     return f"{user[:1]}****" if user else "-"
 
 
-def lines(path: Path, trace: Trace, calls: Calls, played: Sequence[Played]) -> Iterator[str]:
+def lines(path: Path, trace: Trace, calls: TraceCalls, played: Sequence[Played]) -> Iterator[str]:
     """The file's contents, one line per attempt followed by its differences, and a summary."""
     yield f"{path.name}: {_contents(trace, calls)}"
     for one in played:
@@ -145,7 +145,7 @@ def lines(path: Path, trace: Trace, calls: Calls, played: Sequence[Played]) -> I
     yield localised(_summary(played))
 
 
-def report_object(path: Path, trace: Trace, calls: Calls, played: Sequence[Played]) -> dict[str, Any]:
+def report_object(path: Path, trace: Trace, calls: TraceCalls, played: Sequence[Played]) -> dict[str, Any]:
     """The same for `--json`."""
     return {
         "trace": path.name,
@@ -155,7 +155,7 @@ def report_object(path: Path, trace: Trace, calls: Calls, played: Sequence[Playe
         "passed_over": calls.passed_over,
         "calls_without_invite": calls.without_invite,
         "calls": [_attempt_object(one) for one in played],
-        "differing": sum(one.verdict is Verdict.DIFFERS for one in played),
+        "differing": sum(one.verdict is Comparison.DIFFERS for one in played),
     }
 
 
@@ -174,7 +174,7 @@ def _attempt_object(one: Played) -> dict[str, Any]:
     }
 
 
-def _contents(trace: Trace, calls: Calls) -> str:
+def _contents(trace: Trace, calls: TraceCalls) -> str:
     parts = [f"{trace.packets} packets", f"{len(trace.events)} SIP messages", f"{len(calls.attempts)} INVITE attempts"]
     if calls.passed_over:
         methods = ", ".join(f"{count} {method}" for method, count in sorted(calls.passed_over.items()))
@@ -187,18 +187,18 @@ def _contents(trace: Trace, calls: Calls) -> str:
 
 
 def _remarkable(one: Played) -> list[Finding]:
-    return [finding for finding in one.findings if finding.verdict is not Verdict.ALIKE]
+    return [finding for finding in one.findings if finding.verdict is not Comparison.ALIKE]
 
 
 def _words(finding: Finding) -> str:
     what = f"{finding.step}: {finding.words}" if finding.step else finding.words
-    return f"as designed: {what}" if finding.verdict is Verdict.DESIGNED else what
+    return f"as designed: {what}" if finding.verdict is Comparison.DESIGNED else what
 
 
 def _summary(played: Sequence[Played]) -> str:
     if not played:
         return "No call to replay."
     count = Counter(one.verdict for one in played)
-    designed = f", {count[Verdict.DESIGNED]} except for changes by design" if count[Verdict.DESIGNED] else ""
-    alike = count[Verdict.ALIKE] + count[Verdict.DESIGNED]
-    return f"{alike} of {len(played)} attempts alike{designed}; {count[Verdict.DIFFERS]} differ."
+    designed = f", {count[Comparison.DESIGNED]} except for changes by design" if count[Comparison.DESIGNED] else ""
+    alike = count[Comparison.ALIKE] + count[Comparison.DESIGNED]
+    return f"{alike} of {len(played)} attempts alike{designed}; {count[Comparison.DIFFERS]} differ."

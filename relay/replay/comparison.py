@@ -11,7 +11,7 @@ from relay.privacy.sdp import SdpWriter
 from relay.sip.message import Message, Request, Response
 
 
-class Refusal(NamedTuple):
+class DesignedRefusal(NamedTuple):
     """The relay's own answer to a request."""
 
     statuses: tuple[int, ...]
@@ -25,17 +25,17 @@ class Shown(NamedTuple):
     why: str = ""
 
 
-def refusal_of(request: Request) -> Refusal | None:
+def refusal_of(request: Request) -> DesignedRefusal | None:
     """How the relay refuses a request of a call; None if it relays it."""
     if request.method not in masking.METHODS:
-        return Refusal((405, 501), f"{request.method} is not relayed")
+        return DesignedRefusal((405, 501), f"{request.method} is not relayed")
     try:
         if unknown := masking.unknown_requirements(request):
-            return Refusal((420,), f"option {', '.join(unknown)} is not supported")
+            return DesignedRefusal((420,), f"option {', '.join(unknown)} is not supported")
     except ParseError:
-        return Refusal((400,), "Require cannot be read")
+        return DesignedRefusal((400,), "Require cannot be read")
     if request.method != "ACK" and (status := _refused_body(request)):
-        return Refusal((status,), "its body is not allowed")
+        return DesignedRefusal((status,), "its body is not allowed")
     return None
 
 

@@ -25,7 +25,7 @@ from relay.sip.message import PHRASES, Message, Request, Response, parse_message
 from relay.sip.uri import SipUri
 
 
-class Line:
+class PhoneLine:
     """Dispatches datagrams to calls by Call-ID, and new INVITEs by the number called."""
 
     def __init__(self, stream: asyncio_dgram.DatagramServer, address: Endpoint) -> None:
@@ -77,13 +77,13 @@ class Line:
 
 
 @contextlib.asynccontextmanager
-async def open_line(address: Endpoint) -> AsyncIterator[Line]:
+async def open_line(address: Endpoint) -> AsyncIterator[PhoneLine]:
     """Bind, and read until the block ends. Port 0: any free port. Raises RelayError."""
     try:
         stream = await asyncio_dgram.bind(tuple(address))
     except OSError as error:
         raise RelayError(f"{address} cannot be used: {error.strerror or error}") from error
-    line = Line(stream, _endpoint(stream.sockname))
+    line = PhoneLine(stream, _endpoint(stream.sockname))
     reading = asyncio.create_task(line.run())
     try:
         yield line
@@ -117,7 +117,7 @@ class Sent:
 
 class Phone:
     def __init__(
-        self, line: Line, wording: Wording, own: Secrets, others: Secrets, changed: Callable[[], None]
+        self, line: PhoneLine, wording: Wording, own: Secrets, others: Secrets, changed: Callable[[], None]
     ) -> None:
         """`own` collects what this side sends; `others` is what it must not receive; `changed` signals new messages."""
         self.inbox: list[Message] = []  # received messages without retransmissions, until the player takes them

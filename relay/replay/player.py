@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from relay.privacy.masking import has_sdp
 from relay.replay import comparison
 from relay.replay.phone import Phone, Sent
-from relay.replay.script import Attempt, ExchangeKey, Side, Step
+from relay.replay.script import Attempt, ExchangeKey, ScriptStep, Side
 from relay.replay.trace import Endpoint
 from relay.sip.message import Message, Request, Response
 from relay.translation import N_
@@ -23,7 +23,7 @@ T1_S = 0.5
 _Found = TypeVar("_Found")
 
 
-class Verdict(Enum):
+class Comparison(Enum):
     ALIKE = N_("alike")
     DESIGNED = N_("as designed")
     DIFFERS = N_("differs")
@@ -31,7 +31,7 @@ class Verdict(Enum):
 
 class Finding(NamedTuple):
     step: str
-    verdict: Verdict
+    verdict: Comparison
     words: str = ""
 
 
@@ -50,11 +50,11 @@ class Played:
     statuses: list[int] = field(default_factory=list)  # seen by the caller for its INVITE, without 100
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Comparison:
         verdicts = {finding.verdict for finding in self.findings}
-        if Verdict.DIFFERS in verdicts:
-            return Verdict.DIFFERS
-        return Verdict.DESIGNED if Verdict.DESIGNED in verdicts else Verdict.ALIKE
+        if Comparison.DIFFERS in verdicts:
+            return Comparison.DIFFERS
+        return Comparison.DESIGNED if Comparison.DESIGNED in verdicts else Comparison.ALIKE
 
 
 class Player:
@@ -94,7 +94,7 @@ class Player:
         self._look_for_leaks()
         return self._played
 
-    async def _perform(self, step: Step) -> None:
+    async def _perform(self, step: ScriptStep) -> None:
         message = step.message
         if isinstance(message, Response):
             await self._respond(step, message)
@@ -107,20 +107,20 @@ class Player:
 
     # -- requests
 
-    async def _request(self, step: Step, request: Request) -> None:
+    async def _request(self, step: ScriptStep, request: Request) -> None:
         sender = self._phones[step.side]
         extra: list[tuple[str, str]] = []
         if request.method == "PRACK":
             reliable = self._last_reliable
             if reliable is None:
-                self._find(step, Verdict.DIFFERS, "cannot be sent: no reliable response came")
+                self._find(step, Comparison.DIFFERS, "cannot be sent: no reliable response came")
                 return
             extra = [("rack", f"{reliable.rseq} {reliable.cseq.number} INVITE")]
         self._sent[step.exchange] = await sender.request(request, extra)
         self._hung_up |= request.method == "BYE"
         await self._follow_request(step)
 
-    async def _follow_request(self, step: Step) -> None:
+    async def _follow_request(self, step: ScriptStep) -> None:
         """Wait until the request arrives on the other side, or is refused."""
         request, sent = step.message, self._sent[step.exchange]
         sender, receiver = self._phones[step.side], self._phones[step.side.other]
@@ -143,15 +143,15 @@ class Player:
             self._find_refused(step, request, outcome.status)
         self._over |= step.exchange == self._first
 
-    def _find_refused(self, step: Step, request: Request, status: int) -> None:
+    def _find_refused(self, step: ScriptStep, request: Request, status: int) -> None:
         self._note_status(step.exchange, status)
         refusal = comparison.refusal_of(request)
         if refusal is not None and status in refusal.statuses:
-            self._find(step, Verdict.DESIGNED, f"{refusal.why}: {status}")
+            self._find(step, Comparison.DESIGNED, f"{refusal.why}: {status}")
         else:
-            self._find(step, Verdict.DIFFERS, f"refused with {status}")
+            self._find(step, Comparison.DIFFERS, f"refused with {status}")
 
-    async def _acknowledge(self, step: Step, ack: Request) -> None:
+    async def _acknowledge(self, step: ScriptStep, ack: Request) -> None:
         status = self._final.get(step.exchange)
         if status is None or status >= 300:  # the phone acknowledges refusals itself
             return
@@ -162,7 +162,7 @@ class Player:
         else:
             self._compare_sdp(step, arrived)
 
-    async def _cancel(self, step: Step, cancel: Request) -> None:
+    async def _cancel(self, step: ScriptStep, cancel: Request) -> None:
         invite = self._sent.get(step.exchange)
         if invite is None or step.exchange in self._final:
             return
@@ -173,11 +173,11 @@ class Player:
         if arrived is None:
             self._find_missing(step, step.side.other)
         else:
-            self._find(step, Verdict.ALIKE)
+            self._find(step, Comparison.ALIKE)
 
     # -- responses
 
-    async def _respond(self, step: Step, response: Response) -> None:
+    async def _respond(self, step: ScriptStep, response: Response) -> None:
         key = step.exchange
         request, sent = self._arrived.get(key), self._sent.get(key)
         if request is None or sent is None or key.method == "CANCEL" or response.status == 100 or key in self._final:
@@ -191,12 +191,12 @@ class Player:
             reliable = response.rseq is not None and self._is_acknowledged_reliably(step)
             data = await self._phones[step.side].respond(request, response, reliable=reliable)
         if shown.status is None:
-            self._find(step, Verdict.DESIGNED, shown.why)
+            self._find(step, Comparison.DESIGNED, shown.why)
         else:
             await self._follow_response(step, response, sent, shown, data)
 
     async def _follow_response(
-        self, step: Step, response: Response, sent: Sent, shown: comparison.Shown, data: bytes
+        self, step: ScriptStep, response: Response, sent: Sent, shown: comparison.Shown, data: bytes
     ) -> None:
         """Wait until the requester sees the response, or another one."""
         key, expected, asker = step.exchange, shown.status, self._phones[step.exchange.origin]
@@ -210,16 +210,16 @@ class Player:
             return
         self._note_status(key, seen.status)
         if seen.status != expected:
-            self._find(step, Verdict.DIFFERS, f"shown as {seen.status}")
+            self._find(step, Comparison.DIFFERS, f"shown as {seen.status}")
         elif shown.why:
-            self._find(step, Verdict.DESIGNED, shown.why)
+            self._find(step, Comparison.DESIGNED, shown.why)
         elif seen.status < 200 and key != self._first:
-            self._find(step, Verdict.ALIKE)  # in-dialog provisional responses pass without body
+            self._find(step, Comparison.ALIKE)  # in-dialog provisional responses pass without body
         else:
             self._compare_sdp(step, seen)
         await self._go_on(step, seen)
 
-    async def _go_on(self, step: Step, seen: Response) -> None:
+    async def _go_on(self, step: ScriptStep, seen: Response) -> None:
         """Update the state after a response was seen."""
         key = step.exchange
         if key == self._first:
@@ -236,7 +236,7 @@ class Player:
             for step in self._attempt.steps
         )
 
-    def _is_acknowledged_reliably(self, step: Step) -> bool:
+    def _is_acknowledged_reliably(self, step: ScriptStep) -> bool:
         """Whether the trace has a PRACK for it; without one a reliable response is retransmitted for ever."""
         later = self._attempt.steps[self._attempt.steps.index(step) :]
         rseq = step.message.rseq
@@ -256,11 +256,11 @@ class Player:
             ended = await self._until(lambda: caller.take_response(sent), lambda: caller.repeat(sent.data))
             await self._until(lambda: callee.take_request("BYE"))
             if ended is None:
-                self._find(None, Verdict.DIFFERS, "the call could not be ended by BYE")
+                self._find(None, Comparison.DIFFERS, "the call could not be ended by BYE")
         for side, phone in self._phones.items():
             for message in phone.inbox:
                 if words := _unexpected(message, cancelled=self._cancelled):
-                    self._find(None, Verdict.DIFFERS, f"{words} to the {side.value} is not in the trace")
+                    self._find(None, Comparison.DIFFERS, f"{words} to the {side.value} is not in the trace")
 
     async def _give_up(self, caller: Phone, callee: Phone) -> None:
         sent = self._sent[self._first]
@@ -272,27 +272,27 @@ class Player:
             await callee.answer(invite, 487)
         ended = await self._until(lambda: caller.take_response(sent))
         if ended is None:
-            self._find(None, Verdict.DIFFERS, "the call could not be cancelled")
+            self._find(None, Comparison.DIFFERS, "the call could not be cancelled")
         else:
             self._note_status(self._first, ended.status)
 
     def _look_for_leaks(self) -> None:
         for side, phone in self._phones.items():
             for leak in sorted(set(phone.leaks)):
-                self._find(None, Verdict.DIFFERS, f"LEAK to the {side.value}: {leak}")
+                self._find(None, Comparison.DIFFERS, f"LEAK to the {side.value}: {leak}")
 
     # -- comparing
 
-    def _compare_sdp(self, step: Step, seen: Message) -> None:
+    def _compare_sdp(self, step: ScriptStep, seen: Message) -> None:
         if has_sdp(step.message) == has_sdp(seen):
-            self._find(step, Verdict.ALIKE)
+            self._find(step, Comparison.ALIKE)
         else:
-            self._find(step, Verdict.DIFFERS, "came with SDP" if has_sdp(seen) else "came without its SDP")
+            self._find(step, Comparison.DIFFERS, "came with SDP" if has_sdp(seen) else "came without its SDP")
 
-    def _find_missing(self, step: Step, side: Side) -> None:
-        self._find(step, Verdict.DIFFERS, f"did not reach the {side.value}")
+    def _find_missing(self, step: ScriptStep, side: Side) -> None:
+        self._find(step, Comparison.DIFFERS, f"did not reach the {side.value}")
 
-    def _find(self, step: Step | None, verdict: Verdict, words: str = "") -> None:
+    def _find(self, step: ScriptStep | None, verdict: Comparison, words: str = "") -> None:
         name = f"{step.side.value}'s {step.name}" if step else ""
         self._played.findings.append(Finding(name, verdict, words))
 

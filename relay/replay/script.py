@@ -88,7 +88,7 @@ class ExchangeKey(NamedTuple):
     branch: str
 
 
-class Step(NamedTuple):
+class ScriptStep(NamedTuple):
     """One message sent by a side, without retransmissions."""
 
     side: Side
@@ -112,7 +112,7 @@ class Attempt:
     hops: int  # number of hops in the trace
     caller_host: str
     callee_host: str
-    steps: list[Step] = field(default_factory=list)
+    steps: list[ScriptStep] = field(default_factory=list)
 
     @property
     def invite(self) -> Request:
@@ -140,7 +140,7 @@ class Attempt:
 
 
 @dataclass
-class Calls:
+class TraceCalls:
     attempts: list[Attempt]
     passed_over: dict[str, int]  # requests outside calls by method, without retransmissions
     without_invite: int  # calls whose INVITE is not in the trace
@@ -161,7 +161,7 @@ def _user(uri: object) -> str:
     return uri.number if isinstance(uri, TelUri) else ""
 
 
-def find_calls(trace: Trace) -> Calls:
+def find_calls(trace: Trace) -> TraceCalls:
     """All attempts of a trace, in the order of their INVITEs."""
     by_call: dict[str, list[Event]] = {}
     for event in trace.events:
@@ -179,7 +179,7 @@ def find_calls(trace: Trace) -> Calls:
     attempts.sort(key=lambda attempt: attempt.start_s)
     for number, attempt in enumerate(attempts, 1):
         attempt.number = number
-    return Calls(attempts, dict(passed_over), without_invite)
+    return TraceCalls(attempts, dict(passed_over), without_invite)
 
 
 def _begins_call(event: Event) -> bool:
@@ -262,7 +262,7 @@ class _AttemptReader:
             what = message.status, message.get("rseq"), _to_tag(message) if cseq.method == "INVITE" else None
         if (side, what, exchange) not in self._seen:
             self._seen.add((side, what, exchange))
-            self.attempt.steps.append(Step(side, event.time_s, message, exchange))
+            self.attempt.steps.append(ScriptStep(side, event.time_s, message, exchange))
 
     def _side(self, event: Event) -> Side:
         is_caller = event.source == self._caller if self._one_host else event.source.host == self.attempt.caller_host

@@ -22,7 +22,7 @@ from relay.model.settings import Peer, Settings, may_call_as
 from relay.net.hosts import is_literal
 from relay.peers.peers import Peers, target_uri, user_for
 from relay.replay.comparison import Secrets
-from relay.replay.phone import Line, Phone, open_line
+from relay.replay.phone import Phone, PhoneLine, open_line
 from relay.replay.player import Pace, Played, Player
 from relay.replay.script import Attempt, Side, Wording, user_of
 from relay.replay.trace import Endpoint
@@ -235,7 +235,7 @@ async def perform(attempts: Sequence[Attempt], stage: Stage, casts: Mapping[int,
 class _Performance:
     """One attempt: its phones, numbers and secrets on both lines."""
 
-    def __init__(self, attempt: Attempt, stage: Stage, cast: Cast, caller: Line, callee: Line) -> None:
+    def __init__(self, attempt: Attempt, stage: Stage, cast: Cast, caller: PhoneLine, callee: PhoneLine) -> None:
         self._attempt = attempt
         self._stage = stage
         self._cast = cast

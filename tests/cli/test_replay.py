@@ -8,8 +8,8 @@ from click.testing import CliRunner, Result
 
 from relay.cli import main
 from relay.cli.replay import lines, masked, report_object
-from relay.replay.player import Finding, Played, Verdict
-from relay.replay.script import Calls, find_calls
+from relay.replay.player import Comparison, Finding, Played
+from relay.replay.script import TraceCalls, find_calls
 from relay.replay.trace import Trace
 from tests.replay.messages import event, trace_of
 from tests.replay.packets import pcap
@@ -98,16 +98,16 @@ def test_a_file_that_is_not_a_trace_is_refused_in_one_line(folder: Path) -> None
 FILE = Path("somewhere/trace.pcap")
 
 
-def played(*findings: Finding) -> tuple[Trace, Calls, list[Played]]:
+def played(*findings: Finding) -> tuple[Trace, TraceCalls, list[Played]]:
     trace = trace_of("> INVITE 1 new sdp", "< 486 1 INVITE", "> ACK 1")
     trace.events.append(event("> REGISTER 1 new", call_id="other"))
     calls = find_calls(trace)
     return trace, calls, [Played(calls.attempts[0], list(findings), [180, 486])]
 
 
-ALIKE = Finding("caller's INVITE", Verdict.ALIKE)
-DESIGNED = Finding("callee's 407 to INVITE", Verdict.DESIGNED, "407 is shown as 480")
-DIFFERS = Finding("", Verdict.DIFFERS, "LEAK to the callee: the caller's number in INVITE")
+ALIKE = Finding("caller's INVITE", Comparison.ALIKE)
+DESIGNED = Finding("callee's 407 to INVITE", Comparison.DESIGNED, "407 is shown as 480")
+DIFFERS = Finding("", Comparison.DIFFERS, "LEAK to the callee: the caller's number in INVITE")
 
 
 def test_each_attempt_has_a_line_followed_by_a_summary() -> None:
@@ -148,4 +148,4 @@ def test_names_and_numbers_are_masked() -> None:
 
 
 def test_trace_without_calls() -> None:
-    assert list(lines(FILE, Trace(), Calls([], {}, 0), []))[-1] == "No call to replay."
+    assert list(lines(FILE, Trace(), TraceCalls([], {}, 0), []))[-1] == "No call to replay."

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.replay.comparison import Refusal, Secrets, Shown, refusal_of, shown_of
+from relay.replay.comparison import DesignedRefusal, Secrets, Shown, refusal_of, shown_of
 from relay.sip.message import Request, Response
 from tests.replay.messages import SDP, event
 
@@ -25,17 +25,17 @@ def test_relayed_requests_are_not_refused(line: str) -> None:
 
 
 def test_methods_that_are_not_relayed_are_refused() -> None:
-    assert refusal_of(request("> REFER 1")) == Refusal((405, 501), "REFER is not relayed")
+    assert refusal_of(request("> REFER 1")) == DesignedRefusal((405, 501), "REFER is not relayed")
 
 
 def test_unknown_options_are_refused() -> None:
     found = refusal_of(request("> INVITE 1 sdp", "Require: 100rel, replaces"))
-    assert found == Refusal((420,), "option replaces is not supported")
+    assert found == DesignedRefusal((420,), "option replaces is not supported")
 
 
 def test_disallowed_bodies_are_refused() -> None:
     info = Request.of("INFO", "sip:b@c", [("content-type", "application/isup")], b"\x01")
-    assert refusal_of(info) == Refusal((415,), "its body is not allowed")
+    assert refusal_of(info) == DesignedRefusal((415,), "its body is not allowed")
 
 
 @pytest.mark.parametrize(
