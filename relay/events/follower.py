@@ -38,7 +38,6 @@ from relay.store.numbers import set_locks
 from relay.store.record_index import (
     CURSOR,
     FOLLOWED,
-    PREVIOUS_CURSOR,
     SELECT_CURSOR,
     SET_CURSOR,
     IndexRow,
@@ -64,7 +63,7 @@ EVENTS = "call_event"  # its row of `cursor`
 
 _EVENT_CURSOR = f"SELECT coalesce((SELECT at FROM cursor WHERE name = '{EVENTS}'), 0)"
 _LAST = "SELECT coalesce((SELECT seq FROM chain_head), 0), coalesce((SELECT max(chain_seq) FROM call_record), 0)"
-_PUT_BACK = f"UPDATE cursor SET at = ?1 WHERE name IN ('{CURSOR}', '{PREVIOUS_CURSOR}') AND at > ?1"
+_PUT_BACK = f"UPDATE cursor SET at = ?1 WHERE name = '{CURSOR}' AND at > ?1"
 _NEW = f"{SELECT} WHERE chain_seq > ?1 ORDER BY chain_seq LIMIT ?2"
 _UNINDEXED = f"{SELECT} WHERE chain_seq > ?1 AND chain_seq <= ?2 ORDER BY chain_seq LIMIT ?3"
 _LATELY = f"{SELECT} WHERE ended_at > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
@@ -285,8 +284,8 @@ class Follower:
     def _read_unindexed(self, connection: Connection, until: int) -> None:
         """Read the records that another process has followed, but not added to the index: not all at once.
 
-        After a kill they are few. At the first start of this version they are all records of the store, or if someone
-        has set the index's cursor back; new ones are followed meanwhile.
+        After a kill they are few. If someone has set the index's cursor back they may be all; new ones are followed
+        meanwhile.
         """
         found: list[IndexRow] = []
         (indexed,) = connection.execute(SELECT_CURSOR).fetchone()

@@ -319,8 +319,7 @@ def filing_form(filing: FilingRow, now_ms: int, *, clear: bool) -> dict[str, Any
         "filed_by": filing.filed_by,
         "answered_at": filing.answered_at,
         "answered_by": filing.answered_by,
-        # Earlier versions kept any end; the year 10000 cannot be written.
-        "expires_at": filing.expires_at and min(filing.expires_at, LATEST_MS),
+        "expires_at": filing.expires_at,
         "withdrawn_at": filing.withdrawn_at,
         "withdrawn_by": filing.withdrawn_by,
     }

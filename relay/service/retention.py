@@ -33,7 +33,6 @@ from relay.store.maintenance import (
     purge_complaints,
     purge_events,
     purge_members,
-    purge_previous_index,
     purge_records,
     purge_routes,
 )
@@ -54,7 +53,6 @@ T = TypeVar("T")
 
 CHUNK = 500  # rows per unit of work
 RECORDS_CHUNK = 50  # records per unit of work: each record's index rows are on pages of their own
-INDEX_CHUNK = 2_000  # rows of an index per unit of work, neighbours
 FILES_CHUNK = 10  # files per unit of work: deleting a large file takes milliseconds
 DAY_MS = 86_400_000
 HALF_YEAR_MS = 184 * DAY_MS  # the longest six months
@@ -125,7 +123,6 @@ def purge(
         purged_of(lambda: sweep.all(purge_businesses, before.businesses)),
         purged_of(lambda: _purge_recordings(sweep, kept_in, before.recordings)),
     )
-    sweep.all(purge_previous_index, None, INDEX_CHUNK)
     details: dict[str, object] = purged._asdict() | ({"faults": [str(error) for error in errors]} if errors else {})
     writer.run(actor, lambda unit: _audit_end(unit, details, before.recordings))
     if errors:

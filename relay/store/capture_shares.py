@@ -39,7 +39,7 @@ def stored_share(sealer: Sealer, share: CaptureShare) -> bytes:
 
 
 def read_share(stored: bytes) -> CaptureShare:
-    """The share of a row; that of an earlier version has none."""
+    """The share of a row."""
     return CaptureShare(stored[:1] == _ARMED, stored[1 : 1 + _NAME], stored[1 + _NAME :])
 
 

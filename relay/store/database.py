@@ -102,14 +102,14 @@ def open_store(place: Place, key_file: Path, *, as_is: bool = False) -> Sealer:
         if isinstance(place, Path):
             connection.execute("PRAGMA journal_mode = WAL")
         seen = schema.seen(connection)
-        if seen >= schema.first:
-            _check_key(connection, sealer, key_file)  # a migration must seal with the right key
-        if seen >= schema.ledger and key_in_use(connection):
-            check_keys(connection, sealer, key_file)  # a script seals the head of the ledger
+        if seen:  # the head of the ledger is sealed behind each script
+            _check_key(connection, sealer, key_file)
+            if key_in_use(connection):
+                check_keys(connection, sealer, key_file)
         _migrate(connection, schema, sealer, place)
         _check_key(connection, sealer, key_file)
         now_ms = time.time_ns() // 1_000_000
-        may_begin = seen < schema.ledger and not anchor_path(local_path(place)).exists()
+        may_begin = not seen and not anchor_path(local_path(place)).exists()
         if has_keys := bool(sealing_keys(connection)):
             check_keys(connection, sealer, key_file)  # the head of the ledger is sealed with the key in use
         open_ledger(connection, sealer, now_ms, may_begin=may_begin, as_is=as_is)
@@ -277,15 +277,15 @@ def _make_file(path: Path) -> None:
 def _migrate(connection: Connection, schema: Schema, sealer: Sealer, place: Place) -> None:
     """Run the scripts that the store has not seen. If killed, it leaves the store after one of them."""
     scripts = scripts_of(schema)
-    if 0 < schema.seen(connection) < schema.first:
-        raise StoreError(f"the store {place} was made before the first release: move it away, and a new one is made")
     if schema.seen(connection) < len(scripts):
-        schema.prepare(connection, sealer)
         schema.take_turn(connection)
         while schema.seen(connection) < len(scripts):
             _run_next(connection, schema, scripts, sealer)
     if (seen := schema.seen(connection)) > len(scripts) and least(connection) > len(scripts):
-        raise StoreError(f"the store {place} was made for a newer relay700 (schema {seen}): install that version")
+        raise StoreError(
+            f"the store {place} was made for another relay700 (schema {seen}): install that version, or move the store"
+            " away, and a new one is made"
+        )
 
 
 def _run_next(connection: Connection, schema: Schema, scripts: Sequence[Script], sealer: Sealer) -> None:
@@ -306,7 +306,7 @@ def _run(connection: Connection, schema: Schema, scripts: Sequence[Script], seal
     """Run the next script in one transaction; in a new store, run all scripts in one."""
     seen = schema.seen(connection)
     if 0 < seen < len(scripts) and scripts[seen].is_concurrent:
-        _require_left(connection, schema, sealer)
+        require_left(connection, sealer)
         _run_concurrently(connection, scripts[seen])
         with transaction(connection):
             _note(connection, schema, sealer, seen, 1)
@@ -315,8 +315,9 @@ def _run(connection: Connection, schema: Schema, scripts: Sequence[Script], seal
         seen = schema.seen(connection)  # another process may have been faster
         next_ones = scripts[seen : seen + 1] if seen else [script.for_empty_tables() for script in scripts]
         schema.limit_waits(connection, tries)
-        _require_left(connection, schema, sealer)
-        if not seen:
+        if seen:
+            require_left(connection, sealer)
+        else:
             require_empty_schema(connection)
         for script in next_ones:
             for statement in script.statements():
@@ -325,15 +326,10 @@ def _run(connection: Connection, schema: Schema, scripts: Sequence[Script], seal
             _note(connection, schema, sealer, seen, len(next_ones))
 
 
-def _require_left(connection: Connection, schema: Schema, sealer: Sealer) -> None:
-    if schema.seen(connection) >= schema.ledger:
-        require_left(connection, sealer)
-
-
 def _note(connection: Connection, schema: Schema, sealer: Sealer, seen: int, more: int) -> None:
     """Count the scripts that have run, in the store and in the head of its ledger."""
     schema.note(connection, seen + more)
-    if seen >= schema.ledger:
+    if seen:
         note_script(connection, sealer, is_last=seen + more == len(scripts_of(schema)))
 
 

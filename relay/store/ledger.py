@@ -85,14 +85,14 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Values).decode
 
 
-class _Plain(msgspec.Struct, array_like=True, frozen=True, omit_defaults=True):
-    """The head before it is sealed. The last field is left out while it is empty, as the previous version reads it."""
+class _Plain(msgspec.Struct, array_like=True, frozen=True):
+    """The head before it is sealed."""
 
     sums: dict[str, tuple[int, bytes]]
     records: Head
     audit: Head
     scripts: int
-    refused: dict[str, dict[str, int]] = {}
+    refused: dict[str, dict[str, int]]
 
 
 _decode_head: Final = msgspec.msgpack.Decoder(_Plain).decode

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from relay.errors import StoreError
-from relay.store.chain import AUDIT, EMPTY, RECORDS, anchor_fault, stored_head
+from relay.store.chain import AUDIT, RECORDS, anchor_fault
 from relay.store.connection import DATABASE_ERRORS, Connection, any_text, each_row, quoted, savepoint, transaction
 from relay.store.ledger import (
     MODULUS,
@@ -176,8 +176,6 @@ _HEADS = "SELECT count(*) FROM ledger_head"
 
 def require_left(connection: Connection, sealer: Sealer) -> None:
     """Before a script: raise StoreError if the schema is not as the last one left it."""
-    if not _has_head(connection):
-        return
     vouched = read_ledger_head(connection, sealer).vouched
     seen = schema_by(connection).seen(connection)
     if seen != vouched.scripts or not is_left(connection, vouched):
@@ -188,8 +186,6 @@ def require_left(connection: Connection, sealer: Sealer) -> None:
 
 def note_script(connection: Connection, sealer: Sealer, *, is_last: bool) -> None:
     """Behind a script, in its transaction: vouch for what it made. With the last come the triggers of all."""
-    if not _has_head(connection):
-        return
     if is_last:
         _put_back(connection, foreign_triggers(connection))
     note_schema(connection, sealer)
@@ -198,10 +194,7 @@ def note_script(connection: Connection, sealer: Sealer, *, is_last: bool) -> Non
 def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, may_begin: bool, as_is: bool) -> None:
     """Create the ledger if needed, and repair the triggers.
 
-    `as_is`: repair nothing.
-
-    `may_begin`: the store had no ledger before. Raises StoreError if it had one, and it is gone. If the store has
-    records or audit entries already, the audit log gets an entry of the begin.
+    `as_is`: repair nothing. `may_begin`: the store is new. Raises StoreError if it is not, and its ledger is gone.
     """
     is_begun = _has_head(connection)
     if is_begun and (as_is or not foreign_triggers(connection)):
@@ -227,15 +220,10 @@ def _repair(connection: Connection, sealer: Sealer, now_ms: int) -> None:
     _put_back(connection, displaced)
     if not _has_head(connection):
         sign_all(connection, sealer)
-        if stored_head(connection, AUDIT) != EMPTY or stored_head(connection, RECORDS) != EMPTY:
-            _note(connection, sealer, now_ms, "ledger.begin", "store", "")
     elif displaced:
         what = f"{len(displaced)} triggers, {displaced[0]} first"
-        _note(connection, sealer, now_ms, "ledger.fault", what, "removed, changed or added outside relay700")
-
-
-def _note(connection: Connection, sealer: Sealer, now_ms: int, action: str, what: str, reason: str) -> None:
-    add_entry(connection, sealer, Entry(now_ms, "relay", action, what, None, reason, {}))
+        reason = "removed, changed or added outside relay700"
+        add_entry(connection, sealer, Entry(now_ms, "relay", "ledger.fault", what, None, reason, {}))
 
 
 def _put_back(connection: Connection, names: list[str]) -> None:

@@ -110,7 +110,6 @@ CHAINS: Final = {"call_record": "chain_seq", "audit": "seq"}
 
 # Columns of covered tables that are not proven, and why forging them grants no right.
 NOT_COVERED_COLUMNS: Final = {
-    "business": dict.fromkeys(("live_bindings", "bound_day", "bound_today"), "read by the previous version alone"),
     "number": {
         "exclusive": "affects the choice of a number; routes refuse a second use",
         "bindings": "affects the choice of a number; routes refuse a second use",
@@ -135,7 +134,6 @@ NOT_COVERED: Final = {
     "last_caller": "the target of a call-back; sealed to its binding, and must have a route itself",
     "idempotency": "answers to repeated requests for a day, each sealed to its request and status",
     "call_event": "events of calls under way, each sealed to its call",
-    "call_index": "the index of records of the previous version, which is not read",
     "record_index": "an index of records; evidence reads the chain, and each record found is checked by its content",
     "call_count": "counts, for charts and for rates of complaints, which suspend nobody",
     "configuration": "former configurations, for explanations only; each sealed to its node and time",

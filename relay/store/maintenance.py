@@ -33,7 +33,7 @@ from relay.store.groups import SEALED_ENTRIES, SEALED_GROUPS, SEALED_MEMBERS, SE
 from relay.store.hooks import SEALED_HOOKS
 from relay.store.journal.rows import SEALED_CALLERS
 from relay.store.keys import SEALED_KEYS
-from relay.store.record_index import CURSOR, DELETE, PREVIOUS_CURSOR, IndexRow, index_rows
+from relay.store.record_index import CURSOR, DELETE, IndexRow, index_rows
 from relay.store.record_rows import COLUMNS, SELECT
 from relay.store.records import LAST_MS, follow
 from relay.store.sealing.keys import follow_key, sealing_keys
@@ -45,12 +45,8 @@ from relay.store.writer import Writer
 
 _ENDED_AT, _CHAIN_SEQ = COLUMNS.index("ended_at"), COLUMNS.index("chain_seq")
 _OLDEST_RECORDS = f"{SELECT} WHERE chain_seq <= :last ORDER BY chain_seq LIMIT :most"
-# If no follower ever ran, there is none to wait for; one of this version indexes all records anew.
-_INDEXED = f"""
-SELECT coalesce(
-    (SELECT at FROM cursor WHERE name = '{CURSOR}'), (SELECT 0 FROM cursor WHERE name = '{PREVIOUS_CURSOR}'),
-    4611686018427387904)
-"""
+# If no follower ever ran, there is none to wait for.
+_INDEXED = f"SELECT coalesce((SELECT at FROM cursor WHERE name = '{CURSOR}'), 4611686018427387904)"
 
 # Ids begin with the time of creation, in 12 hex digits, so old bindings are adjacent.
 _OLD = "id > :after AND id < :bound"
@@ -101,13 +97,6 @@ DELETE FROM outbox WHERE seq IN (
     SELECT outbox.seq FROM webhook JOIN outbox ON outbox.webhook = webhook.id AND outbox.dead_at IS NULL
     WHERE webhook.disabled_at < ?1
     LIMIT ?2)
-"""
-# Once a follower of this version has come further than one of the previous version, which may still run.
-_PREVIOUS_INDEX = f"""
-DELETE FROM call_index WHERE (key, at, record) IN (
-    SELECT key, at, record FROM call_index
-    WHERE (SELECT at FROM cursor WHERE name = '{CURSOR}') >= (SELECT at FROM cursor WHERE name = '{PREVIOUS_CURSOR}')
-    ORDER BY key, at, record LIMIT ?)
 """
 _MEMBERS = """
 DELETE FROM past_member WHERE (group_id, hash, added_at) IN
@@ -187,11 +176,6 @@ def purge_answers(unit: UnitOfWork, before_ms: int, most: int) -> int:
 def purge_events(unit: UnitOfWork, before_ms: int, most: int) -> int:
     """Delete events that became dead letters, or whose webhook was disabled, before `before_ms`."""
     return unit.connection.execute(_EVENTS, (before_ms, most)).rowcount
-
-
-def purge_previous_index(unit: UnitOfWork, _: object, most: int) -> int:
-    """Delete rows of the index of the previous version."""
-    return unit.connection.execute(_PREVIOUS_INDEX, (most,)).rowcount
 
 
 def purge_complaints(unit: UnitOfWork, before_day: str, most: int) -> int:

@@ -34,15 +34,13 @@ IndexRow = tuple[int, int, int]  # key, at, record
 DELETE: Final = "DELETE FROM record_index WHERE key = ? AND at = ? AND record = ?"
 _INSERT: Final = "INSERT INTO record_index (key, at, record) VALUES"
 
-# Rows of `cursor`: the chain_seq of the last record that is indexed, of the last that is followed, and of the last that
-# the previous version, which uses another table, has indexed and may have followed.
+# Rows of `cursor`: the chain_seq of the last record that is indexed, and of the last that is followed.
 CURSOR: Final = "record_index"
 FOLLOWED: Final = "followed"
-PREVIOUS_CURSOR: Final = "call_record"
 SET_CURSOR: Final = "INSERT INTO cursor (name, at) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET at = ?2"
 SELECT_CURSOR: Final = f"SELECT coalesce((SELECT at FROM cursor WHERE name = '{CURSOR}'), 0)"
 
-_FOLLOWED: Final = f"SELECT coalesce(max(at), 0) FROM cursor WHERE name IN ('{FOLLOWED}', '{PREVIOUS_CURSOR}')"
+_FOLLOWED: Final = f"SELECT coalesce((SELECT at FROM cursor WHERE name = '{FOLLOWED}'), 0)"
 
 _BESIDE: Final = (1 << 22) - 1  # last bits of beside_key; those of number_key are 0
 _SPREAD: Final = 0x9E3779B97F  # odd: a product modulo 2^40 is another for each number

@@ -1,7 +1,7 @@
 """The scripts that create and change the tables of a store, and the number of scripts that a store has seen.
 
-Relays of the previous version use the store while scripts run, and afterwards. So these rules hold from script 008 (a
-file) and 002 (a server) on; tests/store/test_scripts.py enforces them:
+The first script makes all tables. Relays of the previous version use the store while the later ones run, and
+afterwards. So these follow rules, which tests/store/test_scripts.py enforces:
 
 - A script adds a table, an index, or a column that is nullable or has a constant DEFAULT. It drops, renames, changes
   and fills nothing that existed. Rows written by the previous version lack the new columns.
@@ -29,7 +29,6 @@ from typing import Final, NamedTuple, Protocol
 
 from relay.errors import StoreError
 from relay.store.connection import Connection, Place, PostgresBusy, PostgresServer
-from relay.store.sealing.sealer import Sealer
 
 TURN_LOCK: Final = 700_000_004  # for pg_try_advisory_lock: the right to run scripts
 TURN_S: Final = 60.0  # longest wait for another relay that runs scripts
@@ -71,20 +70,15 @@ class Schema(Protocol):
     """The scripts of one kind of store, and how a store counts them."""
 
     folder: str
-    first: int  # stores that have seen fewer scripts are older than the first release
-    ledger: int  # stores that have seen fewer scripts have no ledger
 
     def seen(self, connection: Connection) -> int: ...
     def note(self, connection: Connection, seen: int) -> None: ...
-    def prepare(self, connection: Connection, sealer: Sealer) -> None: ...
     def take_turn(self, connection: Connection) -> None: ...
     def limit_waits(self, connection: Connection, tries: int) -> None: ...
 
 
 class _FileSchema:
     folder = "schema"
-    first = 2
-    ledger = 10
 
     def seen(self, connection: Connection) -> int:
         (found,) = connection.execute("PRAGMA user_version").fetchone()
@@ -92,11 +86,6 @@ class _FileSchema:
 
     def note(self, connection: Connection, seen: int) -> None:
         connection.execute(f"PRAGMA user_version = {seen}")
-
-    def prepare(self, connection: Connection, sealer: Sealer) -> None:
-        """Define the SQL functions that scripts call."""
-        assert isinstance(connection, sqlite3.Connection)
-        connection.create_function("seal", 2, sealer.seal)
 
     def take_turn(self, connection: Connection) -> None:
         """SQLite has one writer at a time anyway."""
@@ -107,8 +96,6 @@ class _FileSchema:
 
 class _ServerSchema:
     folder = "schema/postgresql"
-    first = 1
-    ledger = 4
 
     def seen(self, connection: Connection) -> int:
         (table,) = connection.execute("SELECT CAST(to_regclass('schema_version') AS text)").fetchone()
@@ -120,14 +107,10 @@ class _ServerSchema:
         return int(row[0])
 
     def note(self, connection: Connection, seen: int) -> None:
-        connection.execute("CREATE TABLE IF NOT EXISTS schema_version (id bigint PRIMARY KEY, seen bigint NOT NULL)")
         connection.execute(
             "INSERT INTO schema_version (id, seen) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen",
             (seen,),
         )
-
-    def prepare(self, connection: Connection, sealer: Sealer) -> None:
-        """Scripts of a server call no functions of ours."""
 
     def take_turn(self, connection: Connection) -> None:
         """Take the right to run scripts, until the connection is closed. Raises PostgresBusy.

@@ -38,7 +38,7 @@ class _Sealed(msgspec.Struct, array_like=True):
     url: str
     secret: str
     internal: bool
-    format: str = "relay700"  # a webhook of an earlier version has none
+    format: str
 
 
 _decode_webhook = msgspec.msgpack.Decoder(_Sealed).decode

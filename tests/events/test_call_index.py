@@ -15,8 +15,8 @@ from relay.events.call_index import CallIndex
 from relay.events.follower import Follower
 from relay.policy.fraud import Signals, Watch
 from relay.store.call_counts import owner_of_business, read_counts
-from relay.store.database import connect, connect_reader
-from relay.store.record_index import CURSOR, FOLLOWED, PREVIOUS_CURSOR, SET_CURSOR, IndexRow
+from relay.store.database import connect_reader
+from relay.store.record_index import CURSOR, FOLLOWED, SET_CURSOR, IndexRow
 from relay.store.records import RecordFilter, read_all
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop
@@ -82,16 +82,6 @@ async def test_a_kill_loses_no_row_and_counts_no_call_twice(shop: Shop, writer: 
     with closing(connect_reader(shop.path)) as connection:
         [counts] = read_counts(connection, owner_of_business("shop"), 3_600, 0, 1 << 40).values()
     assert counts.outcomes == {"answered": 5}
-
-
-async def test_records_that_the_previous_version_has_followed_are_only_indexed(shop: Shop, writer: GroupWriter) -> None:
-    await shop.record(*CALLS)
-    shop.run(lambda unit: unit.connection.execute(SET_CURSOR, (PREVIOUS_CURSOR, 4)))
-    follower = a_follower(shop, writer, lambda: 0.0)
-    assert [await follower.step(), await follower.step()] == [1, 0]
-    follower.finish()
-    await follower.run()
-    assert rows(shop) == expected(shop)
 
 
 async def test_a_failed_write_is_repeated_as_a_whole(
@@ -187,20 +177,6 @@ async def test_new_calls_come_before_an_index_that_is_behind(
     follower.finish()
     await follower.run()
     assert rows(shop) == expected(shop)
-
-
-async def test_the_index_is_complete_if_all_that_the_previous_version_followed_is_purged(
-    shop: Shop, writer: GroupWriter
-) -> None:
-    """Else it would be behind, and lists be refused, until the next call has ended."""
-    await shop.record(*CALLS)
-    shop.run(lambda unit: unit.connection.execute(SET_CURSOR, (PREVIOUS_CURSOR, 5)))
-    with closing(connect(shop.path)) as connection:
-        connection.execute("DELETE FROM call_record")
-    follower = a_follower(shop, writer, lambda: 0.0)
-    await follower.look()
-    await follower.look()
-    assert dict(shop.rows("SELECT * FROM cursor"))["record_index"] == 5
 
 
 async def test_calls_after_a_store_was_put_back_are_indexed(shop: Shop, writer: GroupWriter) -> None:

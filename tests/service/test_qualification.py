@@ -105,7 +105,6 @@ def test_other_changes_require_no_new_approval(store: Acting) -> None:
 
 
 def test_resume_requires_the_fields_of_the_scenario(store: Acting) -> None:
-    """As in a store of an older version, which approved without these fields."""
     approved(store)
     store.run(lambda unit: set_state(unit, "acme", "suspend", "complaints"))
     store.run(lambda unit: unit.connection.execute("UPDATE business SET licence = '' WHERE id = 'acme'"))

@@ -28,7 +28,6 @@ from relay.store.captures import Captures
 from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head
 from relay.store.connection import Connection
 from relay.store.database import connect
-from relay.store.record_index import CURSOR, PREVIOUS_CURSOR, SET_CURSOR
 from relay.store.record_rows import INSERT, insert, row_of
 from relay.store.recordings import Recording, add_recording, file_of, find_recording, seal_file
 from relay.store.records import verify_records
@@ -158,20 +157,6 @@ def test_a_purge_continues_until_nothing_is_due(store: Store, monkeypatch: pytes
     for n in range(5):
         store.add_binding(old_ms - n)
     assert purge(store.writer, Retention(), store.kept_in, NOW_MS) == Purged(205, 5, 0, 0, 0)
-
-
-@pytest.mark.parametrize(("indexed", "left"), [(None, 3), (2, 3), (3, 0)])
-def test_the_index_of_the_previous_version_is_emptied_once_its_relay_is_replaced(
-    store: Store, indexed: int | None, left: int
-) -> None:
-    """Its keys are of records that may be purged meanwhile. `indexed`: by a follower of this version."""
-    rows = [(bytes([1, n]), NOW_MS, n) for n in range(1, 4)]
-    store.connection.executemany("INSERT INTO call_index (key, at, record) VALUES (?, ?, ?)", rows)
-    store.connection.execute(SET_CURSOR, (PREVIOUS_CURSOR, 3))
-    if indexed is not None:
-        store.connection.execute(SET_CURSOR, (CURSOR, indexed))
-    purge(store.writer, Retention(), store.kept_in, NOW_MS)
-    assert store.connection.execute("SELECT count(*) FROM call_index").fetchone() == (left,)
 
 
 def test_an_interrupted_purge_leaves_the_rest_for_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

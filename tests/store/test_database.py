@@ -20,7 +20,6 @@ import psycopg
 import pytest
 
 from relay.errors import Refused, StoreError
-from relay.store.bindings import find_binding
 from relay.store.connection import Connection
 from relay.store.database import (
     MOST_KEPT,
@@ -33,14 +32,10 @@ from relay.store.database import (
     transaction,
     why_unfit,
 )
-from relay.store.groups import Group, find_group
-from relay.store.ledger_tables import SQLITE, triggers
-from relay.store.sealing.sealer import make_key
 from tests.store.conftest import Disk, opened
 from tests.support.limits import soft_limit
 from tests.support.namespace import reran_with_own_mounts
 from tests.support.postgres import database_of, drop, new_place
-from tests.support.stored import X, binding, put
 
 
 @pytest.mark.usefixtures("leaves_deleted")
@@ -136,78 +131,8 @@ def test_store_that_requires_a_newer_version_is_refused(disk: Disk) -> None:
     with closing(connect(disk.path)) as connection:
         connection.execute("PRAGMA user_version = 99")
         connection.execute("UPDATE schema_least SET least = 99")
-    with pytest.raises(StoreError, match="newer relay700"):
+    with pytest.raises(StoreError, match=r"another relay700 \(schema 99\)"):
         open_store(disk.path, disk.key_file)
-
-
-def test_store_from_before_the_first_release_is_refused(disk: Disk) -> None:
-    with closing(connect(disk.path)) as connection:
-        connection.execute("PRAGMA user_version = 1")
-    with pytest.raises(StoreError, match="before the first release"):
-        open_store(disk.path, disk.key_file)
-
-
-_TO_SCHEMA_2 = (
-    *(f"DROP TRIGGER {name}" for name in triggers(SQLITE)),
-    "DROP TABLE ledger",
-    "DROP TABLE ledger_touch",
-    "DROP TABLE ledger_head",
-    "ALTER TABLE route ADD COLUMN mac BLOB NOT NULL DEFAULT x''",
-    "ALTER TABLE checkpoint ADD COLUMN mac BLOB NOT NULL DEFAULT x''",
-    "DROP TABLE call_count",
-    "DROP TABLE business_count",
-    "DROP TABLE capture_arm",
-    "DROP TABLE record_index",
-    "DROP TABLE configuration",
-    "DROP TABLE filing",
-    "DROP TABLE filing_change",
-    "DROP TABLE hook",
-    "ALTER TABLE business DROP COLUMN hook",
-    "DROP TABLE sealing_key",
-    "DROP TABLE schema_least",
-    "ALTER TABLE webhook DROP COLUMN last_error",
-    "ALTER TABLE webhook DROP COLUMN last_error_at",
-    "ALTER TABLE business DROP COLUMN language",
-    *(f"ALTER TABLE business DROP COLUMN {name}" for name in ("max_binds_per_s", "max_binds_per_day")),
-    *(f"ALTER TABLE business DROP COLUMN {name}" for name in ("bound_day", "bound_today", "qualification")),
-    "ALTER TABLE business_change DROP COLUMN sealed_terms",
-    *(f"ALTER TABLE binding DROP COLUMN {name}" for name in ("record", "idle_ttl_s", "max_expires_at")),
-    "DROP TABLE recording",
-    "ALTER TABLE binding DROP COLUMN ended_by",
-    "DROP INDEX number_held",
-    "ALTER TABLE number DROP COLUMN holder",
-    "ALTER TABLE party_group DROP COLUMN sealed",
-    "ALTER TABLE party_group ADD COLUMN name TEXT NOT NULL DEFAULT ''",
-    "INSERT INTO party_group VALUES ('g1', 'default', 0, 1, 2, 'riders')",
-    "PRAGMA user_version = 2",
-)
-
-
-def test_store_of_an_earlier_schema_is_migrated_with_its_rows(disk: Disk) -> None:
-    put(disk.path, disk.sealer, binding())
-    with closing(connect(disk.path)) as connection:
-        for statement in _TO_SCHEMA_2:
-            connection.execute(statement)
-    open_store(disk.path, disk.key_file)
-    with closing(connect_reader(disk.path)) as connection:
-        assert find_binding(connection, disk.sealer, "b1") == binding()
-        assert connection.execute("SELECT holder FROM number WHERE number = ?", (X,)).fetchone() == ("default",)
-        group = find_group(connection, disk.sealer, "g1")
-        assert group == Group("g1", "default", "riders", 0, 1, 2)
-
-
-def test_key_of_another_store_migrates_nothing(disk: Disk, tmp_path: Path) -> None:
-    with closing(connect(disk.path)) as connection:
-        for statement in _TO_SCHEMA_2:
-            connection.execute(statement)
-    disk.key_file.rename(tmp_path / "right.key")
-    make_key(disk.key_file)
-    with pytest.raises(StoreError, match="belongs to another store"):
-        open_store(disk.path, disk.key_file)
-    (tmp_path / "right.key").replace(disk.key_file)
-    open_store(disk.path, disk.key_file)
-    with closing(connect_reader(disk.path)) as connection:
-        assert find_group(connection, disk.sealer, "g1") is not None
 
 
 def test_file_that_is_not_a_store_is_refused_and_unchanged(disk: Disk, tmp_path: Path) -> None:

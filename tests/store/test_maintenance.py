@@ -148,12 +148,6 @@ def test_records_not_indexed_yet_are_kept(filled: Disk, writer: Writer) -> None:
     assert kept(filled) == [3, 4, 5, 6, 7]
 
 
-def test_purge_waits_for_the_index_that_replaces_that_of_the_previous_version(filled: Disk, writer: Writer) -> None:
-    """Else the follower could write rows of records that it has read, and that are purged then."""
-    execute(filled, "UPDATE cursor SET name = 'call_record'")
-    assert purge(writer, 5) == 0
-
-
 def test_purge_does_not_wait_for_a_follower_that_never_ran(filled: Disk, writer: Writer) -> None:
     execute(filled, "DELETE FROM cursor")
     assert purge(writer, 5) == 4

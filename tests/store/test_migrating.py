@@ -133,6 +133,19 @@ def test_a_script_puts_no_added_key_in_use(store: Store, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("store", BOTH, indirect=True)
+def test_key_of_another_store_changes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    later(monkeypatch, TWO[0])
+    right = store.key_file.rename(store.key_file.with_name("right.key"))
+    make_key(store.key_file)
+    with pytest.raises(StoreError, match="belongs to another store"):
+        store.open()
+    assert store.tables() == set()
+    right.replace(store.key_file)
+    store.open()
+    assert store.tables() == {"one"}
+
+
+@pytest.mark.parametrize("store", BOTH, indirect=True)
 def test_this_version_uses_a_store_with_later_additions(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as version:
         later(version, *TWO)

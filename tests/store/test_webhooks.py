@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import closing
 
-import msgspec
 import pytest
 
 from relay.errors import StoreError
@@ -111,14 +110,6 @@ def test_an_altered_webhook_is_an_error(store: Acting, theft: str) -> None:
         thief.execute(theft)
     with pytest.raises(StoreError, match="webhook w1"):
         found(store)
-
-
-def test_a_webhook_of_before_there_were_formats_has_the_own_one(store: Acting) -> None:
-    put(store, HOOK._replace(format="alibaba"))
-    assert found(store).format == "alibaba"
-    old = store.sealer.seal(msgspec.msgpack.encode((URL, "secret", True)), b"webhook w1 default")
-    store.run(lambda unit: unit.connection.execute("UPDATE webhook SET sealed = ?", (old,)))
-    assert (found(store).format, found(store).internal) == ("relay700", True)
 
 
 def test_the_address_of_another_webhook_does_not_open(store: Acting) -> None:

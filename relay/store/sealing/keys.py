@@ -66,8 +66,8 @@ def nodes_without(connection: Connection, key_id: int) -> list[str]:
 
 
 def _has(known: str, key_id: int, proof: bytes) -> bool:
-    """Whether this is one of the keys of `Turning.known`. The version before published ids only."""
-    return (_proven(key_id, proof) if ":" in known else str(key_id)) in known.split()
+    """Whether this is one of the keys of `Turning.known`."""
+    return _proven(key_id, proof) in known.split()
 
 
 def _proven(key_id: int, proof: bytes) -> str:
@@ -92,13 +92,12 @@ class Turning:
             self._reported = False
 
     def known(self) -> str:
-        """The keys in the key file, as in the table `node`: ids, which the version before reads, and their proofs."""
+        """The keys in the key file, as in the table `node`: each id with its proof."""
         try:
             self._sealer.refresh()
         except StoreError as error:
             self._report_once(error, "the keys read earlier stay in use")
-        ids = self._sealer.key_ids
-        return " ".join([*map(str, ids), *(_proven(key_id, self._sealer.proof(key_id)) for key_id in ids)])
+        return " ".join(_proven(key_id, self._sealer.proof(key_id)) for key_id in self._sealer.key_ids)
 
     def _report_once(self, error: StoreError, effect: str) -> None:
         if not self._reported:

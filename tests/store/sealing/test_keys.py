@@ -92,7 +92,7 @@ def test_unreadable_key_file_is_reported_once(disk: Disk) -> None:
     said: Reported = []
     turning = Turning(disk.sealer, lambda event, fields: said.append((event, fields)))
     disk.key_file.write_text("nonsense\n")
-    assert [turning.known(), turning.known()] == [f"1 1:{disk.sealer.proof(1).hex()}"] * 2
+    assert [turning.known(), turning.known()] == [f"1:{disk.sealer.proof(1).hex()}"] * 2
     assert [event for event, _ in said] == ["sealing_key.missing"]
 
 
@@ -155,10 +155,3 @@ async def test_a_node_with_another_key_of_the_same_id_does_not_have_the_key(
     with closing(connect_reader(place)) as reader:
         assert (nodes_without(reader, 1), nodes_without(reader, 2)) == ([], ["a"])
     await node.close()
-
-
-def test_a_node_of_the_version_before_publishes_the_ids_of_its_keys(server: tuple[Place, Sealer]) -> None:
-    place, _ = server
-    with closing(connect(place)) as connection:
-        connection.execute("INSERT INTO node (name, epoch, seen_at, sealing_keys) VALUES ('old', 1, now(), '1 3')")
-        assert [nodes_without(connection, key_id) for key_id in (1, 2)] == [[], ["old"]]

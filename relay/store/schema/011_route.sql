@@ -1,4 +1,0 @@
--- Routes are proven in the ledger.
-ALTER TABLE route DROP COLUMN mac;
-
-UPDATE schema_least SET least = 11;

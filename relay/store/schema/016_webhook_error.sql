@@ -1,3 +1,0 @@
--- Why the last delivery that failed did, and when. It stays when later ones are taken.
-ALTER TABLE webhook ADD COLUMN last_error TEXT;
-ALTER TABLE webhook ADD COLUMN last_error_at INTEGER;

@@ -1,2 +1,0 @@
--- Bindings that end some time after their last call: how long after, and when at the latest.
-ALTER TABLE binding ADD COLUMN idle_ttl_s bigint, ADD COLUMN max_expires_at bigint;
