@@ -80,7 +80,7 @@ def test_translations_keep_the_placeholders() -> None:
 def test_values_do_not_touch() -> None:
     """Where one ends cannot be seen, unless the second is a further part or none."""
     touching = {message for message in catalogue() if "}{" in message}
-    assert touching == {"{binding_id} expires {expires_at}{latest}"}
+    assert touching == {"{id} expires {expires_at}{latest}"}
     assert zh("b1 expires 2026-01-01T00:00:01Z, at the latest 2026-01-02T00:00:01Z") == (
         "b1 将于 2026-01-01T00:00:01Z 到期，最迟 2026-01-02T00:00:01Z"
     )

@@ -19,7 +19,6 @@ from starlette.routing import Match, Route
 
 from relay.api import (
     batches,
-    bindings,
     businesses,
     calls,
     capture,
@@ -38,22 +37,24 @@ from relay.api import (
 )
 from relay.api.auth import Authentication, Nonces, RequestLimits, named_by
 from relay.api.backend import Backend
-from relay.api.context import lacks
 from relay.api.middleware import HttpMiddleware
-from relay.api.models import ResponseModel
 from relay.api.openapi import describe
+from relay.api.operations import router_of
 from relay.api.places import DOWNLOADS, PAGES, Places
 from relay.api.problems import (
     HTTP_KINDS,
     detail_of,
     errors_of,
-    field_errors,
     problem_response,
     summary,
 )
 from relay.api.routes import Router
 from relay.defence.limits import Rates
 from relay.errors import ParseError, Refused, StoreError
+from relay.operations import bindings
+from relay.operations.field_errors import field_errors
+from relay.operations.operation import lacks
+from relay.operations.shapes import ResponseModel
 from relay.service.keys import OPERATOR
 from relay.translation import N_
 
@@ -105,7 +106,7 @@ async def openapi(_: Request) -> Response:
 # -- The application
 
 _ROUTERS = (
-    bindings.router,
+    router_of(bindings, "bindings"),
     batches.router,
     groups.router,
     filings.router,

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
+from fastapi import Depends
 from pydantic import (
     AfterValidator,
     Field,
@@ -16,20 +17,19 @@ from pydantic import (
 )
 from starlette.responses import Response
 
-from relay.api.bindings import BindingCreateRequest, BindingResponse, Writes, shown_binding, wanted_binding
-from relay.api.context import ONCE, Answer, RequestContext
-from relay.api.models import BINDING_ID, Kept128, Name, Party, RequestModel, ResponseModel
-from relay.api.problems import Problem, field_errors, problem_of, status_of, summary
+from relay.api.context import ONCE, Answer, Changes, RequestContext
+from relay.api.problems import Problem, problem_of, status_of, summary
 from relay.api.routes import Router
 from relay.errors import Refused
 from relay.model.binding import Binding
-from relay.model.numbers import Parties
+from relay.operations.bindings import BindingCreateRequest, BindingResponse, made_binding, wanted_binding
+from relay.operations.field_errors import field_errors
+from relay.operations.shapes import BINDING_ID, Kept128, Name, Party, RequestModel, ResponseModel
 from relay.service import fields
 from relay.service.bindings import bind_all
 from relay.service.fields import invalid
-from relay.service.filings import filing_warning
 from relay.service.hand_over import HandedOver, HandOver, hand_over
-from relay.service.placement import BindRules, PlacementRequest
+from relay.service.placement import PlacementRequest
 from relay.store.keys import find_answer, keep_answer
 from relay.store.unit_of_work import UnitOfWork
 
@@ -108,6 +108,7 @@ class BatchResponse(ResponseModel):
 # -- The route
 
 router = Router(prefix="/v1/bindings", tags=["bindings"])
+Writes = Annotated[RequestContext, Depends(Changes("bindings:write"))]
 _Item = BatchItemRequest | Refused
 
 
@@ -152,12 +153,12 @@ def _is_of_group(item: _Item) -> bool:
 
 def _bind_each(unit: UnitOfWork, items: Sequence[_Item], context: RequestContext) -> list[BatchItemResponse]:
     """Make the bindings; an item that is malformed, of another business user or ill-timed gets its own refusal."""
-    rules, request_id = context.backend.settings.rules, context.request.state.request_id
+    rules = context.backend.settings.rules
     answers = {place: kept for place, item in enumerate(items) if (kept := _kept(unit, item, context))}
     rest = [place for place in range(len(items)) if place not in answers]
-    wanted = [_wanted(items[place], context, rules.parties, unit.now_ms) for place in rest]
+    wanted = [_wanted(items[place], context, unit.now_ms) for place in rest]
     for place, made in zip(rest, bind_all(unit, wanted, rules, context.binds), strict=True):
-        answers[place] = _batch_answer(unit, made, rules, request_id)
+        answers[place] = _batch_answer(unit, made, context)
         if (once := _once(items[place], context)) and isinstance(made, Binding):
             keep_answer(unit, *once, 201, answers[place].model_dump_json().encode())
     return [answers[place] for place in range(len(items))]
@@ -186,20 +187,19 @@ def _refusal(refused: Refused, request_id: str) -> BatchItemResponse:
     return BatchItemResponse(status=status_of(refused.kind), problem=problem_of(refused, request_id))
 
 
-def _wanted(item: _Item, context: RequestContext, parties: Parties, at_ms: int) -> PlacementRequest | Refused:
+def _wanted(item: _Item, context: RequestContext, at_ms: int) -> PlacementRequest | Refused:
     if isinstance(item, Refused):
         return item
     try:
-        return wanted_binding(item, context.own(item.business_id), parties, at_ms)
+        return wanted_binding(item, context.asker, at_ms)
     except Refused as refused:
         return refused
 
 
-def _batch_answer(unit: UnitOfWork, answer: Binding | Refused, rules: BindRules, request_id: str) -> BatchItemResponse:
+def _batch_answer(unit: UnitOfWork, answer: Binding | Refused, context: RequestContext) -> BatchItemResponse:
     if isinstance(answer, Refused):
-        return _refusal(answer, request_id)
-    warning = filing_warning(unit.connection, unit.sealer, answer, rules, unit.now_ms)
-    return BatchItemResponse(status=201, binding=shown_binding(answer, unit.now_ms, warning=warning))
+        return _refusal(answer, context.request.state.request_id)
+    return BatchItemResponse(status=201, binding=made_binding(unit, answer, context.asker))
 
 
 # -- Hand-over
@@ -256,9 +256,9 @@ async def post_hand_over(asked: HandOverRequest, context: Writes) -> HandOverRes
     """
     rules, request_id = context.backend.settings.rules, context.request.state.request_id
     wanted = HandOver(
-        context.own(asked.business_id),
+        context.asker.own(asked.business_id),
         fields.party("to_a", asked.to_a or "", rules.parties),
-        context.looked_for(asked.from_a, "from_a"),
+        context.asker.looked_for(asked.from_a, "from_a"),
         list(dict.fromkeys(asked.order_ids)),
     )
 

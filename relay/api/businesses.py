@@ -10,13 +10,16 @@ from pydantic import AfterValidator, Field, StringConstraints
 from starlette.responses import Response
 
 from relay.api.context import Answer, Needs, OperatorChanges, RequestContext, Revealing
-from relay.api.models import (
+from relay.api.paging import Page, Paging
+from relay.api.routes import Router
+from relay.errors import Refused
+from relay.model.binding import MODES, Mode
+from relay.model.call import Language
+from relay.operations.shapes import (
     CLEAN,
     Hours,
     Moment,
     Name,
-    Page,
-    Paging,
     Reason,
     ReasonRequest,
     RequestModel,
@@ -27,10 +30,6 @@ from relay.api.models import (
     left_out,
     shown_moment,
 )
-from relay.api.routes import Router
-from relay.errors import Refused
-from relay.model.binding import MODES, Mode
-from relay.model.call import Language
 from relay.policy.rules import NO_LIMIT
 from relay.privacy.records import mask_text
 from relay.reports.disclosure import reason_form

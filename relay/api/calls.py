@@ -13,18 +13,17 @@ from starlette.responses import Response
 
 from relay.api.context import Needs, RequestContext, Reveal, Revealing, Why
 from relay.api.downloads import Download
-from relay.api.models import (
+from relay.api.paging import MOST, USUAL, Limit, Page, Paging, Part, make_cursor, read_cursor
+from relay.api.routes import Router
+from relay.errors import Refused
+from relay.model.binding import MODES
+from relay.model.call import CallRecord, Kind
+from relay.operations.shapes import (
     BINDING_ID,
-    MOST,
-    USUAL,
-    Limit,
     Masked,
     Moment,
     Name,
     Number700,
-    Page,
-    Paging,
-    Part,
     Party,
     RequestModel,
     ResponseModel,
@@ -32,14 +31,8 @@ from relay.api.models import (
     Time,
     api_named,
     given_ms,
-    make_cursor,
     one_of,
-    read_cursor,
 )
-from relay.api.routes import Router
-from relay.errors import Refused
-from relay.model.binding import MODES
-from relay.model.call import CallRecord, Kind
 from relay.policy.evaluate import END_REASONS, OUTCOMES
 from relay.privacy.records import mask_texts
 from relay.reports.disclosure import CallState, record_form, state_of, with_moments
@@ -196,10 +189,10 @@ async def _found(
     query = CallQuery(
         RecordFilter(
             number=asked.number,
-            party=context.looked_for(asked.party),
+            party=context.asker.looked_for(asked.party),
             numbers=numbers,
             order_id=asked.order_id,
-            business=context.only(asked.business_id),
+            business=context.asker.only(asked.business_id),
             since_ms=given_ms(asked.since) or 0,
             until_ms=LAST_MS if asked.until is None else given_ms(asked.until),
         ),
@@ -256,7 +249,9 @@ async def get_live(
     """Calls in the relay, ringing or up, newest first."""
     clear = await context.reveal(reveal, "calls live")
     most = USUAL if limit <= USUAL else MOST  # requests with other limits share the relay's answer
-    answer = await context.backend.control.ask("live", business=context.only(business_id), most=most, reveal=clear)
+    answer = await context.backend.control.ask(
+        "live", business=context.asker.only(business_id), most=most, reveal=clear
+    )
     calls = [_shown_live(context, call, clear=clear) for call in answer["calls"][:limit]]
     return LiveCallsResponse(items=calls, total=answer["total"])
 
@@ -304,7 +299,7 @@ async def get_export(
 ) -> Response:
     """Ended calls received in a period, oldest first. `parquet` is refused (400) if the relay has no pyarrow."""
     check_format(format_)
-    wanted = RecordFilter(business=context.only(business_id), since_ms=given_ms(since), until_ms=given_ms(until))
+    wanted = RecordFilter(business=context.asker.only(business_id), since_ms=given_ms(since), until_ms=given_ms(until))
     with context.downloads.kept_by(context.reader) as over:
         clear = await context.reveal(reveal, "calls export", [f"{since.isoformat()} to {until.isoformat()}"])
     headers = {"content-disposition": f'attachment; filename="calls.{format_}"'}

@@ -9,10 +9,11 @@ from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from relay.api.context import Answer, Operator, OperatorChanges
-from relay.api.models import Moment, Name, Page, Paging, Party, RequestModel, ResponseModel, Text64, shown_moment
+from relay.api.paging import Page, Paging
 from relay.api.routes import Router
 from relay.model.capture import ArmKind
 from relay.model.numbers import is_700
+from relay.operations.shapes import Moment, Name, Party, RequestModel, ResponseModel, Text64, shown_moment
 from relay.service import fields
 from relay.service.capture import LONGEST_MS, arm, disarm
 from relay.store.capture_arms import StoredArm, list_arms
@@ -82,7 +83,7 @@ async def post_arm(asked: ArmRequest, context: OperatorChanges) -> Response:
     """Capture its calls, starting within 2 seconds, whatever comes of them. Refused while `[capture] keep` is "off"."""
     ((kind, value),) = asked.given
     if kind == "number" and not is_700(fields.number("number", value)):
-        context.check_naming("number")
+        context.asker.check_naming("number")
     backend = context.backend
 
     def do(unit: UnitOfWork) -> Answer:

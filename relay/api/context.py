@@ -15,13 +15,12 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from relay.api.backend import Backend
-from relay.api.models import PageRequest, Part, Reason, make_cursor, read_cursor
+from relay.api.paging import PageRequest, Part, make_cursor, read_cursor
 from relay.api.places import Places
 from relay.defence.limits import Rates
 from relay.errors import Refused
-from relay.model.numbers import normalise_party
-from relay.policy.rules import DEFAULT_BUSINESS
-from relay.privacy.texts import mask_numbers
+from relay.operations.operation import Asker, lacks
+from relay.operations.shapes import Reason
 from relay.service import fields
 from relay.service.keys import OPERATOR, PARTIES
 from relay.store.connection import Connection
@@ -91,43 +90,10 @@ class RequestContext(NamedTuple):
         downloads: Places = self.request.app.state.downloads
         return downloads
 
-    def own(self, business: str | None) -> str:
-        """The owner of a new resource: the key's business user; for operators the named one. Raises Refused."""
-        if self.actor.business is None:
-            return business or DEFAULT_BUSINESS
-        if business not in (None, self.actor.business):
-            raise Refused(
-                "not_found", "business", "there is no such business user: omit the field, or send your own id"
-            )
-        return self.actor.business
-
-    def only(self, business: str | None) -> str | None:
-        """The owner to filter a list by: the key's business user; for operators the named one. Raises Refused."""
-        return business if self.actor.business is None else self.own(business)
-
-    def looked_for(self, party: str | None, field: str = "party") -> str | None:
-        """The normal form of a party to search for. Raises Refused without the scope parties:read.
-
-        Otherwise a key that sees 139****0002 could try the ten thousand numbers behind it.
-        """
-        if party is None:
-            return None
-        if PARTIES not in self.actor.scopes:
-            raise lacks(PARTIES, field)
-        return normalise_party(party)
-
-    def check_naming(self, field: str) -> None:
-        """Check that the request may name a number that the store has, or has not. Raises Refused.
-
-        An operator's key sees the numbers of others masked, and an answer that differs for one of them would tell who
-        is behind the mask. Business users name their own.
-        """
-        if self.business is None and PARTIES not in self.actor.scopes:
-            raise lacks(PARTIES, field)
-
-    def text(self, text: str, *, clear: bool = False) -> str:
-        """A business user's text as it wrote it; for operators, unless `clear`, with the numbers in it masked."""
-        return text if clear or self.business is not None else mask_numbers(text, sender="")
+    @property
+    def asker(self) -> Asker:
+        """Who asks, for operations."""
+        return Asker(self.actor, self.backend.sealer, self.backend.settings.rules, self.binds)
 
     def row(self, query: Callable[[Connection], T]) -> T:
         """Run a query in the event loop's thread: for single rows by primary key."""
@@ -245,11 +211,6 @@ async def asked_reveal(
 
 Revealing = Annotated[Reveal, Depends(asked_reveal)]
 Why = Annotated[Reason | None, Query(alias="reason", description="reason for the audit log")]
-
-
-def lacks(scope: str, field: str = "authorization") -> Refused:
-    """The refusal of a request whose `field` requires a scope that the key lacks."""
-    return Refused("forbidden", field, f"the key lacks the scope {scope}: use a key that has it")
 
 
 def _parameters(dependant: Dependant) -> Iterator[str]:

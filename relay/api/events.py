@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import Field, create_model
 
 from relay.api.calls import CallMode, CallResponse
-from relay.api.models import Moment, ResponseModel, one_of
 from relay.events.webhooks import KINDS, TEST, UNDER_WAY
+from relay.operations.shapes import Moment, ResponseModel, one_of
 from relay.privacy.records import FIELDS
 from relay.store.filings import State as FilingState
 

@@ -9,7 +9,10 @@ from pydantic import Field
 
 from relay.api.calls import CallMode
 from relay.api.context import Needs, RequestContext
-from relay.api.models import (
+from relay.api.routes import Router
+from relay.errors import Refused
+from relay.model.numbers import is_700
+from relay.operations.shapes import (
     Masked,
     Moment,
     Name,
@@ -22,9 +25,6 @@ from relay.api.models import (
     given_ms,
     one_of,
 )
-from relay.api.routes import Router
-from relay.errors import Refused
-from relay.model.numbers import is_700
 from relay.policy.evaluate import OUTCOMES
 from relay.policy.explain import TrialCall, Verdict
 from relay.reports.explain import EXPLANATIONS_PER_S, GRANTED, explain_at, peer_named

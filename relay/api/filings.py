@@ -9,12 +9,14 @@ from pydantic import Field
 from starlette.responses import Response
 
 from relay.api.context import Answer, Changes, Needs, OperatorChanges, RequestContext, Revealing
-from relay.api.models import (
+from relay.api.paging import Page, Paging
+from relay.api.problems import Problem, problem_of, status_of
+from relay.api.routes import Router
+from relay.errors import Refused
+from relay.operations.shapes import (
     Masked,
     Moment,
     Name,
-    Page,
-    Paging,
     Party,
     Reason,
     RequestModel,
@@ -23,9 +25,6 @@ from relay.api.models import (
     Text128,
     shown_moment,
 )
-from relay.api.problems import Problem, problem_of, status_of
-from relay.api.routes import Router
-from relay.errors import Refused
 from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service.filings import (
     EXPIRING_MS,
@@ -175,8 +174,8 @@ async def post_filing(asked: FilingNew, context: Writes) -> Response:
 
     A filing in force stays so while its holder stays the same. Operator keys need `parties:read`.
     """
-    context.check_naming("number")
-    business, parties = context.own(asked.business_id), context.backend.settings.rules.parties
+    context.asker.check_naming("number")
+    business, parties = context.asker.own(asked.business_id), context.backend.settings.rules.parties
     words = FilingWords(**{name: getattr(asked, name) or "" for name in FilingWords._fields})
 
     def do(unit: UnitOfWork) -> Answer:
@@ -197,7 +196,7 @@ async def get_filings(
 ) -> Page[Filing]:
     """Filings in arbitrary but stable order."""
     sealer, at_ms = context.backend.sealer, now_ms()
-    query = FilingQuery(context.only(business_id), state, at_ms + EXPIRING_MS if expiring else None, all_)
+    query = FilingQuery(context.asker.only(business_id), state, at_ms + EXPIRING_MS if expiring else None, all_)
     found = await context.part(
         "filings",
         paging,
@@ -212,8 +211,8 @@ async def get_filings(
 @router.post("/search", operation_id="searchFilings", summary="Search the filings of a number")
 async def search_filings(asked: FilingSearch, context: Reads, revealing: Revealing) -> Page[FilingVersion]:
     """The filings of a number as they are, each followed by its earlier forms, newest first. Needs `parties:read`."""
-    sealer, whose, at_ms = context.backend.sealer, context.only(asked.business_id), now_ms()
-    number = context.looked_for(asked.party) or ""
+    sealer, whose, at_ms = context.backend.sealer, context.asker.only(asked.business_id), now_ms()
+    number = context.asker.looked_for(asked.party) or ""
     found = await context.read(lambda connection: filings_of(connection, sealer, number, whose))
     clear = await context.reveal(revealing, "filings", number=number, business=whose)
     items = [
@@ -232,8 +231,8 @@ async def delete_filing(asked: FilingGone, context: Writes) -> Response:
 
     Operator keys need `parties:read`.
     """
-    context.check_naming("number")
-    business = context.own(asked.business_id)
+    context.asker.check_naming("number")
+    business = context.asker.own(asked.business_id)
     return await context.change(lambda unit: Answer(_shown(remove_filing(unit, business, asked.number), unit.now_ms)))
 
 
@@ -243,8 +242,8 @@ async def forget(asked: FilingForgotten, context: OperatorChanges) -> Response:
 
     Needs `parties:read`.
     """
-    context.check_naming("number")
-    business = context.own(asked.business_id)
+    context.asker.check_naming("number")
+    business = context.asker.own(asked.business_id)
 
     def do(unit: UnitOfWork) -> Answer:
         return Answer(_shown(forget_filing(unit, business, asked.number, asked.reason), unit.now_ms))
@@ -274,7 +273,7 @@ def _answered(unit: UnitOfWork, item: FilingAnswer, context: RequestContext) -> 
     words = AnswerWords(**{name: getattr(item, name) for name in AnswerWords._fields})
     try:
         if words.number:
-            context.check_naming("number")
+            context.asker.check_naming("number")
         return answer_filing(unit, item.business_id or DEFAULT_BUSINESS, words)
     except Refused as refused:
         return refused

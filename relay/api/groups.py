@@ -13,12 +13,13 @@ from starlette.responses import Response
 
 from relay.api.businesses import own_business
 from relay.api.context import Answer, Changes, Needs, RequestContext, Revealing
-from relay.api.models import (
+from relay.api.paging import Page, Paging
+from relay.api.routes import Router
+from relay.model.numbers import mask_number
+from relay.operations.shapes import (
     Masked,
     Moment,
     Name,
-    Page,
-    Paging,
     Party,
     RequestModel,
     ResponseModel,
@@ -26,8 +27,6 @@ from relay.api.models import (
     api_named,
     shown_moment,
 )
-from relay.api.routes import Router
-from relay.model.numbers import mask_number
 from relay.service.groups import (
     Whose,
     add_members,
@@ -104,7 +103,7 @@ Writes = Annotated[RequestContext, Depends(Changes("bindings:write"))]
 def shown_group(group: Group, context: RequestContext) -> GroupResponse:
     """The response model of a group."""
     values = api_named(group._asdict())
-    values |= {"name": context.text(group.name), "created_at": shown_moment(group.created_at)}
+    values |= {"name": context.asker.text(group.name), "created_at": shown_moment(group.created_at)}
     return GroupResponse(id=values.pop("group_id"), **values)
 
 
@@ -118,8 +117,8 @@ def _own(context: RequestContext, group_id: str) -> Group:
 async def post_group(asked: GroupCreateRequest, context: Writes) -> Response:
     """Make a group, optionally with members, for which operator keys need `parties:read`."""
     if asked.members:
-        context.check_naming("members")
-    business, rules = context.own(asked.business_id), context.backend.settings.rules
+        context.asker.check_naming("members")
+    business, rules = context.asker.own(asked.business_id), context.backend.settings.rules
 
     def do(unit: UnitOfWork) -> Answer:
         group = make_group(unit, asked.name, rules, business, asked.members)
@@ -131,7 +130,7 @@ async def post_group(asked: GroupCreateRequest, context: Writes) -> Response:
 @router.get("", operation_id="listGroups", summary="List groups")
 async def get_groups(context: Reads, paging: Paging, business_id: Name | None = None) -> Page[GroupResponse]:
     """Groups, oldest first."""
-    sealer, whose = context.backend.sealer, context.only(business_id)
+    sealer, whose = context.backend.sealer, context.asker.only(business_id)
     found = await context.part(
         "groups",
         paging,
@@ -181,7 +180,7 @@ async def post_members(group_id: GroupId, asked: MembersRequest, context: Writes
 
     Operator keys need `parties:read`.
     """
-    context.check_naming("members")
+    context.asker.check_naming("members")
     rules = context.backend.settings.rules
 
     def do(unit: UnitOfWork) -> Answer:
@@ -199,7 +198,7 @@ async def post_members(group_id: GroupId, asked: MembersRequest, context: Writes
 )
 async def post_removal(group_id: GroupId, asked: MembersRequest, context: Writes) -> Response:
     """Remove members. Parties that are not members are ignored. Operator keys need `parties:read`."""
-    context.check_naming("members")
+    context.asker.check_naming("members")
     rules = context.backend.settings.rules
 
     def do(unit: UnitOfWork) -> Answer:
@@ -291,7 +290,7 @@ async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRequest, co
 
     Operator keys need `parties:read`.
     """
-    context.check_naming("number")
+    context.asker.check_naming("number")
 
     def do(unit: UnitOfWork) -> Answer:
         number = set_entry(unit, whose, owner_id, asked.number, asked.kind)
@@ -308,7 +307,7 @@ async def delete_entry(whose: WhoseList, owner_id: OwnerId, asked: EntryRemoveRe
 
     Operator keys need `parties:read`.
     """
-    context.check_naming("number")
+    context.asker.check_naming("number")
 
     def do(unit: UnitOfWork) -> Answer:
         number = remove_entry(unit, whose, owner_id, asked.number)

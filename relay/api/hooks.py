@@ -9,9 +9,9 @@ from pydantic import Field
 from starlette.responses import Response
 
 from relay.api.context import Answer, Changes, Needs, RequestContext
-from relay.api.models import Moment, Name, RequestModel, ResponseModel, shown_moment
 from relay.api.routes import Router
 from relay.api.webhooks import Url
+from relay.operations.shapes import Moment, Name, RequestModel, ResponseModel, shown_moment
 from relay.service.hooks import Parties, drop_hook, no_hook, set_hook
 from relay.store.hooks import Hook, find_hook
 from relay.store.unit_of_work import UnitOfWork
@@ -65,7 +65,7 @@ def _shown(hook: Hook) -> HookResponse:
 @router.get("", operation_id="getHook", summary="Show the hook")
 async def get_hook(business_id: Name, context: Reads) -> HookResponse:
     """The hook of a business user, without its secret."""
-    business = context.own(business_id)
+    business = context.asker.own(business_id)
     hook = context.row(lambda connection: find_hook(connection, context.backend.sealer, business))
     if hook is None:
         raise no_hook()

@@ -13,8 +13,9 @@ from starlette.responses import Response
 
 from relay.api.businesses import BusinessId, own_business
 from relay.api.context import Answer, Changes, Needs, RequestContext, Why
-from relay.api.models import Moment, Page, Paging, RequestModel, ResponseModel, Time, given_ms, one_of, shown_moment
+from relay.api.paging import Page, Paging
 from relay.api.routes import Router
+from relay.operations.shapes import Moment, RequestModel, ResponseModel, Time, given_ms, one_of, shown_moment
 from relay.service.keys import LONGEST_OVERLAP_S, OPERATOR_SCOPES, Scope, make_key, revoke, rotate
 from relay.store.keys import ApiKey, list_keys
 

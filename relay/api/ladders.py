@@ -8,12 +8,13 @@ from fastapi import Depends, Path, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from relay.api.context import Needs, RequestContext, Revealing, lacks
-from relay.api.models import Masked, Moment, ResponseModel
+from relay.api.context import Needs, RequestContext, Revealing
 from relay.api.routes import Router
 from relay.errors import AlteredError, Refused
 from relay.model.call import CallRecord
 from relay.model.capture import REGISTRATIONS, CapturedCall
+from relay.operations.operation import lacks
+from relay.operations.shapes import Masked, Moment, ResponseModel
 from relay.reports.ladder import (
     Ladder,
     Verdict,

@@ -9,13 +9,14 @@ from pydantic import Field
 from starlette.responses import Response
 
 from relay.api.context import Answer, Changes, Needs, Operator, OperatorChanges, RequestContext
-from relay.api.models import (
+from relay.api.paging import Page, Paging
+from relay.api.routes import Router
+from relay.errors import Refused
+from relay.operations.shapes import (
     ManagedPrefix,
     Moment,
     Name,
     Number700,
-    Page,
-    Paging,
     Reason,
     ReasonRequest,
     RequestModel,
@@ -26,9 +27,7 @@ from relay.api.models import (
     left_out,
     shown_moment,
 )
-from relay.api.models import ManagedPrefix as PrefixText
-from relay.api.routes import Router
-from relay.errors import Refused
+from relay.operations.shapes import ManagedPrefix as PrefixText
 from relay.service.numbers import (
     MOST_BINDINGS,
     WARN_PERCENT,

@@ -10,16 +10,17 @@ from fastapi import Depends, Query
 from pydantic import Field, model_validator
 from starlette.responses import Response, StreamingResponse
 
-from relay.api.bindings import BindingResponse, shown_binding
 from relay.api.calls import CallResponse, shown_call
 from relay.api.context import Answer, Needs, Operator, OperatorChanges, RequestContext, Revealing
-from relay.api.models import (
+from relay.api.paging import Page, Paging
+from relay.api.routes import Router
+from relay.operations.bindings import BindingResponse, shown_binding
+from relay.operations.operation import Asker
+from relay.operations.shapes import (
     Day,
     ManagedPrefix,
     Moment,
     Name,
-    Page,
-    Paging,
     Party,
     Reason,
     RequestModel,
@@ -30,7 +31,6 @@ from relay.api.models import (
     given_ms,
     shown_moment,
 )
-from relay.api.routes import Router
 from relay.reports.daily import DailyLine, daily
 from relay.reports.disclosure import Traceback, ask_trace, details_form, reason_form, span_of, trace
 from relay.reports.evidence import ask_evidence, bundle
@@ -209,16 +209,17 @@ async def post_trace(asked: TraceRequest, context: Traces) -> TraceResponse:
     number = fields.number("number", asked.number)
     question = await context.run(lambda unit: ask_trace(unit, number, *asked.span, asked.reason))
     backend = context.backend
-    return await context.work(lambda: _shown_trace(trace(backend.path, backend.sealer, question)))
+    asker = context.asker._replace(clear=True)
+    return await context.work(lambda: _shown_trace(trace(backend.path, backend.sealer, question), asker))
 
 
-def _shown_trace(found: Traceback) -> TraceResponse:
+def _shown_trace(found: Traceback, asker: Asker) -> TraceResponse:
     bindings = [binding._replace(released_at=None) for binding in found.bindings]  # all in force then
     return TraceResponse(
         number=found.number,
         at=shown_moment(found.since_ms),
         until=shown_moment(found.until_ms),
-        bindings=[shown_binding(then, max(found.since_ms, then.created_at), clear=True) for then in bindings],
+        bindings=[shown_binding(then, max(found.since_ms, then.created_at), asker) for then in bindings],
         members=found.members,
         calls=[shown_call(call, clear=True, for_operator=True) for call in found.calls],
     )
@@ -258,7 +259,7 @@ def shown_line(line: DailyLine) -> DailyLineResponse:
 @router.get("/reports/daily", operation_id="getDailyReport", summary="Show the report of a day")
 async def get_daily(context: Reports, day: Day, business_id: Name | None = None) -> DailyResponse:
     """One line per business user and prefix, for a day in China time. Calls still up are not included."""
-    whose = context.only(business_id)
+    whose = context.asker.only(business_id)
     lines = await context.read_long(lambda connection: daily(connection, context.backend.sealer, day, whose))
     return DailyResponse(items=[shown_line(line) for line in lines])
 
@@ -284,7 +285,7 @@ async def put_complaints(asked: ComplaintsRequest, context: OperatorChanges) -> 
 @router.get("/reports/complaints", operation_id="listComplaintRates", summary="Show the rates of complaints")
 async def get_complaint_rates(context: Reports, business_id: Name | None = None) -> ComplaintRatesResponse:
     """Complaints per answered call of thirty days. A high rate warns; only an operator suspends."""
-    whose, now = context.only(business_id), now_ms()
+    whose, now = context.asker.only(business_id), now_ms()
     limit_ppm = context.backend.settings.complaint_ppm
     rates = await context.read(lambda connection: complaint_rates(connection, whose, now, limit_ppm))
     hidden = {"suspend_reason": None} if context.business else {}

@@ -8,9 +8,9 @@ from fastapi import Path
 from pydantic import Field, StringConstraints
 
 from relay.api.context import Operator, Why
-from relay.api.models import Moment, Reason, RequestModel, ResponseModel, shown_moment
 from relay.api.routes import Router
 from relay.net.control import LONGEST_S, read_source
+from relay.operations.shapes import Moment, Reason, RequestModel, ResponseModel, shown_moment
 
 
 class TargetResponse(ResponseModel):

@@ -15,13 +15,15 @@ from starlette.responses import Response
 
 from relay.api.auth import actor_of, stored_key
 from relay.api.calls import CallId
-from relay.api.context import Answer, Needs, OperatorChanges, RequestContext, Why, lacks
+from relay.api.context import Answer, Needs, OperatorChanges, RequestContext, Why
 from relay.api.downloads import Download
-from relay.api.models import (
+from relay.api.paging import Page, Paging
+from relay.api.routes import Router
+from relay.errors import Refused, StoreError
+from relay.operations.operation import lacks
+from relay.operations.shapes import (
     Moment,
     Name,
-    Page,
-    Paging,
     Reason,
     RequestModel,
     ResponseModel,
@@ -30,8 +32,6 @@ from relay.api.models import (
     given_ms,
     shown_moment,
 )
-from relay.api.routes import Router
-from relay.errors import Refused, StoreError
 from relay.reports import wav
 from relay.reports.recordings import MEDIA_TYPE, read_recording, read_wav
 from relay.service.keys import OPERATOR
@@ -103,7 +103,7 @@ async def get_recordings(
 ) -> Page[RecordingResponse]:
     """Recordings by time of storage, newest first. Deleted ones are listed as long as their call record is kept."""
     query = RecordingQuery(
-        context.only(business_id), given_ms(since) or 0, LAST_MS if until is None else given_ms(until)
+        context.asker.only(business_id), given_ms(since) or 0, LAST_MS if until is None else given_ms(until)
     )
     found = await context.part(
         "recordings",

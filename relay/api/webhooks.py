@@ -10,11 +10,12 @@ from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
 from relay.api.context import Answer, Changes, Needs, RequestContext
-from relay.api.models import (
+from relay.api.paging import Page, Paging
+from relay.api.routes import Router
+from relay.events.webhooks import KINDS, TEST, Format, Kind, change, make, remove, resend, test
+from relay.operations.shapes import (
     Moment,
     Name,
-    Page,
-    Paging,
     RequestModel,
     ResponseModel,
     Text128,
@@ -24,8 +25,6 @@ from relay.api.models import (
     one_of,
     shown_moment,
 )
-from relay.api.routes import Router
-from relay.events.webhooks import KINDS, TEST, Format, Kind, change, make, remove, resend, test
 from relay.service.hooks import LONGEST_URL, Parties
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import OutboxEvent, Webhook, dead, find_webhook, webhooks_of
@@ -166,7 +165,7 @@ def _own(context: RequestContext, webhook_id: str) -> Webhook:
 )
 async def post_webhook(asked: WebhookCreateRequest, context: Writes) -> Response:
     """Make a webhook. Its secret is shown in this response only."""
-    business = context.own(asked.business_id)
+    business = context.asker.own(asked.business_id)
 
     def do(unit: UnitOfWork) -> Answer:
         webhook, secret = make(unit, business, asked.url, asked.kinds, asked.parties, asked.format)
@@ -180,7 +179,7 @@ async def post_webhook(asked: WebhookCreateRequest, context: Writes) -> Response
 @router.get("", operation_id="listWebhooks", summary="List webhooks")
 async def get_webhooks(context: Reads, paging: Paging, business_id: Name | None = None) -> Page[WebhookResponse]:
     """Webhooks by id."""
-    sealer, whose = context.backend.sealer, context.only(business_id)
+    sealer, whose = context.backend.sealer, context.asker.only(business_id)
     found = await context.part(
         "webhooks",
         paging,

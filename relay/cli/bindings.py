@@ -2,192 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from typing import Any, Final, TextIO, get_args
 
 import click
 
 from relay.cli import config_option, say
+from relay.cli.operations import Command, command_of
 from relay.cli.options import (
     NONE,
     SINCE,
-    Opened,
-    audit_reading,
     in_clear,
     json_option,
     limit_option,
     number,
     opened,
     past,
-    reason_option,
-    required,
     said_in_clear,
     showing_options,
-    shown_object_options,
-    stacked,
 )
 from relay.cli.output import (
     BINDING_HEADING,
-    binding_object,
     binding_row,
     file_progress,
     first_of,
     json_line,
     masked_binding,
-    show_list,
-    show_one,
     shower_of_text,
     table,
 )
-from relay.model.binding import LATE_MODES, MODES, Binding
-from relay.model.numbers import is_700, mask_number, normalise_party
+from relay.model.binding import LATE_MODES, MODES
+from relay.model.numbers import is_700, normalise_party
+from relay.operations import bindings as operations
+from relay.operations.bindings import BindingResponse
 from relay.policy.rules import DEFAULT_BUSINESS
-from relay.service import bindings as service
 from relay.service import fields
-from relay.service.fields import DIRECTIONS, LONGEST_ORDER
-from relay.service.filings import filing_warning
+from relay.service.fields import LONGEST_ORDER
 from relay.service.hand_over import HandedOver, HandOver, hand_over
 from relay.service.imports import COLUMNS, import_bindings
-from relay.service.placement import AreaMatch, PlacementRequest
-from relay.store.bindings import BindingQuery, State, all_bindings, find_binding
-from relay.store.unit_of_work import UnitOfWork
+from relay.store.bindings import BindingQuery, State, all_bindings
 from relay.store.writer import now_ms
 
 # Required options of each mode.
-_NEEDED = {
+_NEEDED: Final = {
     "AXB": ("a", "b"),
     "AXYB": ("a", "b"),
     "GXB": ("group_id", "b"),
     "GXYB": ("group_id", "b"),
     "AXN": ("a",),
 }
-_OPTIONS = {"group_id": "--group"}
-_SHOWN_EVERY = 500  # lines of an import between two updates of the progress bar
-
-_STEP_COLUMNS = ("at", "action", "by", "changed")
-_EXPIRY = "90s, 30m, 2h, 7d, or a time: 2026-01-31T08:00:00Z, or 2026-01-31 for midnight in China."
-
-_restrictions = stacked(
-    click.option("--direction", type=click.Choice(DIRECTIONS), help="Who may call; members of a group count as a."),
-    click.option("--max-call", "max_call_s", type=int, metavar="SECONDS", help="Maximum length of a call."),
-    click.option("--ring-timeout", "ring_timeout_s", type=int, metavar="SECONDS", help="Maximum ringing time."),
-    click.option(
-        "--idle-ttl",
-        "idle_ttl_s",
-        type=int,
-        metavar="SECONDS",
-        help="End so long after the last call; --expires-in is then the latest end.",
-    ),
-    click.option("--hours", metavar="HH:MM-HH:MM", help="Service hours, China time."),
-    click.option("--user-data", metavar="TEXT", help="Text that each event returns."),
-    click.option(
-        "--industrial-id",
-        metavar="ID",
-        help="Industrial-internet identifier of the goods or the order, such as 88.101.1/1.",
-    ),
-)
+_OPTIONS: Final = {"group_id": "--group"}
+_STEP_COLUMNS: Final = {name: name for name in ("at", "action", "by", "changed")}
+_SHOWN_EVERY: Final = 500  # lines of an import between two updates of the progress bar
+_command = partial(Command, id_as="binding_id", listed_by="bindings list")
 
 
-@click.command()
-@click.argument("mode", type=click.Choice(MODES, case_sensitive=False), metavar="|".join(MODES))
-@click.option("--a", default="", metavar="NUMBER", help="Real number of party a, of a kind in [numbers] parties.")
-@click.option("--b", default="", metavar="NUMBER", help="Real number of party b.")
-@click.option(
-    "--late",
-    is_flag=True,
-    help="AXB, AXYB: make the binding without a. Its calls are refused until `bindings change --a` has set it.",
-)
-@click.option("--group", "group_id", default="", metavar="ID", help="GXB, GXYB: group whose members call b.")
-@click.option("--x", default="", metavar="NUMBER", help="700 number that a dials. Default: a free one.")
-@click.option("--y", default="", metavar="NUMBER", help="AXYB, GXYB: 700 number that b dials. Default: a free one.")
-@click.option("--pool", default="", metavar="ID", help="Pool to take free numbers from.")
-@click.option("--area", default="", metavar="TEXT", help="Take free numbers from a pool of this area.")
-@click.option(
-    "--area-match",
-    type=click.Choice(get_args(AreaMatch)),
-    default="strict",
-    help="loose: from other pools as well, after those of the area.",
-)
-@click.option(
-    "--expires-in",
-    "--expires-at",
-    "expires_in",
-    default="",
-    metavar="TIME",
-    help=" ".join((_EXPIRY, "Default: no expiry.")),
-)
-@click.option(
-    "--order",
-    "order_id",
-    default="",
-    metavar="TEXT",
-    help="Order that this binding serves. Required in the phase pilot, but for `default`.",
-)
-@click.option("--business", default="", metavar="ID", help="Business user. Default: `default`.")
-@click.option("--consent", default="", metavar="TEXT", help="Reference of the parties' consent.")
-@click.option("--white-only", is_flag=True, help="Accept callers on the whitelist only.")
-@click.option("--record", is_flag=True, help="Record the calls, after an announcement to both sides.")
-@_restrictions
-@shown_object_options
-@config_option
-def bind(config_path: Path | None, as_json: bool, reason: str, **asked: Any) -> None:
-    """Let parties call each other through a 700 number.
-
-    \b
-    AXB   a and b dial x to reach each other
-    AXYB  a dials x to reach b, b dials y to reach a
-    GXB   members of a group dial x to reach b, b dials x to reach the last caller, else a
-    GXYB  the same, but b dials y
-    AXN   anybody dials x to reach a, a dials x to reach the last caller, else b
-    """
-    late = asked.pop("late")
+def _check_needed(asked: dict[str, Any]) -> None:
     for needed in _NEEDED[asked["mode"]]:
-        if not asked[needed] and not (late and needed == "a"):
+        if not asked[needed] and not (asked["late"] and needed == "a"):
             rather = ", unless --late" if needed == "a" and asked["mode"] in LATE_MODES else ""
             raise click.UsageError(
                 f"Missing option '{_OPTIONS.get(needed, f'--{needed}')}': {asked['mode']} bindings need it{rather}."
             )
-    clear = in_clear(reveal=False, reason=reason, as_json=as_json)
-    area, area_match = asked.pop("area").strip(), asked.pop("area_match")
 
-    def make(unit: UnitOfWork) -> Binding:
-        wanted = PlacementRequest(fields.binding(asked, store.rules.parties, unit.now_ms), area, area_match, late)
-        return service.bind(unit, wanted, store.rules)
 
-    with opened(config_path, make=True) as store:
-        binding = _made(store, make, reason, clear=clear)
-        _warn(store, binding)
-    if as_json:
-        _show(binding, as_json=True, clear=clear)
-        return
-    say(f"binding {binding.binding_id}")
-    if binding.expires_at is None:
-        say(f"it has no end: end it by `relay700 unbind {binding.binding_id}`, or bind with --expires-in", err=True)
-    for line in _who_dials(binding):
+def _tell_made(made: BindingResponse) -> None:
+    say(f"binding {made.id}")
+    if made.expires_at is None:
+        say(f"it has no end: end it by `relay700 unbind {made.id}`, or bind with --expires-in", err=True)
+    for line in _who_dials(made):
         say(line)
 
 
-def _made(store: Opened, make: Callable[[UnitOfWork], Binding], reason: str, *, clear: bool) -> Binding:
-    """Make or change a binding; if it is shown in clear, write the audit line in the same transaction."""
-
-    def make_and_say(unit: UnitOfWork) -> Binding:
-        binding = make(unit)
-        if clear:
-            audit_reading(unit, binding.binding_id, reason)
-        return binding
-
-    return store.run(make_and_say)
-
-
-def _warn(store: Opened, binding: Binding) -> None:
-    if warning := filing_warning(store.reader, store.sealer, binding, store.rules, now_ms()):
-        say(f"warning: {warning}", err=True)
-
-
-def _who_dials(binding: Binding) -> list[str]:
-    a, b = mask_number(binding.a or ""), mask_number(binding.b or "")
+def _who_dials(binding: BindingResponse) -> list[str]:
+    a, b = binding.a or "", binding.b or ""
     x, y = binding.x, binding.y or binding.x
     if binding.a is None and binding.mode in LATE_MODES:
         return [f"nobody reaches {b} yet: give a by bindings change; a will dial {x}, and {b} dials {y}"]
@@ -205,15 +94,21 @@ def _who_dials(binding: Binding) -> list[str]:
             return [f"{members} dial {x} to reach {b}", f"{b} dials {y} to reach {back}"]
 
 
-@click.command()
-@click.argument("binding_id")
-@reason_option
-@config_option
-def unbind(config_path: Path | None, binding_id: str, reason: str) -> None:
-    """End a binding. The next call is refused; a live call goes on."""
-    with opened(config_path) as store:
-        binding = store.run(lambda unit: service.end(unit, binding_id, store.rules, reason))
-    say(f"unbound {binding.binding_id}")
+bind = command_of(
+    "bind",
+    _command(operations.make_binding, told=_tell_made, check=_check_needed, makes=True),
+    arguments=["mode"],
+    help="""Let parties call each other through a 700 number.
+
+    \b
+    AXB   a and b dial x to reach each other
+    AXYB  a dials x to reach b, b dials y to reach a
+    GXB   members of a group dial x to reach b, b dials x to reach the last caller, else a
+    GXYB  the same, but b dials y
+    AXN   anybody dials x to reach a, a dials x to reach the last caller, else b
+    """,
+)
+unbind = command_of("unbind", _command(operations.end_binding, says="unbound {binding_id}"))
 
 
 @click.group()
@@ -251,66 +146,19 @@ def list_(config_path: Path | None, limit: int | None, as_json: bool, reveal: bo
             click.echo(line)
 
 
-@bindings.command("show")
-@click.argument("binding_id")
-@showing_options
-@config_option
-def show_(config_path: Path | None, binding_id: str, as_json: bool, reveal: bool, reason: str) -> None:
-    """Show one binding."""
-    clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
-    with opened(config_path) as store:
-        binding = _found_one(store, binding_id)
-        if clear:
-            said_in_clear(store, binding_id, reason)
-    _show(binding, as_json=as_json, clear=clear)
+def _tell_renewed(renewed: BindingResponse) -> None:
+    latest = f", at the latest {renewed.max_expires_at}" if renewed.max_expires_at else ""
+    say(f"{renewed.id} expires {renewed.expires_at}{latest}")
 
 
-def _found_one(store: Opened, binding_id: str) -> Binding:
-    return required(find_binding(store.reader, store.sealer, binding_id), "binding", "bindings list")
-
-
-def _show(binding: Binding, *, as_json: bool, clear: bool = False) -> None:
-    show_one(masked_binding(binding, now_ms(), clear=clear), as_json=as_json)
-
-
-@bindings.command("history")
-@click.argument("binding_id")
-@json_option
-@config_option
-def history(config_path: Path | None, binding_id: str, as_json: bool) -> None:
-    """List who made, changed and ended a binding, and when. The numbers in it are left out."""
-    with opened(config_path) as store:
-        steps = service.steps(store.reader, store.sealer, _found_one(store, binding_id))
-    show_list(steps, _STEP_COLUMNS, as_json=as_json)
-
-
-@bindings.command("change")
-@click.argument("binding_id")
-@click.option("--a", metavar="NUMBER", help="Real number of party a.")
-@click.option("--b", metavar="NUMBER", help="Real number of party b.")
-@click.option("--group", "group_id", metavar="ID", help="GXB, GXYB: group whose members call b.")
-@click.option(
-    "--expires-in", "--expires-at", "expires_in", metavar="TIME|none", help=" ".join((_EXPIRY, "none: no expiry."))
+bindings.add_command(command_of("show", _command(operations.show_binding)))
+bindings.add_command(
+    command_of(
+        "history", _command(operations.show_history, columns={name: name for name in ("at", "action", "by", "changed")})
+    )
 )
-@_restrictions
-@click.option("--white-only/--all-callers", default=None, help="Accept callers on the whitelist only, or all.")
-@click.option("--record/--no-record", default=None, help="Record the calls, after an announcement to both sides.")
-@shown_object_options
-@config_option
-def change(config_path: Path | None, binding_id: str, as_json: bool, reason: str, **asked: Any) -> None:
-    """Change a binding, from the next call on. Options not given keep their value; "none" clears an optional one."""
-    clear = in_clear(reveal=False, reason=reason, as_json=as_json)
-    for name, value in asked.items():
-        asked[name] = "" if value == NONE else value
-
-    def make(unit: UnitOfWork) -> Binding:
-        wanted = fields.binding_change(asked, store.rules.parties, unit.now_ms)
-        return service.change(unit, binding_id, wanted, store.rules)
-
-    with opened(config_path) as store:
-        changed = _made(store, make, reason, clear=clear)
-        _warn(store, changed)
-    _show(changed, as_json=as_json, clear=clear)
+bindings.add_command(command_of("change", _command(operations.change_binding)))
+bindings.add_command(command_of("renew", _command(operations.renew_binding, told=_tell_renewed)))
 
 
 @bindings.command("hand-over")
@@ -371,31 +219,6 @@ def hand_over_(
         say(f"{len(results) - len(refused)} handed over, {len(refused)} refused")
     if refused:
         raise click.exceptions.Exit(1)
-
-
-@bindings.command("renew")
-@click.argument("binding_id")
-@click.option("--expires-in", "--expires-at", "expires_in", required=True, metavar="TIME", help=_EXPIRY)
-@shown_object_options
-@config_option
-def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: bool, reason: str) -> None:
-    """Set a new expiry for a binding in force.
-
-    With an idle TTL it is the latest one: without calls the binding ends sooner.
-    """
-    clear = in_clear(reveal=False, reason=reason, as_json=as_json)
-
-    def make(unit: UnitOfWork) -> Binding:
-        return service.renew(unit, binding_id, fields.expiry(expires_in, unit.now_ms), store.rules)
-
-    with opened(config_path) as store:
-        changed = _made(store, make, reason, clear=clear)
-    if as_json:
-        _show(changed, as_json=True, clear=clear)
-    else:
-        shown = binding_object(changed, now_ms())
-        latest = f", at the latest {shown['max_expires_at']}" if shown["max_expires_at"] else ""
-        say(f"{changed.binding_id} expires {shown['expires_at']}{latest}")
 
 
 @bindings.command("import", epilog=f"Columns: {','.join(COLUMNS)}. A header line may give them in another order.")

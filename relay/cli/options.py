@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -175,7 +175,7 @@ def _load_numbers(store: Opened) -> None:
         store.run(lambda unit: ensure_numbers(unit, prefixes, legacy))
 
 
-def every(read: Callable[[K, int], list[T]], first: K, position: Callable[[T], K]) -> Iterator[T]:
+def every(read: Callable[[K, int], Sequence[T]], first: K, position: Callable[[T], K]) -> Iterator[T]:
     """Yield all items of a list in the store, read PAGE at a time.
 
     `read(after, most)` returns items behind a position, `first` is the position before all, `position` an item's.

@@ -13,7 +13,7 @@ from relay.compat.actions import Caller, Long, Parameters, Reply, action
 from relay.compat.errors import ILLEGAL_ARGUMENT, Failure
 from relay.compat.fields import NAMES, find
 from relay.compat.terms import Terms, make, unbind
-from relay.model.binding import Binding, number_of
+from relay.model.binding import Binding, BindingChange, number_of
 from relay.service import fields
 from relay.service.bindings import change
 from relay.service.fields import LATEST_S
@@ -75,10 +75,12 @@ async def bind_axb_call(asked: BindAXBCall, caller: Caller) -> Reply:
 
     def do(unit: UnitOfWork, rules: BindRules) -> Reply:
         binding = _of(unit, caller, asked, asked.auth_id, None)
-        wanted = fields.binding_change(
-            {"a": asked.tel_a, "user_data": asked.user_data or None}, rules.parties, unit.now_ms
-        )
-        wanted["expires_at"] = unit.now_ms + asked.expiration * 1000
+        wanted: BindingChange = {
+            "a": fields.party("a", asked.tel_a, rules.parties),
+            "expires_at": unit.now_ms + asked.expiration * 1000,
+        }
+        if asked.user_data:
+            wanted["user_data"] = fields.text("user_data", asked.user_data, fields.LONGEST_USER_DATA)
         change(unit, binding.binding_id, wanted, rules)
         return {"Data": {"BindId": str(number_of(binding.binding_id))}}
 

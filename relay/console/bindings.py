@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from relay.console.ask import Problem
 from relay.console.page import Page, PageRoute, get, post
-from relay.console.tables import Column, Filter, Listing, search_party, show_list
+from relay.console.tables import Column, Filter, Listing, facts_of, search_party, show_list
 from relay.model.binding import LATE_MODES, MODES
+from relay.operations.bindings import BindingResponse
 from relay.store.businesses import unserved_businesses
 from relay.translation import N_
 
@@ -59,6 +60,9 @@ BINDINGS: Final = Listing(
 )
 
 
+_DIRECTIONS: Final = {"both": N_("both"), "a_to_b": N_("only a to b"), "b_to_a": N_("only b to a")}
+
+
 class Route(NamedTuple):
     """A route of a binding. `caller` None: any caller; `reaches` None: the last caller, "": nobody yet."""
 
@@ -98,7 +102,10 @@ async def show_binding(page: Page) -> Response:
     binding = await page.get("/v1/bindings/{}", binding_id, **page.reveal)
     history = await page.get("/v1/bindings/{}/history", binding_id)
     (shown,) = await with_force(page, [binding])
-    values = {"routes": routes_of(binding), "history": history["items"], "state": shown["state"]}
+    facts = facts_of(
+        BindingResponse, binding | {"direction": page.words(_DIRECTIONS[binding["direction"]])}, page.words
+    )
+    values = {"routes": routes_of(binding), "history": history["items"], "state": shown["state"], "facts": facts}
     return page.render("binding.html", binding=binding, **values)
 
 

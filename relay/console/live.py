@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from relay.api.models import MOST as MOST_OF_API
+from relay.api.paging import MOST as MOST_OF_API
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.tables import as_file
 from relay.translation import N_

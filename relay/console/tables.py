@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from types import MappingProxyType, NoneType
+from typing import Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import quote
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from starlette.responses import Response, StreamingResponse
 
-from relay.api.models import MOST
+from relay.api.paging import MOST
 from relay.console.ask import Json, Problem, Query
 from relay.console.page import Page
 from relay.console.references import is_reference
+from relay.operations.shapes import FREE_TEXT
 from relay.reports.export import csv_cell, csv_lines
 from relay.translation import N_
 
@@ -203,3 +206,24 @@ def _cells(rows: _Rows, names: Sequence[str]) -> list[list[Any]]:
 
 def _flat(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+# -- One object
+
+_KINDS: Final[dict[Any, str]] = {bool: "flag", int: "number"}
+
+
+def facts_of(shape: type[BaseModel], document: Json, words: Callable[[str], str]) -> list[tuple[str, str, Any]]:
+    """The fields of a response that have a title: the title, how the value is shown, the value."""
+    return [
+        (words(field.title), _kind_of(name, field), document[name])
+        for name, field in shape.model_fields.items()
+        if field.title
+    ]
+
+
+def _kind_of(name: str, field: FieldInfo) -> str:
+    if name.endswith("_at"):
+        return "moment"
+    of = next((each for each in get_args(field.annotation) if each is not NoneType), field.annotation)
+    return _KINDS.get(of, "mono" if FREE_TEXT in field.metadata or name == "group_id" else "text")

@@ -10,11 +10,11 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from relay.errors import ParseError, Refused
-from relay.model.binding import IDLE_TTL_S, MAX_CALL_S, MODES, RING_TIMEOUT_S, Binding, BindingChange, Direction, Mode
-from relay.model.numbers import Parties, normalise_700, normalise_party, parse_party
+from relay.model.binding import IDLE_TTL_S, MAX_CALL_S, MODES, RING_TIMEOUT_S, Binding, Direction, Mode
+from relay.model.numbers import MOBILES_ALONE, Parties, normalise_700, normalise_party, parse_party
 from relay.policy.rules import parse_hours
 
 CHINA = timezone(timedelta(hours=8), "Asia/Shanghai")  # without daylight saving time since 1991
@@ -224,7 +224,16 @@ def binding(written: Mapping[str, Any], parties: Parties, now_ms: int) -> Bindin
     `written` names fields as `Binding` does, with `expires_in` for `expires_at`; None: not given. All are text but
     seconds and flags.
     """
-    parsers: dict[str, Callable[[Any], Any]] = {
+    return NEW._replace(**_read({"mode": ""} | dict(written), _all_parsers(parties, now_ms)))
+
+
+NEW: Final = Binding(
+    "", "AXB", business="", order_id=None, x="", y=None, a=None, b=None, created_at=0, expires_at=None, pool=""
+)
+
+
+def _all_parsers(parties: Parties, now_ms: int) -> dict[str, Callable[[Any], Any]]:
+    return _parsers(parties, now_ms) | {
         "mode": mode,
         "x": lambda written: platform_number("x", written) or "",
         "y": partial(platform_number, "y"),
@@ -233,29 +242,11 @@ def binding(written: Mapping[str, Any], parties: Parties, now_ms: int) -> Bindin
         "pool": str.strip,
         "consent": partial(text, "consent", longest=LONGEST_CONSENT),
     }
-    return _NEW._replace(**_read({"mode": ""} | dict(written), parsers | _parsers(parties, now_ms)))
-
-
-_NEW: Final = Binding(
-    "", "AXB", business="", order_id=None, x="", y=None, a=None, b=None, created_at=0, expires_at=None, pool=""
-)
-
-
-def binding_change(written: Mapping[str, Any], parties: Parties, now_ms: int) -> BindingChange:
-    """The fields of a change, where "" or 0 removes an optional one. Raises Refused. `written`: as `binding`."""
-    parsers = _parsers(parties, now_ms)
-    for field in ("max_call_s", "ring_timeout_s", "idle_ttl_s"):
-        parsers[field] = partial(_seconds_or_none, parsers[field])
-    return cast(BindingChange, _read(written, parsers))
 
 
 def both_parties(written: Mapping[str, str], parties: Parties) -> dict[str, str | None]:
     """Those of a and b that are given, as `party`. Raises Refused with all that are invalid."""
     return _read(written, {field: partial(party, field, parties=parties) for field in ("a", "b")})
-
-
-def _seconds_or_none(parse: Callable[[int], int], value: int) -> int | None:
-    return parse(value) if value else None
 
 
 def _parsers(parties: Parties, now_ms: int) -> dict[str, Callable[[Any], Any]]:
@@ -291,3 +282,6 @@ def _read(written: Mapping[str, Any], parsers: Mapping[str, Callable[[Any], Any]
         first, fields = faults[0], tuple(each for fault in faults for each in fault.fields)
         raise Refused(first.kind, first.field, first.problem, fields)
     return read
+
+
+BINDING: Final = (*_all_parsers(MOBILES_ALONE, 0),)  # the fields of a binding that text may give

@@ -26,18 +26,16 @@ from relay.store.bindings import BindingQuery, find_page
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import Run
 
-COLUMNS = (
-    *("mode", "x", "y", "a", "b", "expires_in", "order_id", "business"),
-    *("group", "pool", "direction", "max_call_s", "ring_timeout_s", "consent", "user_data", "record"),
-    *("industrial_id", "idle_ttl_s", "area", "area_match", "late"),
-)
+_FIRST = ("mode", "x", "y", "a", "b", "expires_in", "order_id", "business", "group", "pool")
 MOST_OF_ORDER = 100  # bindings of one order that a repeated import compares
 CHUNK = 200  # bindings per transaction, which locks the store for about 30 ms
 _FIELDS = {"group": "group_id"}  # column -> field, if the names differ
+_HOW = ("area", "area_match", "late")  # how numbers are chosen
+COLUMNS = (*_FIRST, *(name for name in fields.BINDING if name not in (*_FIRST, "group_id")), *_HOW)
 _YES_OR_NO = {"yes": True, "no": False, "": False}
 _MATCHES: dict[str, AreaMatch] = {"": "strict", "strict": "strict", "loose": "loose"}
-_FLAGS = ("record", "late")
-_SECONDS = ("max_call_s", "ring_timeout_s", "idle_ttl_s")
+_FLAGS = (*(name for name in COLUMNS if Binding._field_defaults.get(name) is False), "late")
+_SECONDS = tuple(name for name in COLUMNS if name.endswith("_s"))
 
 _Row = tuple[int, list[str] | Refused]  # number of its line; its cells, or why it cannot be read
 _Filing = tuple[int, Mapping[str, str] | Refused]  # number of its line; its cells by column

@@ -196,7 +196,7 @@ def test_orders_are_handed_over_to_another_a(relay700: Command, tmp_path: Path) 
 def test_a_binding_ends_some_time_after_its_last_call(relay700: Command) -> None:
     (made,) = relay700.objects("bind", "AXB", *AB, "--idle-ttl", "600", "--expires-in", "2h")
     assert made["created_at"] < made["expires_at"] < made["max_expires_at"]
-    (changed,) = relay700.objects("bindings", "change", made["binding_id"], "--idle-ttl", "0")
+    (changed,) = relay700.objects("bindings", "change", made["binding_id"], "--idle-ttl", "none")
     assert (changed["idle_ttl_s"], changed["expires_at"]) == (None, made["max_expires_at"])
 
 

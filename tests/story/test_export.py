@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from relay.api.models import api_named
+from relay.operations.shapes import api_named
 from tests.interop.conftest import running_relay
 from tests.story.calls import Ends, call, refused
 from tests.support.addresses import RELAY, free

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from relay.defence.limits import Rates
 from relay.errors import Refused
-from relay.model.binding import Binding
+from relay.model.binding import Binding, BindingChange
 from relay.service import bindings, fields
 from relay.service.placement import BindRules, PlacementRequest
 from relay.store.unit_of_work import UnitOfWork
@@ -28,8 +28,12 @@ def bind_all(unit: UnitOfWork, asked: Sequence[Written], rules: BindRules) -> li
 
 
 def change(unit: UnitOfWork, binding_id: str, asked: Written, rules: BindRules) -> Binding:
-    asked_fields = fields.binding_change(asked, rules.parties, unit.now_ms)
-    return bindings.change(unit, binding_id, asked_fields, rules, asked.get("version"))
+    given = {name: value for name, value in asked.items() if name in fields.BINDING and value is not None}
+    parsed = {name: value for name, value in given.items() if value != 0}
+    read = fields.binding({"mode": "AXB", **parsed}, rules.parties, unit.now_ms)
+    stored = {name: "expires_at" if name == "expires_in" else name for name in given}
+    changes = {field: getattr(read, field) for field in stored.values()}
+    return bindings.change(unit, binding_id, cast(BindingChange, changes), rules, asked.get("version"))
 
 
 def _read(unit: UnitOfWork, asked: Written, rules: BindRules) -> PlacementRequest:

@@ -1,22 +1,16 @@
-"""Types shared by the request and response models: clean text, numbers, times, pages and their cursors.
+"""Types that request and response shapes share: clean text, numbers, times.
 
-A model checks the form of a request; `relay.service` checks its meaning.
+A shape checks the form of a request; `relay.service` checks its meaning.
 """
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from functools import partial
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar, cast, get_args, overload
+from typing import Annotated, Any, NamedTuple, TypeVar, overload
 
-import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESSIV
-from fastapi import Depends, Query, Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
-from starlette.responses import Response
 
 from relay.errors import Refused
 from relay.model.numbers import LENGTH_700
@@ -30,9 +24,7 @@ from relay.service.fields import (
     PREFIX,
     PREFIX_WORDS,
     format_moment,
-    invalid,
 )
-from relay.store.sealing.sealer import Sealer
 from relay.translation import N_
 
 T = TypeVar("T")
@@ -116,6 +108,7 @@ Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"}
 Reason = Annotated[
     str, StringConstraints(min_length=1, max_length=LONGEST_REASON, pattern=CLEAN, strip_whitespace=True)
 ]
+Why = Annotated[Reason | None, Field(description="reason, for the audit log")]
 
 
 # Text to keep: printable, stripped, None if blank. Text64 and Text128: as sent, for searches.
@@ -131,6 +124,16 @@ Kept1024 = Annotated[
 ]
 Text64 = Annotated[str, StringConstraints(max_length=64, pattern=CLEAN)]
 Text128 = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=CLEAN)]
+
+
+class Option(NamedTuple):
+    """How a command writes a field, where `relay.cli.operations` does not know by the field's name and type."""
+
+    names: str = ""  # as click takes them, such as "--white-only/--all-callers"
+    metavar: str = ""
+
+
+FREE_TEXT = "free text"  # marks a business user's text in an answer: a command masks the numbers in it
 
 
 def one_of(*texts: str) -> WithJsonSchema:
@@ -150,13 +153,6 @@ class ResponseModel(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
-class Page(ResponseModel, Generic[T]):
-    """One page of a list."""
-
-    items: list[T]
-    next: str | None = Field(None, description="cursor of the next page; null on the last page")
-
-
 def left_out() -> Any:
     """The default of a field that a change may omit but not set to null. It is never read: see `given`."""
     return None
@@ -164,7 +160,7 @@ def left_out() -> Any:
 
 # The store's names of fields -> the API's, where an id is named as such.
 API_NAMES = {"business": "business_id", "pool": "pool_id"}
-_STORE_NAMES = {name: stored for stored, name in API_NAMES.items()}
+STORE_NAMES = {name: stored for stored, name in API_NAMES.items()}
 
 
 def api_named(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +170,7 @@ def api_named(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def given(asked: BaseModel) -> dict[str, Any]:
     """The fields present in the request, under the store's names."""
-    return {_STORE_NAMES.get(name, name): getattr(asked, name) for name in asked.model_fields_set}
+    return {STORE_NAMES.get(name, name): getattr(asked, name) for name in asked.model_fields_set}
 
 
 class ReasonRequest(RequestModel, json_schema_extra={"examples": [{"reason": "papers complete"}]}):
@@ -199,90 +195,3 @@ def given_ms(moment: AwareDatetime | None) -> int | None: ...
 def given_ms(moment: AwareDatetime | None) -> int | None:
     """Convert a time of a request to Unix milliseconds."""
     return None if moment is None else round(moment.timestamp() * 1000)
-
-
-# -- Cursor pagination
-
-MOST = 500
-USUAL = 50
-
-Position = tuple[str | int, ...]  # of an item in its list
-Limit = Annotated[int, Query(ge=1, le=MOST, description="maximum number of items")]
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Position).decode
-
-
-class PageRequest(NamedTuple):
-    """The requested page of a list."""
-
-    limit: int
-    cursor: str | None
-    fields: frozenset[str] | None = None  # of each item; None: all
-
-
-async def asked_page(
-    request: Request,
-    limit: Limit = USUAL,
-    cursor: Annotated[str | None, Query(max_length=512, description="`next` of the previous page")] = None,
-    fields: Annotated[
-        str | None,
-        Query(
-            max_length=1_000,
-            description="names of fields, commas between: items have these alone",
-            examples=["business_id"],
-        ),
-    ] = None,
-) -> PageRequest:
-    """FastAPI dependency: the query parameters of a paginated list. Raises Refused."""
-    if fields is None:
-        return PageRequest(limit, cursor)
-    names = frozenset(fields.split(","))
-    (item,) = get_args(request.scope["route"].response_model.model_fields["items"].annotation)
-    if not names <= item.model_fields.keys():
-        raise invalid("fields", f"must be some of: {', '.join(item.model_fields)}")
-    return PageRequest(limit, cursor, names)
-
-
-Paging = Annotated[PageRequest, Depends(asked_page)]
-
-
-class Part(NamedTuple, Generic[T]):
-    """The items of one page, and the cursor of the next; None if nothing follows."""
-
-    items: list[T]
-    next: str | None
-    fields: frozenset[str] | None = None
-
-    def shown(self, show: Callable[[T], Any]) -> Page[Any]:
-        """The response model of the page. With `fields` it is the response itself, which FastAPI sends as it is."""
-        page = Page(items=[show(item) for item in self.items], next=self.next)
-        if self.fields is None:
-            return page
-        only: Any = {"items": {"__all__": set(self.fields)}, "next": True}
-        return cast(Page[Any], Response(page.model_dump_json(include=only), media_type="application/json"))
-
-
-def make_cursor(sealer: Sealer, list_: str, last: Position) -> str:
-    """The cursor after `last`, the position of a page's last item; valid for the list named `list_` only.
-
-    It is encrypted: a position may tell how many calls the platform has. `Sealer.seal` would tell as much: it numbers
-    its blobs.
-    """
-    return urlsafe_b64encode(_cipher(sealer).encrypt(_encode(last), [list_.encode()])).decode().rstrip("=")
-
-
-def read_cursor(sealer: Sealer, list_: str, cursor: str | None) -> Position | None:
-    """The position in a cursor of `make_cursor`; None for no cursor. Raises Refused for any other text."""
-    if cursor is None:
-        return None
-    try:
-        data = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        return _decode(_cipher(sealer).decrypt(data, [list_.encode()]))
-    except (ValueError, InvalidTag):
-        raise invalid("cursor", "must be `next` of a page of this list: omit it to start from the beginning") from None
-
-
-def _cipher(sealer: Sealer) -> AESSIV:
-    """AES-SIV (RFC 5297), which needs no nonce."""
-    return AESSIV(sealer.row_mac(b"cursor 1") + sealer.row_mac(b"cursor 2"))
