@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -62,6 +64,12 @@ def store_kind(request: pytest.FixtureRequest) -> Iterator[str]:
     kind = getattr(request, "param", places.FILE)
     with places.kind(kind):
         yield kind
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make what is generated of the Python client, once for all processes, if the source is newer."""
+    if not hasattr(config, "workerinput"):
+        subprocess.run([sys.executable, "clients/python/generate.py"], check=True)
 
 
 @pytest.hookimpl(wrapper=True)

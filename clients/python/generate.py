@@ -1,9 +1,13 @@
-"""Makes models, operations and exceptions from the API's document: `.venv/bin/python clients/python/generate.py`."""
+"""Makes models, operations and exceptions from the API's document: `.venv/bin/python clients/python/generate.py`.
+
+It does nothing if they are newer than all of relay/.
+"""
 
 from __future__ import annotations
 
 import json
 import keyword
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -12,6 +16,8 @@ from typing import Any, NamedTuple
 
 Schema = dict[str, Any]
 PACKAGE = Path(__file__).parent / "relay700_client"
+ROOT = Path(__file__).parents[2]
+MADE = [PACKAGE / f"{name}.py" for name in ("models", "operations", "async_operations", "problems")]
 HEAD = '"""{}: made by generate.py from /openapi.json."""\n\nfrom __future__ import annotations\n\n'
 SIMPLE = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
 SPARSE = "fields"  # a parameter that the methods do not take: items would lack fields of their type
@@ -267,12 +273,24 @@ def _text(text: str, indent: int = 4) -> str:
     return "\n".join(lines).strip() + ("\n" + " " * indent if "\n" in text else "")
 
 
+def is_current() -> bool:
+    """Whether all files are there, and no source is newer."""
+    sources = [Path(__file__), *(ROOT / "relay").rglob("*.py")]
+    return all(path.exists() for path in MADE) and (
+        min(path.stat().st_mtime for path in MADE) > max(path.stat().st_mtime for path in sources)
+    )
+
+
 def main() -> None:
-    sys.path.insert(0, str(Path(__file__).parents[2]))
+    if is_current():
+        return
+    sys.path.insert(0, str(ROOT))
     from relay.api.app import openapi_document
 
     for name, text in generate(json.loads(openapi_document())).items():
-        (PACKAGE / name).write_text(text)
+        part = PACKAGE / f"{name}.{os.getpid()}"  # others may read the file, or write it
+        part.write_text(text)
+        part.replace(PACKAGE / name)
 
 
 if __name__ == "__main__":

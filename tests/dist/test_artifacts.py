@@ -20,6 +20,7 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
+from generate import MADE
 from packaging.tags import compatible_tags, cpython_tags
 from packaging.utils import parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
@@ -113,14 +114,17 @@ def test_no_path_of_the_building_machine_is_compiled_in(compiled: Path) -> None:
     assert str(ROOT).encode() not in code
 
 
-def test_the_sdist_has_all_that_git_has_and_gives_the_pure_wheel(pure: Path, tmp_path: Path) -> None:
+def test_the_sdist_has_all_that_git_has_and_the_made_client_and_gives_the_pure_wheel(
+    pure: Path, tmp_path: Path
+) -> None:
     (sdist,) = DIST.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     (tree,) = tmp_path.iterdir()
     known = run("git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     files = {str(file.relative_to(tree)) for file in tree.rglob("*") if file.is_file()}
-    assert files - {"PKG-INFO"} == {name for name in known if (ROOT / name).exists()}
+    made = {str(path.relative_to(ROOT)) for path in MADE}
+    assert files - {"PKG-INFO"} == {name for name in known if (ROOT / name).exists()} | made
     builder = ROOT / ".venv-dist" / "bin" / "python"
     epoch = run("scripts/epoch.sh").strip()
     run(
