@@ -52,7 +52,7 @@ class HttpServer:
             uvicorn.Config(
                 app,
                 loop="none",
-                http=Connection,
+                http=HttpConnection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -126,7 +126,7 @@ class _Server(uvicorn.Server):
             self.servers.append(TlsListener(listening, self._protocol, self.config))  # type: ignore[arg-type]
 
     def _protocol(self) -> asyncio.Protocol:
-        return Connection(self.config, self.server_state, self.lifespan.state)
+        return HttpConnection(self.config, self.server_state, self.lifespan.state)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -219,7 +219,7 @@ STALLED_S = 60.0  # to wait for a client that does not read its answer
 _arrivals = count()
 
 
-class Connection(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """The protocol class for uvicorn's option `http`."""
 
     source = ""  # IPv4 address or IPv6 /64

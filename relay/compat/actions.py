@@ -46,7 +46,7 @@ class Granted(Protocol):
     def granted(self) -> bool: ...
 
 
-class Limits(Protocol):
+class ActionLimits(Protocol):
     """The limits on requests that the API has as well (`relay.api.auth.RequestLimits`)."""
 
     def take(self, key: ApiKey, now_s: float) -> Granted:
@@ -71,7 +71,7 @@ class Service(NamedTuple):
     writer: GroupWriter
     sealer: Sealer
     rules: Callable[[], BindRules]  # in force now
-    limits: Limits
+    limits: ActionLimits
     binds: Rates  # new bindings by business user, per second
     pages: Pages
     public_url: Callable[[], str]  # of the API, as clients reach it

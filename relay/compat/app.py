@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from relay.compat import bindings, bindings700, groups, late, numbers, queries  # noqa: F401  (they fill ACTIONS)
 from relay.compat.actions import ACTIONS, Action, Caller, Service, read_parameters
 from relay.compat.errors import Fault, code_of
-from relay.compat.signature import HttpRequest, Nonces, SignedRequest, mismatch, read_request
+from relay.compat.signature import HttpRequest, SignatureNonces, SignedRequest, mismatch, read_request
 from relay.errors import Refused, StoreError
 from relay.store.keys import ApiKey, find_key
 from relay.store.unit_of_work import Actor
@@ -37,7 +37,7 @@ class AlibabaApp:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._nonces = Nonces(service.clock())
+        self._nonces = SignatureNonces(service.clock())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

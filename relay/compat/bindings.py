@@ -27,7 +27,7 @@ _NAMES = {
 _NAMES_OF_AXG = {**_NAMES, "a": "PhoneNoB", "b": "PhoneNoA"}
 
 
-class _Options(Parameters):
+class _BindingOptions(Parameters):
     """What all kinds of binding may have. ExpectCity is a wish, as for Alibaba: numbers come from the pool named."""
 
     pool_key: str
@@ -63,7 +63,7 @@ def _made(binding: Binding) -> Reply:
     return {"SecretBindDTO": {"SecretNo": binding.x, "SubsId": str(number_of(binding.binding_id))}}
 
 
-class BindAxb(_Options, kw_only=True):
+class BindAxb(_BindingOptions, kw_only=True):
     """A and B call X."""
 
     phone_no_b: str
@@ -80,7 +80,7 @@ async def bind_axb(asked: BindAxb, caller: Caller) -> Reply:
     return _made(await caller.change(lambda unit, rules: make(unit, terms, rules, caller)))
 
 
-class BindAxn(_Options, kw_only=True):
+class BindAxn(_BindingOptions, kw_only=True):
     """Anybody calls X and reaches A. A reaches who called last, before that PhoneNoB."""
 
     phone_no_b: str = ""
@@ -98,7 +98,7 @@ async def bind_axn(asked: BindAxn, caller: Caller) -> Reply:
     return _made(await caller.change(lambda unit, rules: make(unit, terms, rules, caller)))
 
 
-class BindAxg(_Options, kw_only=True):
+class BindAxg(_BindingOptions, kw_only=True):
     """A and each member of the group call X."""
 
     group_id: Long

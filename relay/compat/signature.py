@@ -186,7 +186,7 @@ def _moment(text: str) -> int:
 # -- Each request once
 
 
-class Nonces:
+class SignatureNonces:
     """The nonces of requests that are still in time, so that none is accepted twice.
 
     A request signed by a clock that is ahead, and accepted before a restart, can be accepted once more after it.

@@ -22,7 +22,7 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.api import app
 from relay.api import server as http_server
-from relay.api.server import Address, Connection, HttpServer
+from relay.api.server import Address, HttpConnection, HttpServer
 from relay.defence.bans import source_of
 from relay.errors import ConfigError
 from tests.api.conftest import Api, Client
@@ -188,7 +188,7 @@ class Serving(NamedTuple):
 async def serving(api: Api) -> AsyncIterator[Serving]:
     address = free("127.0.0.1")
     options = {"loop": "none", "lifespan": "off", "log_config": None, "log_level": "error"}
-    server = uvicorn.Server(uvicorn.Config(api.app, *address, http=Connection, **options))  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(api.app, *address, http=HttpConnection, **options))  # type: ignore[arg-type]
     task = asyncio.create_task(server._serve())
     try:
         while not server.started:  # noqa: ASYNC110

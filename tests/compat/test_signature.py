@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.compat.errors import Fault
-from relay.compat.signature import HttpRequest, Nonces, SignedRequest, read_request
+from relay.compat.signature import HttpRequest, SignatureNonces, SignedRequest, read_request
 
 # Made by aliyun-python-sdk-core 2.16.1 with the secret "s" * 64.
 RPC = {
@@ -114,14 +114,14 @@ def request(at_s: float, nonce: str = "n", key_id: str = "k") -> SignedRequest:
     return SignedRequest(key_id, "A", "v", {}, nonce, int(at_s), "", b"", is_rpc=True)
 
 
-def refusal(nonces: Nonces, asked: SignedRequest, now_s: float) -> str:
+def refusal(nonces: SignatureNonces, asked: SignedRequest, now_s: float) -> str:
     with pytest.raises(Fault) as raised:
         nonces.admit(asked, now_s, within)
     return raised.value.code
 
 
 def test_a_nonce_is_accepted_once_for_each_key() -> None:
-    nonces = Nonces(STARTED_S)
+    nonces = SignatureNonces(STARTED_S)
     nonces.admit(request(STARTED_S), STARTED_S, within)
     assert refusal(nonces, request(STARTED_S), STARTED_S + 1) == "SignatureNonceUsed"
     nonces.admit(request(STARTED_S, key_id="other"), STARTED_S + 1, within)
@@ -129,7 +129,7 @@ def test_a_nonce_is_accepted_once_for_each_key() -> None:
 
 
 def test_what_is_over_the_limits_is_not_remembered_and_a_repetition_does_not_count() -> None:
-    nonces, asked = Nonces(STARTED_S), request(STARTED_S)
+    nonces, asked = SignatureNonces(STARTED_S), request(STARTED_S)
     assert not nonces.admit(asked, STARTED_S, lambda: False)
     assert nonces.admit(asked, STARTED_S, within)
     with pytest.raises(Fault, match="nonce was used"):
@@ -137,25 +137,25 @@ def test_what_is_over_the_limits_is_not_remembered_and_a_repetition_does_not_cou
 
 
 def test_a_request_from_before_the_start_may_have_been_accepted_then() -> None:
-    assert refusal(Nonces(STARTED_S), request(STARTED_S - 2), STARTED_S) == "InvalidTimeStamp.Expired"
+    assert refusal(SignatureNonces(STARTED_S), request(STARTED_S - 2), STARTED_S) == "InvalidTimeStamp.Expired"
 
 
 @pytest.mark.parametrize("off_s", [-901, 301])
 def test_a_time_more_than_15_minutes_behind_or_5_ahead(off_s: int) -> None:
     now_s = STARTED_S + 10_000
-    assert refusal(Nonces(STARTED_S), request(now_s + off_s), now_s) == "InvalidTimeStamp.Expired"
+    assert refusal(SignatureNonces(STARTED_S), request(now_s + off_s), now_s) == "InvalidTimeStamp.Expired"
 
 
 @pytest.mark.parametrize("off_s", [-899, 299])
 def test_a_time_15_minutes_behind_or_5_ahead(off_s: int) -> None:
     now_s = STARTED_S + 10_000
-    assert Nonces(STARTED_S).admit(request(now_s + off_s), now_s, within)
+    assert SignatureNonces(STARTED_S).admit(request(now_s + off_s), now_s, within)
 
 
 @given(ahead_s=st.integers(-899, 300), waits=st.lists(st.integers(0, 700), max_size=20))
 def test_no_request_is_ever_accepted_twice(ahead_s: int, waits: list[int]) -> None:
     """Whatever else was accepted meanwhile, and though the clock is set back."""
-    nonces, now_s = Nonces(STARTED_S), STARTED_S + 1_000
+    nonces, now_s = SignatureNonces(STARTED_S), STARTED_S + 1_000
     once = request(now_s + ahead_s)
     nonces.admit(once, now_s, within)
     for number, wait_s in enumerate(waits):
