@@ -58,13 +58,13 @@ from relay.store.chain import AnchorFile
 from relay.store.connection import Connection as StoreConnection
 from relay.store.connection import Place, PostgresServer
 from relay.store.database import Reader, open_store, reading
-from relay.store.files import StoreFiles, open_lock, takes
+from relay.store.files import StoreFiles, open_lock, try_lock
 from relay.store.filings import count_expiring
 from relay.store.numbers import usage
 from relay.store.postgres.nodes import LeaderLock, nodes_up
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
-from relay.store.webhooks import sizes
+from relay.store.webhooks import count_events
 from relay.store.writer import GroupWriter, now_ms
 
 T = TypeVar("T")
@@ -318,7 +318,7 @@ class BackendProcess:
 
     def _stored(self) -> _Stored:
         with reading(self.path) as connection:
-            waiting, dead = sizes(connection)
+            waiting, dead = count_events(connection)
             now = now_ms()
             expiring = count_expiring(connection, None, now, now + EXPIRING_MS)
             complaints = high_complaints(connection, now, self.settings.complaint_ppm)
@@ -531,7 +531,7 @@ def _hold_lock(store: Path) -> Iterator[None]:
     until_s = time.monotonic() + PREDECESSOR_S
     lock = open_lock(store, ".backend.lock")
     try:
-        while not takes(lock):
+        while not try_lock(lock):
             if time.monotonic() > until_s:
                 raise StoreError(f"another backend uses {store}: stop it first")
             time.sleep(0.05)

@@ -25,7 +25,7 @@ from relay.model.numbers import mask_number
 from relay.net.process import Tasks
 from relay.net.verify import HookClient, HookEndpoint
 from relay.policy.call_policy import OnRouted
-from relay.policy.decision import UNKNOWN, Bounds, Decision, Wrong, decided, not_decided, read_decision
+from relay.policy.decision import UNKNOWN, Bounds, Decision, Wrong, apply_decision, read_decision, refuse_undecided
 from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
 from relay.service import bindings, fields
 from relay.service.placement import BindRules, PlacementRequest
@@ -106,15 +106,15 @@ class CallHooks:
 
     async def _decide(self, asked: LookUp, answer: Route | Refusal, routed: OnRouted) -> None:
         # What the engine gets on cancellation and errors.
-        decision: Route | Refusal = not_decided(answer, "") if isinstance(answer, Route) else VERIFICATION_FAILED
+        decision: Route | Refusal = refuse_undecided(answer, "") if isinstance(answer, Route) else VERIFICATION_FAILED
         try:
             if isinstance(answer, Refusal):
                 answer = await self._of_unknown(asked)
             if isinstance(answer, Route) and answer.hook and answer.decided_by != "hook":
-                decision = not_decided(answer, "hook")
+                decision = refuse_undecided(answer, "hook")
                 answer = await self._of_business(asked, answer)
             if isinstance(answer, Route) and answer.verify and answer.decided_by != "verify":
-                decision = not_decided(answer, "verify")
+                decision = refuse_undecided(answer, "verify")
                 answer = await self._of_operator(asked, answer)
             decision = answer
         finally:
@@ -124,22 +124,22 @@ class CallHooks:
 
     async def _of_operator(self, asked: LookUp, route: Route) -> Route | Refusal:
         if self._verify is None:
-            return not_decided(route, "verify")
+            return refuse_undecided(route, "verify")
         hook, limits = self._verify
         return await self._decided(hook, limits, asked, route, asked.caller)
 
     async def _of_business(self, asked: LookUp, route: Route) -> Route | Refusal:
         if self._hooks is None:
             self._tell("hook.not_configured", {"business": route.business, "effect": "its calls are refused"})
-            return not_decided(route, "hook")
+            return refuse_undecided(route, "hook")
         try:
             async with asyncio.timeout(READ_S):
                 found = await self._store.read(lambda connection, sealer: find_hook(connection, sealer, route.business))
         except (RelayError, TimeoutError) as error:
             self._tell("hook.unreadable", {"business": route.business, "reason": str(error) or "not in time"})
-            return not_decided(route, "hook")
+            return refuse_undecided(route, "hook")
         if found is None or found.disabled_at is not None:  # changed after the look-up
-            return not_decided(route, "hook")
+            return refuse_undecided(route, "hook")
         return await self._decided(_hook(found), self._hooks, asked, route, _shown(found, asked.caller))
 
     async def _decided(
@@ -151,7 +151,7 @@ class CallHooks:
             self._count(hook, "failed" if body == "no_answer" else body)
             # A flood of calls must not make others pass unasked: the hook has not failed.
             passes = limits.fail_open and body not in ("not_signed", "no_room")
-            return route if passes else not_decided(route, hook.kind)
+            return route if passes else refuse_undecided(route, hook.kind)
         decision = read_decision(body, self._bounds)
         if isinstance(decision, Decision) and decision.bind is not None:
             decision = Wrong("bind", "the caller has a binding")
@@ -159,9 +159,9 @@ class CallHooks:
             decision = await self._checked(decision, route, asked.caller, until)
         if isinstance(decision, Wrong):
             self._note_wrong(hook, decision, asked)
-            return not_decided(route, hook.kind)
+            return refuse_undecided(route, hook.kind)
         self._count(hook, "allowed" if decision.allow else "refused")
-        return decided(decision, route, self._bounds, hook.kind)
+        return apply_decision(decision, route, self._bounds, hook.kind)
 
     async def _checked(self, decision: Decision, route: Route, caller: str, until: float) -> Decision | Wrong:
         """Check with the store that the numbers in an answer are the business user's own."""
@@ -242,7 +242,7 @@ class CallHooks:
             return failed
         if isinstance(route, Refusal):
             return route
-        return decided(msgspec.structs.replace(decision, target=None), route, self._bounds, hook.kind)
+        return apply_decision(msgspec.structs.replace(decision, target=None), route, self._bounds, hook.kind)
 
     # -- counts
 

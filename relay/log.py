@@ -241,24 +241,24 @@ def _mask_ascii_order(order_id: str) -> str:
     run = _NUMBER.search(order_id)
     if run is None or digits > len(run[0].removeprefix("+")):
         return MASK
-    return mask_numbers(order_id)
+    return mask_digit_runs(order_id)
 
 
 def _mask_value(value: Any) -> Any:
     if isinstance(value, str):
         if not value.isascii():  # lone surrogates, from bytes that were not UTF-8
             value = value.encode("utf-8", "backslashreplace").decode()
-        return mask_numbers(value) if _DIGITS.search(value) else value
+        return mask_digit_runs(value) if _DIGITS.search(value) else value
     if isinstance(value, bool | int | float):
         return value
     if isinstance(value, dict):
         return {_mask_value(key): _mask_value(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_mask_value(each) for each in value]
-    return None if value is None else mask_numbers(str(value))
+    return None if value is None else mask_digit_runs(str(value))
 
 
-def mask_numbers(text: str) -> str:
+def mask_digit_runs(text: str) -> str:
     """Mask each run of 7 or more digits, 700 numbers excepted: +8613800000001 -> 138****0001."""
     return _NUMBER.sub(_mask, text)
 

@@ -21,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from relay import log as log_module
 from relay.errors import StoreError
-from relay.log import Outage, WholeLines, configure, ended_calls, mask_numbers
+from relay.log import Outage, WholeLines, configure, ended_calls, mask_digit_runs
 from tests.events.conftest import Log
 
 NUMBER = "13800000001"
@@ -57,7 +57,7 @@ def logged(**fields: object) -> dict[str, Any]:
     ],
 )
 def test_only_real_numbers_are_masked(text: str, masked: str) -> None:
-    assert mask_numbers(text) == masked
+    assert mask_digit_runs(text) == masked
 
 
 def test_an_event_is_one_json_line() -> None:

@@ -42,7 +42,7 @@ from relay.reports.recordings import (
     CallQuery,
     find_call,
     of_call,
-    search,
+    search_recorded,
 )
 from relay.store.bindings import find_binding
 from relay.store.connection import Connection
@@ -200,7 +200,7 @@ async def _found(
         asked.kind,
         asked.binding_id,
     )
-    found = await context.read(lambda connection: search(connection, sealer, query, after, paging.limit))
+    found = await context.read(lambda connection: search_recorded(connection, sealer, query, after, paging.limit))
     clear = await context.reveal(reveal, "calls", [record.call_id for record in found.items])
     part = Part(found.items, None if found.next is None else make_cursor(sealer, "calls", found.next), paging.fields)
     return part.shown(lambda record: shown_call(record, clear=clear, for_operator=context.business is None))

@@ -27,7 +27,7 @@ from relay.operations.shapes import (
 )
 from relay.service.hooks import LONGEST_URL, Parties
 from relay.store.unit_of_work import UnitOfWork
-from relay.store.webhooks import OutboxEvent, Webhook, dead, find_webhook, webhooks_of
+from relay.store.webhooks import OutboxEvent, Webhook, dead_letters, find_webhook, webhooks_of
 
 Kinds = Annotated[list[Kind], Field(min_length=1, max_length=len(KINDS), json_schema_extra={"uniqueItems": True})]
 Url = Annotated[
@@ -220,7 +220,7 @@ async def get_dead(webhook_id: WebhookId, context: Reads, paging: Paging) -> Pag
     found = await context.part(
         f"dead {webhook.id}",
         paging,
-        lambda connection, after, most: dead(connection, sealer, webhook_id, after, most),
+        lambda connection, after, most: dead_letters(connection, sealer, webhook_id, after, most),
         0,
         lambda event: event.seq,
     )

@@ -93,13 +93,13 @@ def may_forward_as(settings: Settings, peer: Peer, caller: str) -> bool:
     return not is_ours(settings, caller) and may_call_as(peer.numbers, caller)
 
 
-def forwarded(dialled: str, shown: str) -> Route:
+def forwarding_route(dialled: str, shown: str) -> Route:
     """The route of a forwarded call (`other_numbers = "forward"`): no binding. `shown`: the caller's number, "" if the
     caller asks for privacy."""
     return Route("", "", "", None, callee=dialled, shown=shown)
 
 
-def unusable(error: ProtocolError | ParseError) -> Refusal:
+def refusal_of_error(error: ProtocolError | ParseError) -> Refusal:
     """The refusal of an INVITE that is malformed or cannot be relayed."""
     if isinstance(error, NotAnchored):
         return MEDIA_FAILED

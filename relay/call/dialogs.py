@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.peers.peers import holds
-from relay.sip.framing import marks
+from relay.sip.framing import read_marks
 
 if TYPE_CHECKING:
     from relay.call.leg import Leg
@@ -36,7 +36,7 @@ class Dialogs:
 
     def may_belong(self, data: bytes) -> bool:
         """Whether the message may belong to an existing dialog or transaction, without a parse; True in doubt."""
-        found = marks(data)
+        found = read_marks(data)
         if found is None:
             return True
         method, via, from_tag, to_tag = found

@@ -98,7 +98,7 @@ class OutOfDialog:
                 self._question(request, reply, now)
         except ProtocolError as error:
             if is_recorded:
-                self._refuse(request, reply, peer, admission.unusable(error), now)
+                self._refuse(request, reply, peer, admission.refusal_of_error(error), now)
             else:
                 self._stateless.answer(reply, error.status, now)
 
@@ -143,7 +143,7 @@ class OutOfDialog:
         try:
             objection = self._admission.check_invite(request, reply.flow, peer, now)
         except ParseError as error:
-            objection = (admission.unusable(error), "")
+            objection = (admission.refusal_of_error(error), "")
         # A merged request to another number (RFC 3261 8.2.2.2).
         if self._calls.by_invite[session.call.invite_key] is not session.call:
             session.refuse(admission.LOOP, now)
@@ -163,7 +163,7 @@ class OutOfDialog:
         else:
             session.call.reservation.comes_from(peer.name)
             shown = "" if masking.asks_for_privacy(request) else session.call.caller_number
-            session.routed(admission.forwarded(dialled, shown), now)
+            session.routed(admission.forwarding_route(dialled, shown), now)
 
     def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> tuple[InviteSession, CallerInvite]:
         ua = self._ua

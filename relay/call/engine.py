@@ -35,7 +35,7 @@ from relay.peers.user_agent import UserAgent
 from relay.privacy.leak_check import Leak
 from relay.privacy.messages import Reply
 from relay.sip.framing import is_untagged
-from relay.sip.message import Flow, Request, Response, parse_message, salvage
+from relay.sip.message import Flow, Request, Response, parse_message, salvage_request
 from relay.sip.timers import MOST_DUE, WallClock
 
 LONGEST_CALL_ID: Final = 256  # of a new request, in characters
@@ -409,7 +409,7 @@ class Engine:
             outbox.note("message.malformed", source=flow.host, header=error.header, reason=reason, left_out=unsaid)
         else:
             self._malformed_unsaid[name] += 1
-        request = salvage(data) if known else None
+        request = salvage_request(data) if known else None
         if request is None or request.method == "ACK":
             return
         try:

@@ -15,13 +15,13 @@ from relay.call import admission, states
 from relay.call.announcement import OF_REFUSAL, Announcement, may_announce
 from relay.call.dialogs import Dialogs
 from relay.call.leg import Leg
-from relay.call.media import Sender, fault_in, neutral
+from relay.call.media import Sender, fault_in, mask_for_rtpengine
 from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, SessionBase
 from relay.call.state_codec import dump_attempt
 from relay.errors import ParseError, ProtocolError
-from relay.model.call import Refusal, Route, named
+from relay.model.call import Refusal, Route, refusal_on_route
 from relay.peers.limits import ANNOUNCING, is_one_admitted, next_admitted
-from relay.peers.targets import is_tried_elsewhere, secured, unreachable, who_ended
+from relay.peers.targets import is_tried_elsewhere, mark_unreachable, select_secure, who_ended
 from relay.privacy import masking
 from relay.privacy.codecs import common_codecs
 from relay.privacy.leak_check import Leak, leak_check_towards_callee, leak_check_towards_caller
@@ -107,7 +107,7 @@ class InviteSession(SessionBase):
 
     def _neutral_offer(self) -> bytes:
         """The caller's SDP for an announcement; b"" if none may be sent where it says."""
-        offer = neutral(self._invite.request)
+        offer = mask_for_rtpengine(self._invite.request)
         return b"" if offer and fault_in(offer, self._sender, self._ua) else offer
 
     def _enter(self, event: str) -> None:
@@ -179,8 +179,8 @@ class InviteSession(SessionBase):
             self.refuse(refusal, now)
             return
         targets = self._ua.peers.candidates(answer.callee, now, self._ua.token)
-        if self._invite.secure and not (targets := secured(targets)):
-            self.refuse(named(admission.NOT_SECURE, answer), now)
+        if self._invite.secure and not (targets := select_secure(targets)):
+            self.refuse(refusal_on_route(admission.NOT_SECURE, answer), now)
             return
         self._enter(states.ROUTE)
         self._pending_look_up = None
@@ -233,7 +233,7 @@ class InviteSession(SessionBase):
             try:
                 attempt.start(self._invite.request, now)
             except (ProtocolError, ParseError) as error:  # another peer may allow other codecs
-                unusable = admission.unusable(error), admission.lines_for(error)
+                unusable = admission.refusal_of_error(error), admission.lines_for(error)
             except Leak as leak:  # caught here, since a timer may have started this attempt
                 leak.end_call(now)
                 return
@@ -296,7 +296,7 @@ class InviteSession(SessionBase):
 
     def _pass_over(self, attempt: OutboundAttempt, verdict: Verdict, now: float) -> None:
         """Cancel the attempt at a target that seems gone, and try the next one."""
-        unreachable(self._ua.outbox, attempt.target, now)
+        mark_unreachable(self._ua.outbox, attempt.target, now)
         self._abandon_attempt(now, TIMED_OUT)
         self._try_next(verdict, "no_response", now)
 
@@ -452,7 +452,7 @@ class InviteSession(SessionBase):
         if attempt is not None and attempt.is_silent:
             verdict, reason = masking.NO_PROGRESS, "no_response"
             if now >= attempt.started_at + self._settings.no_progress_s:  # a later target may have had less time
-                unreachable(self._ua.outbox, attempt.target, now)
+                mark_unreachable(self._ua.outbox, attempt.target, now)
         self._abandon_attempt(now, TIMED_OUT)
         # RFC 3261 13.3.1: "If the invitation expires before the UAS has generated a final response, a 487 (Request
         # Terminated) response SHOULD be generated."

@@ -188,7 +188,7 @@ class Media:
         SDP that was not rewritten is stopped by masking (`NotAnchored`, or 488 if no media may be sent where it says).
         """
         side = sender.side
-        sdp = b"" if self.over else neutral(message)
+        sdp = b"" if self.over else mask_for_rtpengine(message)
         if not sdp:
             then(now)
             return
@@ -413,7 +413,7 @@ class Media:
             heard(now)
 
 
-def neutral(message: Message) -> bytes:
+def mask_for_rtpengine(message: Message) -> bytes:
     """The message's SDP, masked for rtpengine and with few streams of each kind, since each takes four ports from the
     offer on. b"" if there is none that may pass, or if it exceeds MOST_STREAMS streams."""
     try:

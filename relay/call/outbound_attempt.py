@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from relay.call.dialogs import Dialogs
 from relay.call.leg import CallBase, Leg
-from relay.call.media import Sender, neutral
+from relay.call.media import Sender, mask_for_rtpengine
 from relay.call.states import DECIDED
 from relay.errors import ParseError, ProtocolError
 from relay.model.numbers import is_700
 from relay.peers.peers import party_uri, user_for
-from relay.peers.targets import responded, unreachable
+from relay.peers.targets import mark_responded, mark_unreachable
 from relay.peers.user_agent import ClientRequest, UserAgent
 from relay.privacy import masking
 from relay.privacy.leak_check import Leak, LeakCheck
@@ -309,7 +309,7 @@ class OutboundAttempt:
         if masking.brings_sdp(response):
             media.fork = fork
             if len(media.forks) < MOST_FORKS and response.status < 200:
-                media.forks[fork] = neutral(response)
+                media.forks[fork] = mask_for_rtpengine(response)
             return response
         described = media.forks.pop(fork, b"") if response.status >= 200 and fork != media.fork else b""
         if not described:
@@ -319,7 +319,7 @@ class OutboundAttempt:
 
     def _take(self, response: Response, now: float) -> None:
         status = response.status
-        responded(self._ua.outbox, self.target, response, now)
+        mark_responded(self._ua.outbox, self.target, response, now)
         try:
             if status >= 300:
                 self._refused(response, now)
@@ -413,7 +413,7 @@ class OutboundAttempt:
         self._close()
         if not self._given_up:
             self._given_up = True  # an early dialog whose SDP is still at rtpengine must not open any more
-            unreachable(self._ua.outbox, self.target, now)
+            mark_unreachable(self._ua.outbox, self.target, now)
             self._session.failed(why, now)
 
     def _close(self) -> None:

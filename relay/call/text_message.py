@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Final
 from relay.call import admission
 from relay.call.state_codec import dump_attempt, head_of
 from relay.errors import ParseError, ProtocolError
-from relay.model.call import CallRecord, Refusal, Route, named, record_id
+from relay.model.call import CallRecord, Refusal, Route, record_id, refusal_on_route
 from relay.model.numbers import is_700
 from relay.peers.limits import is_one_admitted, next_admitted
 from relay.peers.peers import party_uri, user_for
-from relay.peers.targets import is_tried_elsewhere, responded, secured, unreachable, who_ended
+from relay.peers.targets import is_tried_elsewhere, mark_responded, mark_unreachable, select_secure, who_ended
 from relay.peers.user_agent import ClientRequest, UserAgent
 from relay.privacy import masking
 from relay.privacy.leak_check import LeakCheck, leak_check_towards_callee
 from relay.privacy.masking import Verdict
 from relay.privacy.messages import OutgoingRequest, Reply
-from relay.privacy.text_memory import TextMemory, after, mask_across
+from relay.privacy.text_memory import TextMemory, mask_across, tails_after
 from relay.privacy.texts import MOST_PASSES, mask_within, read_text, text_body
 from relay.sip.message import Request, Response, transport_address
 from relay.sip.uri import is_sips
@@ -139,7 +139,7 @@ class TextMessage:
             objection = self._all.admission.check_message(self._request, self._reply.flow, self._peer, now)
             self._text = read_text(self._request)
         except (ProtocolError, ParseError) as error:
-            self.refuse(admission.unusable(error), now, admission.lines_for(error))
+            self.refuse(admission.refusal_of_error(error), now, admission.lines_for(error))
             return
         if self._all.by_key[self._key] is not self:  # merged, to another number (RFC 3261 8.2.2.2)
             self.refuse(admission.LOOP, now)
@@ -171,13 +171,13 @@ class TextMessage:
             if look_up is not None:
                 look_up.last_caller = None
             self._record = self._record._replace(number_shown=answer.shown)  # also after a restart: `granted_since`
-            self.refuse(named(admission.NUMBER_IN_TEXT, answer), now)
+            self.refuse(refusal_on_route(admission.NUMBER_IN_TEXT, answer), now)
             return
         targets = self._ua.peers.candidates(answer.callee, now, self._ua.token)
-        if is_sips(self._request.uri) and not (targets := secured(targets)):
-            self.refuse(named(admission.NOT_SECURE, answer), now)
+        if is_sips(self._request.uri) and not (targets := select_secure(targets)):
+            self.refuse(refusal_on_route(admission.NOT_SECURE, answer), now)
             return
-        texts.remember(sender, answer.binding_id, after(before, text), now)
+        texts.remember(sender, answer.binding_id, tails_after(before, text), now)
         self._pending_look_up = None
         self._route = answer
         self._body = text_body(text)
@@ -242,7 +242,7 @@ class TextMessage:
         delivery, is_over = self._delivery, now >= self._deadline
         gives_up = delivery is not None and delivery.is_silent and (is_over or self._has_other(now))
         if delivery is not None and gives_up:
-            unreachable(self._ua.outbox, delivery.target, now)
+            mark_unreachable(self._ua.outbox, delivery.target, now)
         if is_over:
             self._close(masking.NO_PROGRESS, "relay", "no_response", now)
         elif gives_up:
@@ -271,7 +271,7 @@ class TextMessage:
     def not_answered(self, delivery: Delivery, why: str, now: float) -> None:
         """The target did not respond, or the transport failed."""
         if delivery is self._delivery and not self._decided:
-            unreachable(self._ua.outbox, delivery.target, now)
+            mark_unreachable(self._ua.outbox, delivery.target, now)
             self._failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
 
     def _failed(self, status: int | None, verdict: Verdict, now: float) -> None:
@@ -380,7 +380,7 @@ class Delivery:
 
     def _receive(self, response: Response, now: float) -> None:
         target, status = self.target, response.status
-        responded(self._ua.outbox, target, response, now)
+        mark_responded(self._ua.outbox, target, response, now)
         self.is_silent = False
         if status < 200:
             return

@@ -193,9 +193,9 @@ def _report_failure(error: OSError) -> None:
 
 
 def _report_bug() -> None:
-    from relay.log import mask_numbers
+    from relay.log import mask_digit_runs
 
-    click.echo(mask_numbers(format_exc()), err=True, nl=False)
+    click.echo(mask_digit_runs(format_exc()), err=True, nl=False)
     say("This is a bug in relay700: please report the lines above. Numbers in them are masked.", err=True)
 
 

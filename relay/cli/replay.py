@@ -16,7 +16,7 @@ from relay.cli.output import json_line
 from relay.model.numbers import mask_number
 from relay.replay.player import Comparison, Finding, Pace, Played
 from relay.replay.script import TraceCalls, find_calls
-from relay.replay.stage import Cast, bound, perform, set_stage
+from relay.replay.stage import Cast, bind_attempts, play_attempts, set_stage
 from relay.replay.trace import Endpoint, Trace, read_trace
 from relay.store.records import RecordFilter, read_all
 
@@ -98,8 +98,8 @@ def replay(
     with opened(config_path, make=True) as store:
         settings = store.config.settings
         stage = set_stage(settings, to, caller_address, callee_address)
-        with bound(calls.attempts, settings, stage, store.run, store.rules) as casts:
-            played = asyncio.run(perform(calls.attempts, stage, casts, pace))
+        with bind_attempts(calls.attempts, settings, stage, store.run, store.rules) as casts:
+            played = asyncio.run(play_attempts(calls.attempts, stage, casts, pace))
         _add_outcomes(store, played, casts)
     if as_json:
         click.echo(json_line(report_object(trace, read, calls, played)))

@@ -17,7 +17,7 @@ from relay.events import webhooks as service
 from relay.events.webhooks import FORMATS, KINDS
 from relay.service.fields import format_moment
 from relay.service.hooks import PARTIES
-from relay.store.webhooks import Webhook, dead, find_webhook, webhooks_of
+from relay.store.webhooks import Webhook, dead_letters, find_webhook, webhooks_of
 
 _COLUMNS = ("id", "business", "url", "parties", "format", "disabled_at", "failures", "next_at", "last_error", "kinds")
 _DEAD_COLUMNS = ("seq", "event_id", "kind", "at", "dead_at", "tries", "last_error")
@@ -133,7 +133,7 @@ def _found(store: Opened, webhook_id: str) -> Webhook:
 
 
 def _dead_events(store: Opened, webhook_id: str) -> Iterator[dict[str, Any]]:
-    found = every(partial(dead, store.reader, store.sealer, webhook_id), 0, lambda event: event.seq)
+    found = every(partial(dead_letters, store.reader, store.sealer, webhook_id), 0, lambda event: event.seq)
     for event in newest(found, attrgetter("seq")):
         values = plain(event) | {"at": format_moment(event.at_ms)}
         yield {name: values[name] for name in _DEAD_COLUMNS}

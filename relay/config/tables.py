@@ -42,101 +42,101 @@ _CAPS = 'calls per time, such as ["3/5m", "10/24h"], or [] for no limit'
 _SIGNAL = "a table such as {warn = 20, lock = 0}, counts within ten minutes; 0 for never"
 
 
-def write(what: str, **limits: Any) -> Meta:
+def expect(what: str, **limits: Any) -> Meta:
     """The description of a value, as a fault quotes it, and its limits."""
     return Meta(description=what, **limits)
 
 
 _Quota = Annotated[
-    Annotated[int, Meta(ge=0)] | Literal["none"], write('a number, such as 1000, or "none" for no limit')
+    Annotated[int, Meta(ge=0)] | Literal["none"], expect('a number, such as 1000, or "none" for no limit')
 ]
-_Flag = Annotated[bool, write("true or false")]
-_Certificate = Annotated[str, write("the path of a PEM file, our certificate first", min_length=1)]
-_Key = Annotated[str, write("the path of a PEM file without a password", min_length=1)]
-_Authorities = Annotated[str, write("the path of a PEM file with the peers' authorities", min_length=1)]
+_Flag = Annotated[bool, expect("true or false")]
+_Certificate = Annotated[str, expect("the path of a PEM file, our certificate first", min_length=1)]
+_Key = Annotated[str, expect("the path of a PEM file without a password", min_length=1)]
+_Authorities = Annotated[str, expect("the path of a PEM file with the peers' authorities", min_length=1)]
 
 
 class SipTable(Struct, frozen=True):
-    listen: Annotated[_Texts, write('a list such as ["udp:127.0.0.1:5060"]', min_length=1)] = ("udp:127.0.0.1:5060",)
+    listen: Annotated[_Texts, expect('a list such as ["udp:127.0.0.1:5060"]', min_length=1)] = ("udp:127.0.0.1:5060",)
     advertise: Annotated[
         str | _Texts | None,
-        write('the address or name that peers see, such as "203.0.113.7"; a list for IPv4 and IPv6'),
+        expect('the address or name that peers see, such as "203.0.113.7"; a list for IPv4 and IPv6'),
     ] = None
-    t1_ms: Annotated[int, write("milliseconds, 10 to 10000, such as 500", ge=10, le=10_000)] = round(
+    t1_ms: Annotated[int, expect("milliseconds, 10 to 10000, such as 500", ge=10, le=10_000)] = round(
         1000 * _ENGINE.timings.t1
     )
-    ring_timeout_s: Annotated[float, write("seconds, such as 90", gt=0, le=3600)] = _ENGINE.ring_timeout_s
-    no_progress_s: Annotated[float, write("seconds, such as 6", gt=0, le=60)] = _ENGINE.no_progress_s
-    max_call_s: Annotated[float, write("seconds, such as 14400", gt=0, le=604_800)] = _ENGINE.max_call_s
-    drain_s: Annotated[float, write("seconds, such as 30", ge=0, le=86_400)] = 30.0
-    other_numbers: Annotated[Literal["reject", "forward"], write('"reject" or "forward"')] = _ENGINE.other_numbers
+    ring_timeout_s: Annotated[float, expect("seconds, such as 90", gt=0, le=3600)] = _ENGINE.ring_timeout_s
+    no_progress_s: Annotated[float, expect("seconds, such as 6", gt=0, le=60)] = _ENGINE.no_progress_s
+    max_call_s: Annotated[float, expect("seconds, such as 14400", gt=0, le=604_800)] = _ENGINE.max_call_s
+    drain_s: Annotated[float, expect("seconds, such as 30", ge=0, le=86_400)] = 30.0
+    other_numbers: Annotated[Literal["reject", "forward"], expect('"reject" or "forward"')] = _ENGINE.other_numbers
     login_algorithms: Annotated[
-        tuple[LoginAlgorithm, ...], write('a list such as ["SHA-256", "MD5"]', min_length=1)
+        tuple[LoginAlgorithm, ...], expect('a list such as ["SHA-256", "MD5"]', min_length=1)
     ] = _ENGINE.login_algorithms
 
 
 class StoreTable(Struct, frozen=True):
     url: Annotated[
         str,
-        write(
+        expect(
             '"sqlite:" and a path, such as "sqlite:var/relay.db", or "postgresql://USER@HOST/DATABASE"',
             pattern="^(sqlite:.+|postgresql://.+)$",
         ),
     ] = "sqlite:var/relay.db"
-    node: Annotated[str, write("letters a to z, digits and dashes, 32 at most", pattern="^[a-z0-9-]{0,32}$")] = ""
-    key_file: Annotated[str, write('a path, such as "var/relay.key"', min_length=1)] = "var/relay.key"
-    folder: Annotated[str, write('a folder, such as "var"', min_length=1)] | None = None
+    node: Annotated[str, expect("letters a to z, digits and dashes, 32 at most", pattern="^[a-z0-9-]{0,32}$")] = ""
+    key_file: Annotated[str, expect('a path, such as "var/relay.key"', min_length=1)] = "var/relay.key"
+    folder: Annotated[str, expect('a folder, such as "var"', min_length=1)] | None = None
 
 
 class NumbersTable(Struct, frozen=True):
     prefixes: Annotated[
         tuple[Annotated[str, Meta(pattern="^700[0-9]{8}$")], ...],
-        write('the 11 managed digits of each range, such as ["70010000001"]', min_length=1),
+        expect('the 11 managed digits of each range, such as ["70010000001"]', min_length=1),
     ] = ("70010000001",)
-    phase: Annotated[Phase, write('"preparation", "transition" or "pilot"')] = _BIND.phase
-    cool_down: Annotated[str, write(_DURATION)] = format_duration(_BIND.cool_down_ms)
-    max_bindings: Annotated[int, write("a number, 1 to 5000, such as 200", ge=1, le=5000)] = _BIND.max_bindings
-    legacy: Annotated[_Texts, write('the old middle numbers, such as ["95013000001", "17000000001"]')] = ()
+    phase: Annotated[Phase, expect('"preparation", "transition" or "pilot"')] = _BIND.phase
+    cool_down: Annotated[str, expect(_DURATION)] = format_duration(_BIND.cool_down_ms)
+    max_bindings: Annotated[int, expect("a number, 1 to 5000, such as 200", ge=1, le=5000)] = _BIND.max_bindings
+    legacy: Annotated[_Texts, expect('the old middle numbers, such as ["95013000001", "17000000001"]')] = ()
     parties: Annotated[
-        tuple[Kind, ...], write('kinds of numbers: "mobile", "landline", "foreign" or "extension"', min_length=1)
+        tuple[Kind, ...], expect('kinds of numbers: "mobile", "landline", "foreign" or "extension"', min_length=1)
     ] = ("mobile",)
-    countries: Annotated[_Texts, write('two-letter codes (ISO 3166), such as ["HK", "SG"]')] = ()
-    extensions: Annotated[_Texts, write('ranges of digits, such as ["1000-1999"]')] = ()
-    filing: Annotated[Filing, write('"off", "warn" or "require"')] = _BIND.filing
-    legacy_until: Annotated[str, write('the last day of their service, such as "2027-03-31", or ""')] = ""
+    countries: Annotated[_Texts, expect('two-letter codes (ISO 3166), such as ["HK", "SG"]')] = ()
+    extensions: Annotated[_Texts, expect('ranges of digits, such as ["1000-1999"]')] = ()
+    filing: Annotated[Filing, expect('"off", "warn" or "require"')] = _BIND.filing
+    legacy_until: Annotated[str, expect('the last day of their service, such as "2027-03-31", or ""')] = ""
 
 
 class MediaTable(Struct, frozen=True):
-    mode: Annotated[Literal["direct", "rtpengine"], write('"direct" or "rtpengine"')] = "direct"
-    rtpengine: Annotated[str | _Texts | None, write('an address such as "udp:127.0.0.1:2223", or a list')] = None
-    check_s: Annotated[float, write("seconds, such as 20", ge=1, le=3600)] = _ENGINE.media_check_s
+    mode: Annotated[Literal["direct", "rtpengine"], expect('"direct" or "rtpengine"')] = "direct"
+    rtpengine: Annotated[str | _Texts | None, expect('an address such as "udp:127.0.0.1:2223", or a list')] = None
+    check_s: Annotated[float, expect("seconds, such as 20", ge=1, le=3600)] = _ENGINE.media_check_s
 
 
 class AnnouncementsTable(Struct, frozen=True):
     refused: _Flag = _SAID.refused
     begin: _Flag = _SAID.begin
     ending: _Flag = _SAID.ending
-    language: Annotated[Language, write('"zh" or "en"')] = "zh"
-    folder: Annotated[str, write('a folder with WAV files such as busy.wav, or ""')] = ""
-    max_at_once: Annotated[int, write("a number of callers, such as 100", ge=1, le=10_000)] = _SAID.max_at_once
+    language: Annotated[Language, expect('"zh" or "en"')] = "zh"
+    folder: Annotated[str, expect('a folder with WAV files such as busy.wav, or ""')] = ""
+    max_at_once: Annotated[int, expect("a number of callers, such as 100", ge=1, le=10_000)] = _SAID.max_at_once
 
 
 class SmsTable(Struct, frozen=True):
     enabled: _Flag = _ENGINE.sms
-    numbers: Annotated[Literal["refuse", "mask"], write('"refuse" or "mask"')] = _ENGINE.sms_numbers
+    numbers: Annotated[Literal["refuse", "mask"], expect('"refuse" or "mask"')] = _ENGINE.sms_numbers
 
 
 class RecordingTable(Struct, frozen=True):
     spool: Annotated[
-        str | _Texts, write('rtpengine\'s recording-dir, such as "/var/spool/rtpengine", a list of several, or ""')
+        str | _Texts, expect('rtpengine\'s recording-dir, such as "/var/spool/rtpengine", a list of several, or ""')
     ] = ""
-    kept_in: Annotated[str, write('a folder, such as "var/recordings"', min_length=1)] = str(_RECORDINGS.kept_in)
-    cipher: Annotated[CipherName, write('"aes-256-gcm" or "sm4-gcm"')] = _RECORDINGS.cipher
-    on_failure: Annotated[Literal["continue", "end"], write('"continue" or "end"')] = "continue"
+    kept_in: Annotated[str, expect('a folder, such as "var/recordings"', min_length=1)] = str(_RECORDINGS.kept_in)
+    cipher: Annotated[CipherName, expect('"aes-256-gcm" or "sm4-gcm"')] = _RECORDINGS.cipher
+    on_failure: Annotated[Literal["continue", "end"], expect('"continue" or "end"')] = "continue"
 
 
 _ListenOn = Annotated[
-    str, write('an address and port, such as "127.0.0.1:8700"', pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$")
+    str, expect('an address and port, such as "127.0.0.1:8700"', pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$")
 ]
 
 
@@ -145,11 +145,11 @@ class ApiTable(Struct, frozen=True):
     enabled: _Flag = True
     certificate: _Certificate | None = None
     key: _Key | None = None
-    requests_per_s: Annotated[int, write("requests per second, such as 600", ge=1, le=100_000)] = _API.requests_per_s
-    burst: Annotated[int, write("a number of requests, such as 1200", ge=1, le=1_000_000)] = _API.burst
+    requests_per_s: Annotated[int, expect("requests per second, such as 600", ge=1, le=100_000)] = _API.requests_per_s
+    burst: Annotated[int, expect("a number of requests, such as 1200", ge=1, le=1_000_000)] = _API.burst
     public_url: Annotated[
         str,
-        write('the API\'s URL for clients, such as "https://api.example.com", or ""', pattern=r"^(https?://[!-~]+)?$"),
+        expect('the API\'s URL for clients, such as "https://api.example.com", or ""', pattern=r"^(https?://[!-~]+)?$"),
     ] = ""
 
 
@@ -160,7 +160,7 @@ class AlibabaTable(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CompatTable(Struct, frozen=True):
-    alibaba: Annotated[AlibabaTable, write('{listen = "127.0.0.1:8701"}')] | None = None
+    alibaba: Annotated[AlibabaTable, expect('{listen = "127.0.0.1:8701"}')] | None = None
 
 
 class QuotasTable(Struct, frozen=True):
@@ -174,17 +174,17 @@ class QuotasTable(Struct, frozen=True):
 
 
 class PolicyTable(Struct, frozen=True):
-    caller_caps: Annotated[_Texts, write(_CAPS, max_length=8)] = ("3/5m", "6/10m", "10/24h")
-    number_caps: Annotated[_Texts, write(_CAPS, max_length=8)] = ("600/5m", "1200/10m", "2000/24h")
-    anonymous: Annotated[Literal["refuse", "allow"], write('"refuse" or "allow"')] = "refuse"
-    international: Annotated[Literal["refuse", "allow"], write('"refuse" or "allow"')] = "refuse"
-    hours: Annotated[str, write('China time such as "08:00-22:00", or "" for always')] = ""
-    max_calls_per_number: Annotated[int, write("a number of calls, 0 for no limit", ge=0)] = 0
-    refused_per_number: Annotated[int, write("a number of callers, 0 for no limit", ge=0, le=1_000)] = 10
-    refused_per_caller: Annotated[int, write("a number of attempts, 0 for no limit", ge=0, le=1_000)] = 20
-    refused_pause: Annotated[str, write(_DURATION)] = format_duration(1000 * _REFUSALS.longest_pause_s)
+    caller_caps: Annotated[_Texts, expect(_CAPS, max_length=8)] = ("3/5m", "6/10m", "10/24h")
+    number_caps: Annotated[_Texts, expect(_CAPS, max_length=8)] = ("600/5m", "1200/10m", "2000/24h")
+    anonymous: Annotated[Literal["refuse", "allow"], expect('"refuse" or "allow"')] = "refuse"
+    international: Annotated[Literal["refuse", "allow"], expect('"refuse" or "allow"')] = "refuse"
+    hours: Annotated[str, expect('China time such as "08:00-22:00", or "" for always')] = ""
+    max_calls_per_number: Annotated[int, expect("a number of calls, 0 for no limit", ge=0)] = 0
+    refused_per_number: Annotated[int, expect("a number of callers, 0 for no limit", ge=0, le=1_000)] = 10
+    refused_per_caller: Annotated[int, expect("a number of attempts, 0 for no limit", ge=0, le=1_000)] = 20
+    refused_pause: Annotated[str, expect(_DURATION)] = format_duration(1000 * _REFUSALS.longest_pause_s)
     complaint_rate: Annotated[
-        str, write('percent, such as "0.05%", or "off"', pattern=r"^(off|[0-9]{1,2}(\.[0-9]{1,4})?%)$")
+        str, expect('percent, such as "0.05%", or "off"', pattern=r"^(off|[0-9]{1,2}(\.[0-9]{1,4})?%)$")
     ] = f"{USUAL_PPM / 10_000:g}%"
 
 
@@ -196,77 +196,77 @@ class SignalTable(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FraudTable(Struct, frozen=True):
-    strangers: Annotated[SignalTable, write(_SIGNAL)] = SignalTable(*_SIGNALS.strangers)
-    short_calls: Annotated[SignalTable, write(_SIGNAL)] = SignalTable(*_SIGNALS.short_calls)
-    sequential: Annotated[SignalTable, write(_SIGNAL)] = SignalTable(*_SIGNALS.sequential)
-    short_s: Annotated[int, write("seconds, 1 to 60, such as 6", ge=1, le=60)] = _SIGNALS.short_s
+    strangers: Annotated[SignalTable, expect(_SIGNAL)] = SignalTable(*_SIGNALS.strangers)
+    short_calls: Annotated[SignalTable, expect(_SIGNAL)] = SignalTable(*_SIGNALS.short_calls)
+    sequential: Annotated[SignalTable, expect(_SIGNAL)] = SignalTable(*_SIGNALS.sequential)
+    short_s: Annotated[int, expect("seconds, 1 to 60, such as 6", ge=1, le=60)] = _SIGNALS.short_s
 
 
 class VerifyTable(Struct, frozen=True):
-    url: Annotated[str, write('a URL such as "https://platform.example/verify"', min_length=1)]
-    secret_file: Annotated[str, write('the path of a file, such as "var/verify.secret"', min_length=1)]
-    timeout_ms: Annotated[int, write("milliseconds, 50 to 10000, such as 2000", ge=50, le=10_000)] = 2_000
-    fail: Annotated[Literal["closed", "open"], write('"closed" or "open"')] = "closed"
+    url: Annotated[str, expect('a URL such as "https://platform.example/verify"', min_length=1)]
+    secret_file: Annotated[str, expect('the path of a file, such as "var/verify.secret"', min_length=1)]
+    timeout_ms: Annotated[int, expect("milliseconds, 50 to 10000, such as 2000", ge=50, le=10_000)] = 2_000
+    fail: Annotated[Literal["closed", "open"], expect('"closed" or "open"')] = "closed"
     unknown_callers: _Flag = False
 
 
 class HooksTable(Struct, frozen=True):
-    timeout_ms: Annotated[int, write("milliseconds, 50 to 10000, such as 2000", ge=50, le=10_000)] = 2_000
-    fail: Annotated[Literal["closed", "open"], write('"closed" or "open"')] = "closed"
+    timeout_ms: Annotated[int, expect("milliseconds, 50 to 10000, such as 2000", ge=50, le=10_000)] = 2_000
+    fail: Annotated[Literal["closed", "open"], expect('"closed" or "open"')] = "closed"
     unknown_callers: _Flag = False
 
 
 class HepTable(Struct, frozen=True):
-    server: Annotated[str, write('"udp|tcp|tls:host:port", such as "udp:127.0.0.1:9060"', min_length=1)]
-    numbers: Annotated[Literal["masked", "clear"], write('"masked" or "clear"')] = "masked"
-    agent_id: Annotated[int, write("a number, such as 700", ge=0, le=4_294_967_295)] = _HEP.agent_id
-    key_file: Annotated[str | None, write('the path of a file, such as "var/hep.key"')] = None
-    ca: Annotated[str | None, write("the path of a PEM file with the collector's authorities")] = None
+    server: Annotated[str, expect('"udp|tcp|tls:host:port", such as "udp:127.0.0.1:9060"', min_length=1)]
+    numbers: Annotated[Literal["masked", "clear"], expect('"masked" or "clear"')] = "masked"
+    agent_id: Annotated[int, expect("a number, such as 700", ge=0, le=4_294_967_295)] = _HEP.agent_id
+    key_file: Annotated[str | None, expect('the path of a file, such as "var/hep.key"')] = None
+    ca: Annotated[str | None, expect("the path of a PEM file with the collector's authorities")] = None
 
 
 class WebhooksTable(Struct, frozen=True):
-    timeout_s: Annotated[float, write("seconds, such as 10", gt=0, le=60)] = _DELIVERY.timeout_s
-    give_up: Annotated[str, write(_DURATION)] = format_duration(_DELIVERY.give_up_ms)
-    batch: Annotated[int, write("a number of events, 1 to 50", ge=1, le=50)] = _DELIVERY.batch
+    timeout_s: Annotated[float, expect("seconds, such as 10", gt=0, le=60)] = _DELIVERY.timeout_s
+    give_up: Annotated[str, expect(_DURATION)] = format_duration(_DELIVERY.give_up_ms)
+    batch: Annotated[int, expect("a number of events, 1 to 50", ge=1, le=50)] = _DELIVERY.batch
 
 
 class CaptureTable(Struct, frozen=True):
-    keep: Annotated[Keep, write('"off", "failed", "all" or "armed"')] = _CAPTURE.keep
-    max_mb: Annotated[int, write("megabytes, such as 512", ge=1, le=10_000_000)] = _CAPTURE.max_bytes // 1_000_000
-    keep_for: Annotated[str, write(_DURATION)] = format_duration(_CAPTURE.keep_ms)
+    keep: Annotated[Keep, expect('"off", "failed", "all" or "armed"')] = _CAPTURE.keep
+    max_mb: Annotated[int, expect("megabytes, such as 512", ge=1, le=10_000_000)] = _CAPTURE.max_bytes // 1_000_000
+    keep_for: Annotated[str, expect(_DURATION)] = format_duration(_CAPTURE.keep_ms)
 
 
 class ReportTable(Struct, frozen=True):
-    sm4_key_file: Annotated[str, write('a file, such as "var/report.sm4"', min_length=1)] = "var/report.sm4"
-    batches: Annotated[str, write('a folder, such as "var/batches"', min_length=1)] = "var/batches"
+    sm4_key_file: Annotated[str, expect('a file, such as "var/report.sm4"', min_length=1)] = "var/report.sm4"
+    batches: Annotated[str, expect('a folder, such as "var/batches"', min_length=1)] = "var/batches"
 
 
 class OtlpTable(Struct, frozen=True):
-    endpoint: Annotated[str, write('a URL such as "http://127.0.0.1:4318"', min_length=1)]
+    endpoint: Annotated[str, expect('a URL such as "http://127.0.0.1:4318"', min_length=1)]
 
 
 class ProbeTable(Struct, frozen=True):
-    caller: Annotated[str, write('a number of yours, such as "13800000071"', min_length=1)]
-    callees: Annotated[dict[str, str], write('your number behind each peer, such as {carrier = "13900000072"}')]
-    every: Annotated[str, write('a duration, "10s" to "30m", such as "5m"')] = "5m"
-    caller_at: Annotated[str, write('an address and port, such as "127.0.0.71:5070"')] = "127.0.0.71:5070"
-    callee_at: Annotated[str, write('an address and port, such as "127.0.0.72:5070"')] = "127.0.0.72:5070"
+    caller: Annotated[str, expect('a number of yours, such as "13800000071"', min_length=1)]
+    callees: Annotated[dict[str, str], expect('your number behind each peer, such as {carrier = "13900000072"}')]
+    every: Annotated[str, expect('a duration, "10s" to "30m", such as "5m"')] = "5m"
+    caller_at: Annotated[str, expect('an address and port, such as "127.0.0.71:5070"')] = "127.0.0.71:5070"
+    callee_at: Annotated[str, expect('an address and port, such as "127.0.0.72:5070"')] = "127.0.0.72:5070"
 
 
 class RetentionTable(Struct, frozen=True):
-    records: Annotated[str, write('a duration of at least "184d"')] = format_duration(_KEPT.records_ms)
-    bindings: Annotated[str, write('a duration of at least "184d"')] = format_duration(_KEPT.bindings_ms)
-    audit: Annotated[str, write('a duration of at least "731d"')] = format_duration(_KEPT.audit_ms)
-    recordings: Annotated[str, write('a duration of at least "184d"')] = format_duration(_KEPT.recordings_ms)
-    businesses: Annotated[str, write('a duration of at least "731d"')] = format_duration(_KEPT.businesses_ms)
+    records: Annotated[str, expect('a duration of at least "184d"')] = format_duration(_KEPT.records_ms)
+    bindings: Annotated[str, expect('a duration of at least "184d"')] = format_duration(_KEPT.bindings_ms)
+    audit: Annotated[str, expect('a duration of at least "731d"')] = format_duration(_KEPT.audit_ms)
+    recordings: Annotated[str, expect('a duration of at least "184d"')] = format_duration(_KEPT.recordings_ms)
+    businesses: Annotated[str, expect('a duration of at least "731d"')] = format_duration(_KEPT.businesses_ms)
     purge_at: Annotated[
-        str, write('a time of day in China such as "03:30"', pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")
+        str, expect('a time of day in China such as "03:30"', pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")
     ] = "03:30"
 
 
 class LogTable(Struct, frozen=True):
-    format: Annotated[Literal["json", "console"], write('"json" or "console"')] = "json"
-    level: Annotated[Literal["debug", "info", "warning", "error"], write('"debug", "info", "warning" or "error"')] = (
+    format: Annotated[Literal["json", "console"], expect('"json" or "console"')] = "json"
+    level: Annotated[Literal["debug", "info", "warning", "error"], expect('"debug", "info", "warning" or "error"')] = (
         "info"
     )
 
@@ -282,34 +282,34 @@ class TlsTable(Struct, frozen=True):
 class LimitsTable(Struct, frozen=True):
     """Names are those of `relay.model.settings.Limits`."""
 
-    max_calls: Annotated[int, write("a number of calls, such as 20000", ge=1)] = _LIMITS.max_calls
-    max_calls_per_peer: Annotated[int, write("a number of calls, such as 20000", ge=1)] = _LIMITS.max_calls_per_peer
-    max_pending_lookups: Annotated[int, write("a number, such as 5000", ge=1)] = _LIMITS.max_pending_lookups
-    max_transactions: Annotated[int, write("a number, such as 200000", ge=1)] = _LIMITS.max_transactions
-    shed_lag_ms: Annotated[int, write("milliseconds, such as 250; 0 for never", ge=0, le=10_000)] = _LIMITS.shed_lag_ms
-    stranger_answers_per_s: Annotated[int, write("answers per second, such as 20", ge=0)] = (
+    max_calls: Annotated[int, expect("a number of calls, such as 20000", ge=1)] = _LIMITS.max_calls
+    max_calls_per_peer: Annotated[int, expect("a number of calls, such as 20000", ge=1)] = _LIMITS.max_calls_per_peer
+    max_pending_lookups: Annotated[int, expect("a number, such as 5000", ge=1)] = _LIMITS.max_pending_lookups
+    max_transactions: Annotated[int, expect("a number, such as 200000", ge=1)] = _LIMITS.max_transactions
+    shed_lag_ms: Annotated[int, expect("milliseconds, such as 250; 0 for never", ge=0, le=10_000)] = _LIMITS.shed_lag_ms
+    stranger_answers_per_s: Annotated[int, expect("answers per second, such as 20", ge=0)] = (
         _LIMITS.stranger_answers_per_s
     )
-    ban_after: Annotated[int, write("a number of offences, such as 100", ge=1)] = _LIMITS.ban_after
-    ban_s: Annotated[float, write("seconds, such as 600; 0 for no bans", ge=0, le=31_536_000)] = _LIMITS.ban_s
+    ban_after: Annotated[int, expect("a number of offences, such as 100", ge=1)] = _LIMITS.ban_after
+    ban_s: Annotated[float, expect("seconds, such as 600; 0 for no bans", ge=0, le=31_536_000)] = _LIMITS.ban_s
 
 
 class StreamsTable(Struct, frozen=True):
     """Names are those of `relay.model.settings.StreamLimits`."""
 
-    max_connections: Annotated[int, write("a number of connections, such as 10000", ge=1)] = _STREAMS.max_connections
-    max_per_source: Annotated[int, write("a number of connections, such as 1000", ge=1)] = _STREAMS.max_per_source
-    max_strangers: Annotated[int, write("a number of connections, such as 500", ge=0)] = _STREAMS.max_strangers
-    idle_timeout_s: Annotated[float, write("seconds, such as 900", gt=0)] = _STREAMS.idle_timeout_s
-    message_timeout_s: Annotated[float, write("seconds, such as 30", gt=0)] = _STREAMS.message_timeout_s
-    connect_timeout_s: Annotated[float, write("seconds, such as 5", gt=0)] = _STREAMS.connect_timeout_s
-    max_head: Annotated[int, write("bytes, such as 16384", ge=1024, le=16_384)] = _STREAMS.max_head
-    max_body: Annotated[int, write("bytes, such as 65536", ge=1024, le=65_536)] = _STREAMS.max_body
-    max_unsent: Annotated[int, write("bytes, such as 2097152", ge=65_536)] = _STREAMS.max_unsent
+    max_connections: Annotated[int, expect("a number of connections, such as 10000", ge=1)] = _STREAMS.max_connections
+    max_per_source: Annotated[int, expect("a number of connections, such as 1000", ge=1)] = _STREAMS.max_per_source
+    max_strangers: Annotated[int, expect("a number of connections, such as 500", ge=0)] = _STREAMS.max_strangers
+    idle_timeout_s: Annotated[float, expect("seconds, such as 900", gt=0)] = _STREAMS.idle_timeout_s
+    message_timeout_s: Annotated[float, expect("seconds, such as 30", gt=0)] = _STREAMS.message_timeout_s
+    connect_timeout_s: Annotated[float, expect("seconds, such as 5", gt=0)] = _STREAMS.connect_timeout_s
+    max_head: Annotated[int, expect("bytes, such as 16384", ge=1024, le=16_384)] = _STREAMS.max_head
+    max_body: Annotated[int, expect("bytes, such as 65536", ge=1024, le=65_536)] = _STREAMS.max_body
+    max_unsent: Annotated[int, expect("bytes, such as 2097152", ge=65_536)] = _STREAMS.max_unsent
 
 
 class DnsTable(Struct, frozen=True):
-    servers: Annotated[_Texts, write('a list such as ["192.0.2.53", "[2001:db8::53]:5353"]')] = ()
+    servers: Annotated[_Texts, expect('a list such as ["192.0.2.53", "[2001:db8::53]:5353"]')] = ()
 
 
 class TargetTable(Struct, frozen=True, forbid_unknown_fields=True):
@@ -339,47 +339,47 @@ class LoginTable(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PeerTable(Struct, frozen=True):
-    name: Annotated[str, write("letters, digits, _ . -, such as carrier", pattern="^[A-Za-z0-9_.-]{1,64}$")]
-    uri: Annotated[str, write('a URI such as "sip:192.0.2.10:5060;transport=udp"')] | None = None
+    name: Annotated[str, expect("letters, digits, _ . -, such as carrier", pattern="^[A-Za-z0-9_.-]{1,64}$")]
+    uri: Annotated[str, expect('a URI such as "sip:192.0.2.10:5060;transport=udp"')] | None = None
     targets: Annotated[
-        tuple[TargetTable, ...], write('a list such as [{uri = "sip:192.0.2.10", priority = 0, weight = 1}]')
+        tuple[TargetTable, ...], expect('a list such as [{uri = "sip:192.0.2.10", priority = 0, weight = 1}]')
     ] = ()
-    ping_s: Annotated[float, write("seconds, such as 30; 0 for none", ge=0, le=3600)] = _PEER.health.ping_s
-    down_after: Annotated[int, write("a number of failures, such as 2", ge=1, le=100)] = _PEER.health.down_after
-    up_after: Annotated[int, write("a number of answers, such as 1", ge=1, le=100)] = _PEER.health.up_after
-    max_calls_in: Annotated[int, write(_CALLS, ge=0)] = _PEER.quota_in.max_calls
-    max_calls_out: Annotated[int, write(_CALLS, ge=0)] = _PEER.quota_out.max_calls
-    max_cps_in: Annotated[int, write(_CPS, ge=0, le=10_000)] = _PEER.quota_in.max_cps
-    max_cps_out: Annotated[int, write(_CPS, ge=0, le=10_000)] = _PEER.quota_out.max_cps
-    max_refused_in: Annotated[int, write("a number of attempts, 0 for no limit", ge=0, le=1_000_000)] | None = None
-    sources: Annotated[_Texts | None, write('networks that its requests come from, such as ["192.0.2.0/28"]')] = None
-    identity: Annotated[Literal["from", "pai"], write('"from" or "pai"')] = _PEER.identity
+    ping_s: Annotated[float, expect("seconds, such as 30; 0 for none", ge=0, le=3600)] = _PEER.health.ping_s
+    down_after: Annotated[int, expect("a number of failures, such as 2", ge=1, le=100)] = _PEER.health.down_after
+    up_after: Annotated[int, expect("a number of answers, such as 1", ge=1, le=100)] = _PEER.health.up_after
+    max_calls_in: Annotated[int, expect(_CALLS, ge=0)] = _PEER.quota_in.max_calls
+    max_calls_out: Annotated[int, expect(_CALLS, ge=0)] = _PEER.quota_out.max_calls
+    max_cps_in: Annotated[int, expect(_CPS, ge=0, le=10_000)] = _PEER.quota_in.max_cps
+    max_cps_out: Annotated[int, expect(_CPS, ge=0, le=10_000)] = _PEER.quota_out.max_cps
+    max_refused_in: Annotated[int, expect("a number of attempts, 0 for no limit", ge=0, le=1_000_000)] | None = None
+    sources: Annotated[_Texts | None, expect('networks that its requests come from, such as ["192.0.2.0/28"]')] = None
+    identity: Annotated[Literal["from", "pai"], expect('"from" or "pai"')] = _PEER.identity
     numbers: Annotated[
-        Literal["any"] | _Texts | None, write('"any", or a list such as ["13800000001", "138*", "1000-1999"]')
+        Literal["any"] | _Texts | None, expect('"any", or a list such as ["13800000001", "138*", "1000-1999"]')
     ] = None
     number_format: Annotated[
         str,
-        write(
+        expect(
             '"national", "e164", "plus" or a prefix such as "prefix:00"',
             pattern="^(national|e164|plus|prefix:[0-9]{1,12})$",
         ),
     ] = _PEER.number_format
     user_phone: _Flag = _PEER.user_phone
-    auth: Annotated[AuthTable, write('{username = "4001", password_file = "var/carrier.password"}')] | None = None
+    auth: Annotated[AuthTable, expect('{username = "4001", password_file = "var/carrier.password"}')] | None = None
     register: _Flag = _PEER.registers
-    login: Annotated[LoginTable, write('{username = "1001", password_file = "var/phone.password"}')] | None = None
-    codecs: Annotated[_Texts, write('a list such as ["PCMA", "telephone-event"]')] = ()
-    media: Annotated[_Texts, write('networks where its media may be, such as ["203.0.113.0/24"]')] = ()
-    media_source: Annotated[Literal["sdp", "learned"], write('"sdp" or "learned"')] | None = None
+    login: Annotated[LoginTable, expect('{username = "1001", password_file = "var/phone.password"}')] | None = None
+    codecs: Annotated[_Texts, expect('a list such as ["PCMA", "telephone-event"]')] = ()
+    media: Annotated[_Texts, expect('networks where its media may be, such as ["203.0.113.0/24"]')] = ()
+    media_source: Annotated[Literal["sdp", "learned"], expect('"sdp" or "learned"')] | None = None
     send_pai: _Flag = _PEER.send_pai
     certificate: _Certificate | None = None
     key: _Key | None = None
 
 
 class RouteTable(Struct, frozen=True):
-    peers: Annotated[_Texts, write('names of peers, tried in order, such as ["carrier"]', min_length=1)]
+    peers: Annotated[_Texts, expect('names of peers, tried in order, such as ["carrier"]', min_length=1)]
     prefix: Annotated[
-        str, write('leading digits in E.164 without "+", such as "86138"; "" for all', pattern="^[0-9]{0,15}$")
+        str, expect('leading digits in E.164 without "+", such as "86138"; "" for all', pattern="^[0-9]{0,15}$")
     ] = ""
 
 

@@ -27,7 +27,7 @@ from relay.store.call_counts import (
     owner_of_peer,
     owner_of_sender,
     read_counts,
-    summed,
+    sum_counts,
 )
 from relay.store.connection import Connection
 
@@ -97,7 +97,7 @@ class _Read(NamedTuple):
     complaints: dict[str, float | None]
 
 
-_NONE: Final = summed([])
+_NONE: Final = sum_counts([])
 _NOTHING: Final = _Read({}, _NONE, _NONE, _NONE, _NONE, _NONE, {}, {}, {}, {})
 
 
@@ -112,7 +112,7 @@ async def overview(page: Page, *, whole: bool = True) -> Overview:
     read = _NOTHING
     if page.may("calls:read"):
         read = await page.read(lambda connection: _read(connection, page, range_, begin_s, names, whole=whole))
-    total = summed(read.now.values())
+    total = sum_counts(read.now.values())
     return Overview(
         name,
         await attention(page, read.lately, read.day, peers),
@@ -141,7 +141,7 @@ def _read(connection: Connection, page: Page, range_: Range, begin_s: int, peers
     owner, now_s = owner_of_business(page.business), int(page.now_s)
 
     def between(span_s: int, since_s: int, until_s: int, of: str = owner) -> PeriodCounts:
-        return summed(read_counts(connection, of, span_s, since_s, until_s).values())
+        return sum_counts(read_counts(connection, of, span_s, since_s, until_s).values())
 
     local = datetime.fromtimestamp(now_s, UTC).astimezone(page.zone)
     midnight_s = int(local.replace(hour=0, minute=0, second=0, microsecond=0).timestamp())
@@ -153,7 +153,7 @@ def _read(connection: Connection, page: Page, range_: Range, begin_s: int, peers
         between(60, now_s - LATELY_S, end_s),
         between(3_600, hour_s - DAY_S, hour_s + 3_600),
         between(3_600, midnight_s, hour_s + 3_600),
-        summed(
+        sum_counts(
             [
                 between(3_600, midnight_s - 7 * DAY_S, hour_s - 7 * DAY_S),
                 _share(between(3_600, hour_s - 7 * DAY_S, hour_s - 7 * DAY_S + 3_600), (now_s - hour_s) / 3_600),

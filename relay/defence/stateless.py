@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.errors import ParseError
 from relay.privacy import masking
-from relay.sip.framing import copied
+from relay.sip.framing import read_copied
 from relay.sip.headers import parse_via
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Prescan:
 
     def read(self, data: bytes, flow: Flow) -> Glimpse | None:
         """Prescan a request without a To tag. None: it has one, or unusual syntax."""
-        lines = copied(data)
+        lines = read_copied(data)
         if lines is None:
             return None
         via, others, from_, to, call_id, cseq = lines

@@ -38,13 +38,13 @@ from relay.store.webhooks import (
     LONGEST_WAIT_MS,
     OutboxEvent,
     Webhook,
+    count_refusal,
     dead_letter,
     dead_letter_old,
     disable,
     find_webhook,
-    oldest,
+    next_events,
     pending_webhooks,
-    refuse,
     remove,
     set_error,
     set_schedule,
@@ -241,7 +241,7 @@ class Deliverer:
         if not self._take_place(webhook_id, webhook.business):
             return False
         most = self._batches.get(webhook_id, self._rules.batch)
-        events = self._reader.read(lambda connection: oldest(connection, self._sealer, webhook_id, most))
+        events = self._reader.read(lambda connection: next_events(connection, self._sealer, webhook_id, most))
         if not events:
             return False
         if webhook.format == "alibaba" and any(event.data is None for event in events):
@@ -319,7 +319,7 @@ class Deliverer:
 
     async def _refused(self, webhook: Webhook, event: OutboxEvent, answer: _Answer) -> bool:
         """A refusal of one event sent alone. It is given up after REFUSALS, so that later events can go on."""
-        await self._write(lambda unit: refuse(unit, event.seq, answer.reason))
+        await self._write(lambda unit: count_refusal(unit, event.seq, answer.reason))
         if event.tries + 1 < REFUSALS:
             await self._wait(webhook, answer)
             return False
@@ -368,12 +368,14 @@ class Deliverer:
 
     async def _give_up_old(self, webhook: Webhook) -> None:
         before_ms = self._clock_ms() - self._rules.give_up_ms
-        events = self._reader.read(lambda connection: oldest(connection, self._sealer, webhook.id, 1))
+        events = self._reader.read(lambda connection: next_events(connection, self._sealer, webhook.id, 1))
         while events and events[0].at_ms < before_ms:
             count = await self._write(lambda unit: dead_letter_old(unit, webhook.id, before_ms, "not accepted in time"))
             self._report_given_up(webhook, count, "not accepted in time")
             events = (
-                self._reader.read(lambda connection: oldest(connection, self._sealer, webhook.id, 1)) if count else []
+                self._reader.read(lambda connection: next_events(connection, self._sealer, webhook.id, 1))
+                if count
+                else []
             )
 
     def _grow(self, webhook_id: str) -> None:

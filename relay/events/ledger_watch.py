@@ -29,7 +29,7 @@ from relay.store.connection import (
     any_text,
     local_path,
     savepoint,
-    selected,
+    select_rows,
     transaction,
 )
 from relay.store.database import Reader, connect, one_moment, reading, store_errors
@@ -243,7 +243,7 @@ class LedgerWatch:
         with contextlib.suppress(StoreError):  # the store is lost: `verify` sees them later
             if seqs:
                 with reading(self._place) as connection, one_moment(connection):
-                    calls = [*_opened(self._sealer, selected(connection, _RECORDS, seqs))]
+                    calls = [*_opened(self._sealer, select_rows(connection, _RECORDS, seqs))]
                     return [*map(str, former_uses(connection, self._sealer, self._audit.history, calls))]
         return []
 

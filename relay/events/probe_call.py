@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from relay.errors import ParseError
 from relay.model.numbers import format_number, number_of_uri_user
-from relay.privacy.canary import Marks, stuff, stuff_plainly
+from relay.privacy.canary import Marks, insert_marks, stuff_plainly
 from relay.sip.message import Message, Request, Response, parse_message
 from relay.sip.uri import SipUri
 from relay.translation import N_
@@ -275,7 +275,7 @@ class _ProbeCall:
             "Max-Forwards: 70",
             f"Contact: <sip:{near.marks.friend}@{near.at[0]}:{near.at[1]}>",
         ]
-        data = stuff(_written(lines, body), near.marks)
+        data = insert_marks(_written(lines, body), near.marks)
         near.send(data, probe.relay)
         return data
 
@@ -296,7 +296,11 @@ class _ProbeCall:
             f"Contact: <sip:{end.marks.friend}@{end.at[0]}:{end.at[1]}>",
         ]
         plainly = end is self._far and not self._probe.is_direct
-        data = stuff_plainly(_written(lines, body), end.marks) if plainly else stuff(_written(lines, body), end.marks)
+        data = (
+            stuff_plainly(_written(lines, body), end.marks)
+            if plainly
+            else insert_marks(_written(lines, body), end.marks)
+        )
         end.answers[request.cseq.method, request.cseq.number] = data
         end.send(data, end.source)
         return data

@@ -133,7 +133,7 @@ def ids_of(number: int) -> tuple[str, str]:
     return first, f"{first}g"
 
 
-def ends(binding: Binding) -> tuple[str, str]:
+def ends_of_binding(binding: Binding) -> tuple[str, str]:
     """The two ends that a binding joins, in sorted order: parties, "group ID", or "*" for any caller.
 
     A group and "*" are followed by the party that is reached while no one has called. A released number may be used

@@ -57,7 +57,7 @@ class Route(NamedTuple):
     decided_by: DecidedBy = ""
 
 
-def named(refusal: Refusal, route: Route) -> Refusal:
+def refusal_on_route(refusal: Refusal, route: Route) -> Refusal:
     """The refusal with the route's binding, for the call record."""
     return refusal._replace(
         binding_id=route.binding_id,

@@ -77,7 +77,7 @@ class Instance:
     async def forget_untold(self) -> None:
         """Delete the scheduled calls. Raises NoAnswer; the rest stay scheduled."""
         for call in list(self._untold):
-            await self.ask(deletion(call))
+            await self.ask(delete_command(call))
             self._untold.pop(call, None)
 
     async def _send_first(self, data: bytes) -> None:
@@ -113,7 +113,7 @@ class Instance:
             self._stream.close()
 
 
-def deletion(call: str) -> dict[str, object]:
+def delete_command(call: str) -> dict[str, object]:
     return {"command": "delete", "call-id": call, "delete-delay": 0}  # frees the ports at once
 
 
@@ -223,7 +223,7 @@ class Rtpengine:
 
     def _message(self, command: Mediate) -> dict[str, object]:
         if command.command == "delete":
-            return deletion(command.call)
+            return delete_command(command.call)
         message: dict[str, object] = {"command": command.command}
         if command.command != "ping":
             message["call-id"] = command.call

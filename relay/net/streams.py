@@ -20,7 +20,7 @@ from relay.net.hosts import Resolver, family_of, is_literal
 from relay.net.process import Tasks
 from relay.net.queues import Turns
 from relay.net.stream import ConnectionCounts, StreamConnection, StreamListener
-from relay.net.tls import client_context, peer_contexts, proves, server_context
+from relay.net.tls import client_context, names_host, peer_contexts, server_context
 from relay.peers.peers import Peers, host_of
 from relay.sip.headers import parse_via
 from relay.sip.message import Flow
@@ -167,7 +167,7 @@ class StreamTransport:
         """Whether a client certificate proves the peer. True if none is requested, or the peer has no TLS target."""
         peer = self._peers.by_source(connection.flow.host) if self._asks else None
         hosts = [] if peer is None else [name for name, whose in self._secured.values() if whose == peer.name]
-        return not hosts or proves(connection.names(), hosts)
+        return not hosts or names_host(connection.names(), hosts)
 
     def _is_secured(self, port: int) -> bool:
         return any(secured == port for _, secured in self._secured)

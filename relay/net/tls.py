@@ -43,12 +43,12 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     _load_identity(context, "tls", files.certificate, files.key)
     if files.client_ca is not None:
-        context.verify_mode = ssl.CERT_OPTIONAL  # required only of peers with a TLS target: see `proves`
+        context.verify_mode = ssl.CERT_OPTIONAL  # required only of peers with a TLS target: see `names_host`
         _load_authorities(context, "tls.client_ca", files.client_ca)
     return context
 
 
-def proves(names: Iterable[tuple[str, str]], hosts: Collection[str]) -> bool:
+def names_host(names: Iterable[tuple[str, str]], hosts: Collection[str]) -> bool:
     """Whether a certificate names one of the hosts. `names`: its subjectAltName, in the form of `getpeercert`.
 
     RFC 5922 7.1, 7.2: DNS names count only if no SIP URI names a domain; wildcards never match.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from relay.defence.limits import Rates, Tally
-from relay.model.call import Refusal, Route, named
+from relay.model.call import Refusal, Route, refusal_on_route
 from relay.model.histogram import CALL_BOUNDS_S, Form, Histogram
 from relay.model.settings import Quota
 from relay.peers.targets import TargetState
@@ -126,7 +126,7 @@ class CallCounts:
         """A refusal if a business or a number of the route has its maximum of concurrent calls."""
         for key, most, refusal in route.caps:
             if self.calls_by_key.everywhere(key) >= most:
-                return named(refusal, route)
+                return refusal_on_route(refusal, route)
         return None
 
 

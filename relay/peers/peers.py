@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from relay.defence.media_address import Controls
 from relay.model.numbers import format_number, is_formatted, number_of_uri_user
 from relay.model.settings import Listener, Peer, PeerRoute, Settings, Target, hosts_of
-from relay.peers.targets import TargetState, by_priority, in_order, secured
+from relay.peers.targets import TargetState, by_priority, order_targets, select_secure
 from relay.sip.message import Flow
 from relay.sip.uri import OtherUri, SipUri, TelUri, uri_host
 
@@ -155,7 +155,7 @@ class Peers:
         usable: list[TargetState] = []
         others: list[TargetState] = []
         for peer in self.choose(callee):
-            for target in in_order(self._targets[peer.name], draw):
+            for target in order_targets(self._targets[peer.name], draw):
                 (usable if target.is_usable(now) else others).append(target)
         return usable + others
 
@@ -221,7 +221,7 @@ class Peers:
         """
         targets = self._targets.get(peer.name, [])
         if secure and flow.transport != "tls":
-            ways = [each.flow for each in secured(targets) if host_of(each.configured.written) == host]
+            ways = [each.flow for each in select_secure(targets) if host_of(each.configured.written) == host]
             return ways[0] if ways else flow
         here = [each for each in targets if (each.flow.transport, each.flow.host) == (flow.transport, flow.host)]
         if peer.login is not None:

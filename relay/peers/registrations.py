@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from relay.errors import ParseError
 from relay.model.capture import registrations_of
 from relay.peers.peers import host_port
-from relay.peers.targets import TargetState, heed, reached, retry_after_s, unreachable
+from relay.peers.targets import TargetState, honour_retry_after, mark_reachable, mark_unreachable, retry_after_s
 from relay.peers.user_agent import ClientRequest, UserAgent
 from relay.privacy.messages import OutgoingRequest, contact_line
 from relay.sip.headers import parse_name_addr, parse_number
@@ -278,7 +278,7 @@ class Pings:
     def _ask(self, peer: Peer, now: float) -> None:
         for target in self._ua.peers.targets_of(peer.name):
             if target.pinging:  # the last ping is unanswered
-                unreachable(self._ua.outbox, target, now)
+                mark_unreachable(self._ua.outbox, target, now)
             else:
                 target.pinging = True
                 self._send(target, now)
@@ -301,14 +301,14 @@ class Pings:
         if status < 200:
             return
         target.pinging = False
-        heed(self._ua.outbox, target, response, now)
+        honour_retry_after(self._ua.outbox, target, response, now)
         if status in _DOWN:
-            unreachable(self._ua.outbox, target, now)
+            mark_unreachable(self._ua.outbox, target, now)
         else:
-            reached(self._ua.outbox, target)
+            mark_reachable(self._ua.outbox, target)
 
     def _failed(self, target: TargetState, why: str, now: float) -> None:
         target.pinging = False
         # A timeout is counted here only if the ping interval is longer: else `_ask` has counted the silence.
         if why == "transport" or target.peer.health.ping_s >= self._ua.timings.transaction_s:
-            unreachable(self._ua.outbox, target, now)
+            mark_unreachable(self._ua.outbox, target, now)

@@ -93,7 +93,7 @@ class TargetChoice(NamedTuple):
         return cls(target.peer.name, target.name, state, is_full, target.configured.priority, target.configured.weight)
 
 
-def secured(targets: Sequence[TargetState]) -> list[TargetState]:
+def select_secure(targets: Sequence[TargetState]) -> list[TargetState]:
     """The targets that a request to a sips: URI may use (RFC 3261 26.2.2)."""
     return [target for target in targets if target.flow.transport == "tls"]
 
@@ -108,7 +108,7 @@ def is_tried_elsewhere(status: int | None) -> bool:
     return status is None or status == 408 or 500 <= status < 600
 
 
-def in_order(targets: Sequence[TargetState], draw: Callable[[], str]) -> list[TargetState]:
+def order_targets(targets: Sequence[TargetState], draw: Callable[[], str]) -> list[TargetState]:
     """The targets of one peer by priority, drawn by weight within one (RFC 2782). `draw`: random hexadecimal digits."""
     if len(targets) < 2:
         return list(targets)
@@ -158,7 +158,7 @@ def retry_after_s(value: str | None) -> int:
 # -- Health by the outcome of requests; changes are logged
 
 
-def unreachable(outbox: Outbox, target: TargetState, now: float) -> None:
+def mark_unreachable(outbox: Outbox, target: TargetState, now: float) -> None:
     """The target did not respond, or the transport failed."""
     if not target.failed(now):
         return
@@ -168,19 +168,19 @@ def unreachable(outbox: Outbox, target: TargetState, now: float) -> None:
         _note_aside(outbox, target, "no_answer", REST_S)
 
 
-def responded(outbox: Outbox, target: TargetState, response: Response, now: float) -> None:
+def mark_responded(outbox: Outbox, target: TargetState, response: Response, now: float) -> None:
     """The target responded to a call or a text message, with any status."""
-    reached(outbox, target)
-    heed(outbox, target, response, now)
+    mark_reachable(outbox, target)
+    honour_retry_after(outbox, target, response, now)
 
 
-def reached(outbox: Outbox, target: TargetState) -> None:
+def mark_reachable(outbox: Outbox, target: TargetState) -> None:
     """The target responded."""
     if target.answered():
         outbox.note("target.up", peer=target.peer.name, target=target.name)
 
 
-def heed(outbox: Outbox, target: TargetState, response: Response, now: float) -> None:
+def honour_retry_after(outbox: Outbox, target: TargetState, response: Response, now: float) -> None:
     """Honour Retry-After in a 503 (RFC 3261 21.5.4)."""
     seconds = retry_after_s(response.get("retry-after")) if response.status == 503 else 0
     if seconds:

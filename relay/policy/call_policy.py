@@ -17,9 +17,9 @@ from relay.call.admission import CALLER_NOT_OF_PEER, NUMBER_UNKNOWN, REFUSED_TOO
 from relay.defence.limits import Rates
 from relay.errors import Report
 from relay.model.actions import LookUp
-from relay.model.call import Refusal, Route, named
+from relay.model.call import Refusal, Route, refusal_on_route
 from relay.model.settings import Peer, may_call_as
-from relay.policy.evaluate import Counted, DialledCall, LookupResult, evaluate, refused
+from relay.policy.evaluate import Counted, DialledCall, LookupResult, evaluate, with_binding
 from relay.policy.rules import (
     BUSINESS_RATE,
     CALLER_INTERNATIONAL,
@@ -80,7 +80,7 @@ class CallPolicy:
             elif self._decide is not None:
                 self._decide(asked, answer, partial(self._decided, asked, routed))
             else:
-                self._decided(asked, routed, asked.token, named(VERIFICATION_FAILED, answer))
+                self._decided(asked, routed, asked.token, refusal_on_route(VERIFICATION_FAILED, answer))
         elif answer.may_bind and self._decide is not None and asked.kind == "call":
             self._decide(asked, answer, partial(self._decided, asked, routed))
         else:
@@ -164,7 +164,7 @@ class CallPolicy:
             return answer
         max_cps = quota(bound.business, bound.max_cps, self.rules.quotas.max_cps)
         if not self.rates.admit(bound.business, max_cps, unix_s):
-            return refused(BUSINESS_RATE, bound)
+            return with_binding(BUSINESS_RATE, bound)
         if found.counted is None:
             self._note(caller_key, number_key, unix_s)
         if asked is not None:

@@ -15,7 +15,7 @@ import msgspec
 from relay.call.announcement import OF_REFUSAL
 from relay.errors import ParseError
 from relay.model.binding import MAX_CALL_S, RING_TIMEOUT_S
-from relay.model.call import DecidedBy, Refusal, Route, named
+from relay.model.call import DecidedBy, Refusal, Route, refusal_on_route
 from relay.model.numbers import Parties, normalise_700, parse_party
 from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
 
@@ -126,10 +126,10 @@ def _wrong_limits(decision: Decision, bounds: Bounds) -> Wrong | None:
 # -- the call by it
 
 
-def decided(decision: Decision, route: Route, bounds: Bounds, by: DecidedBy) -> Route | Refusal:
+def apply_decision(decision: Decision, route: Route, bounds: Bounds, by: DecidedBy) -> Route | Refusal:
     """The call as a hook decides it. Limits only become shorter; the target must be a party of the business user."""
     if not decision.allow:
-        return named(VERIFICATION_REFUSED, route)._replace(announce=decision.announce or "", decided_by=by)
+        return refusal_on_route(VERIFICATION_REFUSED, route)._replace(announce=decision.announce or "", decided_by=by)
     limits = (
         _shorter(route.max_call_s, decision.max_duration_s, bounds.max_call_s),
         _shorter(route.ring_timeout_s, decision.ring_timeout_s, bounds.ring_timeout_s),
@@ -150,9 +150,9 @@ def _shorter(bound: float | None, wanted: int | None, configured: float) -> floa
     return min(float(wanted), configured if bound is None else bound)
 
 
-def not_decided(route: Route, by: DecidedBy) -> Refusal:
+def refuse_undecided(route: Route, by: DecidedBy) -> Refusal:
     """The refusal of a call whose hook gave no valid answer."""
-    return named(VERIFICATION_FAILED, route)._replace(decided_by=by)
+    return refusal_on_route(VERIFICATION_FAILED, route)._replace(decided_by=by)
 
 
 # -- Circuit breaker: a hook that fails is not asked for a while, so that its callers do not wait for a time-out each

@@ -126,20 +126,20 @@ def evaluate(found: LookupResult, asked: DialledCall, rules: Rules, recent: Rece
     for check in _OF_NUMBER:
         refusal = check(found, asked, rules)
         if refusal is not None:
-            return refusal if bound is None or refusal is NO_BINDING else refused(refusal, bound)
+            return refusal if bound is None or refusal is NO_BINDING else with_binding(refusal, bound)
     if bound is None:
         return NO_BINDING
     rules = rules_of(bound, rules)
     for check_bound in _OF_BINDING:
         refusal = check_bound(bound, asked, rules)
         if refusal is not None:
-            return refusal if refusal is NO_BINDING else refused(refusal, bound)
-    target = callee(bound, asked, rules)
+            return refusal if refusal is NO_BINDING else with_binding(refusal, bound)
+    target = find_callee(bound, asked, rules)
     if isinstance(target, Refusal):
-        return refused(target, bound)
+        return with_binding(target, bound)
     over = over_frequency_cap(found, asked, rules, recent)
     if over is not None:
-        return refused(over, bound)
+        return with_binding(over, bound)
     return _route(found, bound, asked, rules, target)
 
 
@@ -151,7 +151,7 @@ def rules_of(bound: BindingContext, rules: Rules) -> Rules:
     return rules._replace(caller_caps=(), number_caps=(), hours=None, verify=False)
 
 
-def refused(refusal: Refusal, bound: BindingContext) -> Refusal:
+def with_binding(refusal: Refusal, bound: BindingContext) -> Refusal:
     """Add the binding's fields, for the call record."""
     return refusal._replace(
         binding_id=bound.binding_id,
@@ -269,7 +269,7 @@ def _target(bound: BindingContext, rules: Rules) -> str | None:
     """The called party, by the mode of the binding (docs/GLOSSARY.md).
 
     Anybody may call an AXN, so its last caller is skipped if he may not be a party. A group's last caller is a member;
-    if the rules have changed since, `callee` refuses.
+    if the rules have changed since, `find_callee` refuses.
     """
     match bound.party:
         case "a":
@@ -283,7 +283,7 @@ def _target(bound: BindingContext, rules: Rules) -> str | None:
             return bound.a
 
 
-def callee(bound: BindingContext, asked: DialledCall, rules: Rules) -> str | Refusal:
+def find_callee(bound: BindingContext, asked: DialledCall, rules: Rules) -> str | Refusal:
     """The called party, if it may be a party today, or the refusal."""
     target = _target(bound, rules)
     if target is None:

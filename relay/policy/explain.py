@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 from relay.call import admission
 from relay.call.admission import CALLER_NOT_OF_PEER, DRAINING, OVER_LIMIT, REFUSED_TOO_OFTEN, STRANGER
 from relay.call.engine import Engine
-from relay.model.call import Refusal, Route, named
+from relay.model.call import Refusal, Route, refusal_on_route
 from relay.model.numbers import CHINA, mask_number
 from relay.model.settings import Peer, Settings, may_call_as
 from relay.peers.peers import Peers
@@ -26,12 +26,12 @@ from relay.policy.evaluate import (
     Counted,
     DialledCall,
     LookupResult,
-    callee,
     counts_under,
     evaluate,
+    find_callee,
     over_frequency_cap,
-    refused,
     rules_of,
+    with_binding,
 )
 from relay.policy.figures import (
     FIGURES_OF_BINDING,
@@ -93,7 +93,7 @@ class Running(NamedTuple):
     now: float
 
 
-def counted(counts: CapCounts, rules: Rules) -> Counted:
+def count_one_more(counts: CapCounts, rules: Rules) -> Counted:
     """What a look-up that counts would say of one more call."""
     both = (
         (rules.caller_caps, counts.by_caller, FREQUENCY_CALLER),
@@ -124,7 +124,7 @@ def explain(
     if checks.refusal() is None and not admission.is_ours(settings, call.number):
         return _forwarded(checks, call, settings, running)
     if counts is not None and isinstance(found, LookupResult):
-        found = found._replace(counted=counted(counts, rules))
+        found = found._replace(counted=count_one_more(counts, rules))
     answer = _looked_up(checks, call, found, rules, running, counts)
     if isinstance(answer, Refusal):
         checks.rest(AFTER_BINDING)
@@ -265,7 +265,7 @@ def _forwarded(checks: _Checks, call: TrialCall, settings: Settings, running: Ru
         checks.add(CLAIM, None if may_forward else CALLER_NOT_OF_PEER, _claim(call, peer))
     if (refusal := checks.refusal()) is not None:
         return Explanation(tuple(checks.lines), refusal)
-    return _targets(checks, admission.forwarded(call.number, call.caller), settings, running)
+    return _targets(checks, admission.forwarding_route(call.number, call.caller), settings, running)
 
 
 # -- the look-up, and the evaluation of its result
@@ -304,7 +304,7 @@ def _looked_up(
         if checks.refusal() is None:
             checks.add(name, check_bound(bound, asked, rules), FIGURES_OF_BINDING[name](bound, asked, rules))
     if checks.refusal() is None:
-        target = callee(bound, asked, rules)
+        target = find_callee(bound, asked, rules)
         checks.add("callee", target if isinstance(target, Refusal) else None, figures_of_callee(target, rules))
     if checks.refusal() is None:
         over = over_frequency_cap(found, asked, rules, recent)
@@ -341,7 +341,7 @@ def _within_rate(
         checks.not_known(name)
     else:
         rates = running.policy.rates
-        refusal = None if rates.has_room(bound.business, max_cps, call.unix_s) else refused(BUSINESS_RATE, bound)
+        refusal = None if rates.has_room(bound.business, max_cps, call.unix_s) else with_binding(BUSINESS_RATE, bound)
         checks.add(name, refusal, f"{max_cps} per s: {rates.used(bound.business, call.unix_s)} used")
     return checks.refusal() or route
 
@@ -364,7 +364,7 @@ def _routed(checks: _Checks, route: Route, settings: Settings, running: Running 
         checks.not_known("calls at once")
     else:
         used = [(key, most, running.engine.calls_under(key), refusal) for key, most, refusal in route.caps]
-        over = [named(refusal, route) for _, most, count, refusal in used if count >= most]
+        over = [refusal_on_route(refusal, route) for _, most, count, refusal in used if count >= most]
         figures = "; ".join([f"{key}: {_of(count, most)}" for key, most, count, _ in used])
         checks.add("calls at once", over[0] if over else None, figures)
     if (refused_by := checks.refusal()) is not None:
@@ -392,8 +392,8 @@ def _targets(checks: _Checks, route: Route, settings: Settings, running: Running
         figures = f"no route for {_in_e164(route.callee)}"
     answer: Route | Refusal = route
     if not targets:
-        answer = named(Refusal(NO_PEER.outcome, NO_PEER.status, NO_PEER.q850_cause), route)
+        answer = refusal_on_route(Refusal(NO_PEER.outcome, NO_PEER.status, NO_PEER.q850_cause), route)
     elif all([target.is_full for target in targets]):
-        answer = named(OVER_LIMIT, route)
+        answer = refusal_on_route(OVER_LIMIT, route)
     checks.add("targets", answer if isinstance(answer, Refusal) else None, figures)
     return Explanation(tuple(checks.lines), answer, targets)

@@ -30,7 +30,7 @@ def _legacy(found: LookupResult, asked: DialledCall, rules: Rules) -> str:
         return "no"
     if rules.legacy_until_ms is None:
         return f"yes; phase {rules.phase}"
-    return f"yes; phase {rules.phase}, until {moment(rules.legacy_until_ms)}"
+    return f"yes; phase {rules.phase}, until {format_second(rules.legacy_until_ms)}"
 
 
 def _caller(found: LookupResult, asked: DialledCall, rules: Rules) -> str:
@@ -43,10 +43,10 @@ def _caller(found: LookupResult, asked: DialledCall, rules: Rules) -> str:
 
 def _in_force(bound: BindingContext, asked: DialledCall, rules: Rules) -> str:
     if bound.ended_at is not None:
-        return f"unbound at {moment(bound.ended_at)}"
+        return f"unbound at {format_second(bound.ended_at)}"
     if bound.expires_at is None:
         return "no expiry" if bound.in_force else "a former route"
-    at = moment(bound.expires_at)
+    at = format_second(bound.expires_at)
     return f"expires {at}" if bound.expires_at > asked.unix_s * 1000 else f"expired {at}"
 
 
@@ -121,7 +121,7 @@ def _clock(minute: int) -> str:
     return f"{minute // 60:02d}:{minute % 60:02d}"
 
 
-def moment(moment_ms: int) -> str:
+def format_second(moment_ms: int) -> str:
     """RFC 3339 in UTC, to the second."""
     return f"{datetime.fromtimestamp(moment_ms // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 

@@ -75,7 +75,7 @@ STYLES: Final[tuple[Style, ...]] = (*_USUAL, *_USUAL, lambda name, value: f"{nam
 """Ways to write a header line: as usual, in odd case, with blanks before the colon, folded."""
 
 
-def stuff(data: bytes, marks: Marks, turn: int = 0, *, multipart: bool = False) -> bytes:
+def insert_marks(data: bytes, marks: Marks, turn: int = 0, *, multipart: bool = False) -> bytes:
     """The message with marks wherever they can stand. `turn` turns the ways to write round, line by line."""
     head, _, body = data.partition(b"\r\n\r\n")
     start, *lines = head.decode().split("\r\n")
@@ -86,7 +86,7 @@ def stuff(data: bytes, marks: Marks, turn: int = 0, *, multipart: bool = False) 
         if multipart:
             content_type, body = _wrap(body, marks)
     given = [line for line in _own_lines(lines, marks, request=request) if not line[0].startswith("Content-")]
-    given += planted(marks, request=request)
+    given += marked_headers(marks, request=request)
     if body:
         given.append(("c", f'{content_type};{marks.word}="{marks.word}"'))
     given.append(("l", str(len(body))))
@@ -109,7 +109,7 @@ def stuff_plainly(data: bytes, marks: Marks) -> bytes:
     """The response with marks only where a carrier on its way takes no offence: it still has to pass it on."""
     head, _, body = data.partition(b"\r\n\r\n")
     lines = [line for line in head.decode().split("\r\n") if not line.startswith("Content-Length")]
-    lines += [f"{name}: {value}" for name, value in planted(marks, request=False) if name in _PLAIN]
+    lines += [f"{name}: {value}" for name, value in marked_headers(marks, request=False) if name in _PLAIN]
     described = body.decode().split("\r\n")
     for index, line in enumerate(described):
         if line.startswith("o="):
@@ -122,7 +122,7 @@ def stuff_plainly(data: bytes, marks: Marks) -> bytes:
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 
-def planted(marks: Marks, *, request: bool) -> list[tuple[str, str]]:
+def marked_headers(marks: Marks, *, request: bool) -> list[tuple[str, str]]:
     """The header lines that are added, as (name, value)."""
     texts = (HEADERS.strip() + PARTLY.rstrip()).splitlines()
     if not request:

@@ -77,7 +77,7 @@ FIELDS: Final[dict[str, Field]] = {
 _TEXTS: Final = tuple(name for name, field in FIELDS.items() if field.report == "text")
 
 
-def reported(
+def report_fields(
     record: CallRecord, *, reveal: bool, for_operator: bool = True, as_written: bool = False
 ) -> dict[str, Value]:
     """The fields in the order of `CallRecord`; absent ones are None. Times are Unix milliseconds.

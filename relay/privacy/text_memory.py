@@ -70,7 +70,7 @@ class TextMemory:
         return len(self._tails)
 
 
-def after(before: Tails, text: str) -> Tails:
+def tails_after(before: Tails, text: str) -> Tails:
     """The ends of the texts including this one. A text without digits changes nothing."""
     plain, _ = read_plainly(text)
     moments = without_moments_and_prices(plain)

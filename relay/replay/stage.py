@@ -127,7 +127,7 @@ def _caller_peer(settings: Settings, peers: Peers, caller: Endpoint | None, call
 
 
 @contextlib.contextmanager
-def bound(
+def bind_attempts(
     attempts: Iterable[Attempt], settings: Settings, stage: Stage, run: Run, rules: BindRules
 ) -> Iterator[dict[int, Cast]]:
     """Bind two numbers for each attempt until the block ends; by the attempt's number.
@@ -215,7 +215,9 @@ AT_ONCE = 20  # concurrent attempts
 SHORTEST_NAME = 4  # characters of a display name to search for on the other side
 
 
-async def perform(attempts: Sequence[Attempt], stage: Stage, casts: Mapping[int, Cast], pace: Pace) -> list[Played]:
+async def play_attempts(
+    attempts: Sequence[Attempt], stage: Stage, casts: Mapping[int, Cast], pace: Pace
+) -> list[Played]:
     """Play all attempts, at the trace's intervals divided by `pace.speed`."""
     gate = asyncio.Semaphore(AT_ONCE)
     async with open_line(stage.caller) as caller, open_line(stage.callee) as callee:

@@ -35,10 +35,10 @@ from relay.reports.signed import (
     ChainLink,
     File,
     Segment,
-    cut,
+    cut_segments,
+    encode_pem,
     link_to,
-    pem,
-    planned,
+    plan_segments,
     seal_segment,
     write_private,
 )
@@ -48,7 +48,7 @@ from relay.store.audit import read_checkpoint
 from relay.store.chain import RECORDS, read_head
 from relay.store.connection import Connection, Place, one_moment
 from relay.store.database import reading
-from relay.store.files import sync_folder, takes
+from relay.store.files import sync_folder, try_lock
 from relay.store.recordings import Recording, find_recording
 from relay.store.records import ended_between
 from relay.store.sealing.sealer import Sealer
@@ -182,7 +182,7 @@ def _opened(folder: Path, day: date) -> Iterator[_Progress]:
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(folder / _PROGRESS, flags, 0o600)
     try:
-        if not takes(descriptor):
+        if not try_lock(descriptor):
             raise StoreError(f"another run is working in {folder}: wait for its end")
         (folder / FOLDER).mkdir(mode=0o700, exist_ok=True)
         yield _Progress(descriptor, folder, day)
@@ -280,7 +280,7 @@ class _Work(NamedTuple):
         self._clear(recorded)
         manifest = self._manifest(files, recorded)
         text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-        write_private(self.folder / PUBLIC_KEY, [pem(self.sealer.public_key())])
+        write_private(self.folder / PUBLIC_KEY, [encode_pem(self.sealer.public_key())])
         write_private(self.folder / SIGNATURE, [self.sealer.sign(text)])
         sync_folder(self.folder / FOLDER)
         sync_folder(self.folder)
@@ -323,13 +323,13 @@ class _Work(NamedTuple):
 
     def _segments(self, recording: Recording) -> list[Segment]:
         """Seal the segments that are not done. Raises StoreError if the recording was changed."""
-        wanted = planned(self.key, recording)
+        wanted = plan_segments(self.key, recording)
         done = [self.progress.find(segment) for segment in wanted]
         found = [segment for segment in done if segment is not None]
         if len(found) == len(wanted):
             return found
         sealed = []
-        parts = cut(read_recording(self.kept_in, self.sealer, recording))
+        parts = cut_segments(read_recording(self.kept_in, self.sealer, recording))
         for segment, before, data in zip_longest(wanted, done, parts):
             if segment is None or data is None or len(data) != segment.size:
                 raise StoreError(f"the recording of the call {recording.call_id} has another length than in the store")

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from relay.model.binding import Binding
 from relay.model.call import CallRecord
 from relay.model.numbers import is_700, mask_number
-from relay.privacy.records import Value, mask_text, reported
+from relay.privacy.records import Value, mask_text, report_fields
 from relay.privacy.texts import mask_numbers
 from relay.service import fields
 from relay.service.fields import format_moment
@@ -35,7 +35,7 @@ def record_form(
     record: CallRecord, *, reveal: bool, for_operator: bool = True, as_written: bool = False
 ) -> dict[str, Value]:
     """The fields as `relay.privacy.records` allows them, texts printable, times as Unix milliseconds."""
-    values = reported(record, reveal=reveal, for_operator=for_operator, as_written=as_written)
+    values = report_fields(record, reveal=reveal, for_operator=for_operator, as_written=as_written)
     return {name: printable(value) if isinstance(value, str) else value for name, value in values.items()}
 
 

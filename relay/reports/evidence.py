@@ -38,9 +38,9 @@ from relay.reports.signed import (
     SIGNED,
     ChainLink,
     File,
+    encode_pem,
     faults_of_signature,
     link_to,
-    pem,
 )
 from relay.service.fields import format_moment
 from relay.store.audit import read_checkpoint
@@ -148,7 +148,7 @@ def bundle(path: Place, sealer: Sealer, asked: DisclosureRequest, out: IO[bytes]
         text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
         archive.writestr(MANIFEST, text)
         archive.writestr(SIGNATURE, sealer.sign(text))
-        archive.writestr(PUBLIC_KEY, pem(sealer.public_key()))
+        archive.writestr(PUBLIC_KEY, encode_pem(sealer.public_key()))
     return manifest
 
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from relay.errors import Refused, StoreError
 from relay.model.call import CallRecord, Kind
 from relay.privacy.records import Value
-from relay.reports.wav import survey
+from relay.reports.wav import survey_capture
 from relay.service.fields import format_moment
 from relay.store.connection import Connection
 from relay.store.recordings import (
@@ -54,7 +54,7 @@ def read_wav(kept_in: Path, sealer: Sealer, recording: Recording, channels: Chan
     def capture() -> Iterator[bytes]:
         return open_file(file_of(kept_in, recording.call_id), sealer, recording.call_id)
 
-    wav = survey(recording, capture(), channels)
+    wav = survey_capture(recording, capture(), channels)
     return wav.size, wav.parts(capture())
 
 
@@ -143,7 +143,7 @@ class CallPage(NamedTuple):
     next: Position | None
 
 
-def search(
+def search_recorded(
     connection: Connection, sealer: Sealer, query: CallQuery, after: Position | None = None, limit: int = 50
 ) -> CallPage:
     """Return a page of ended calls, newest first. Raises StoreError if a record was altered.

@@ -48,7 +48,7 @@ class File(Struct, frozen=True):
     lines: int
 
 
-def pem(public_key: bytes) -> bytes:
+def encode_pem(public_key: bytes) -> bytes:
     """A public key in PEM, for OpenSSL. Raises ValueError if it is not one."""
     key = Ed25519PublicKey.from_public_bytes(public_key)
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -64,7 +64,7 @@ def faults_of_signature(
         Ed25519PublicKey.from_public_bytes(key).verify(signature, manifest)
     except InvalidSignature:
         yield f"{MANIFEST} was changed: its signature does not match"
-    if public_key != pem(key):
+    if public_key != encode_pem(key):
         yield f"{PUBLIC_KEY} is not the key that {MANIFEST} names"
 
 
@@ -127,7 +127,7 @@ def write_private(path: Path, parts: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def planned(key: BatchKey, recording: Recording) -> list[Segment]:
+def plan_segments(key: BatchKey, recording: Recording) -> list[Segment]:
     """The segments of a recording, with empty hashes."""
     return [
         Segment(
@@ -141,7 +141,7 @@ def planned(key: BatchKey, recording: Recording) -> list[Segment]:
     ]
 
 
-def cut(parts: Iterable[bytes]) -> Iterator[bytes]:
+def cut_segments(parts: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the bytes in pieces of a segment's size."""
     waiting = bytearray()
     for part in parts:

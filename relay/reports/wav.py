@@ -153,7 +153,7 @@ class Wav(NamedTuple):
         return (at_us - self.begin_us) * self.rate // 1_000_000
 
 
-def survey(recording: Recording, capture: Iterable[bytes], channels: Channels) -> Wav:
+def survey_capture(recording: Recording, capture: Iterable[bytes], channels: Channels) -> Wav:
     """Read the capture once. Raises StoreError if it is not the recording's, Refused if no file can be made of it."""
     digest, streams = hashlib.sha256(), dict[int, RtpStream]()
     begin_us, end_us, used = 0, 0, dict[tuple[int, int], str | None]()

@@ -30,9 +30,9 @@ from relay.service.placement import (
     PlacementRequest,
     check_group,
     check_parties,
-    place,
-    release,
+    place_binding,
     release_due,
+    release_numbers,
 )
 from relay.store.allocation import (
     HashedLine,
@@ -41,8 +41,8 @@ from relay.store.allocation import (
     lines_of,
     member_lines,
     pair_of,
-    rest,
     rest_callers,
+    rest_number,
     set_pair,
     turn_route,
 )
@@ -131,11 +131,11 @@ def _placed(
     _check_rate(unit, business, rules, rates)
     allowed = wanted._replace(binding=_allowed(unit, wanted, rules, business))
     try:
-        return place(unit, allowed, rules, business)
+        return place_binding(unit, allowed, rules, business)
     except Refused as refused:
         if refused.kind not in _HELD or not sweeps.run():
             raise
-    return place(unit, allowed, rules, business)
+    return place_binding(unit, allowed, rules, business)
 
 
 def _allowed(unit: UnitOfWork, wanted: PlacementRequest, rules: BindRules, business: Business) -> Binding:
@@ -287,7 +287,7 @@ def end(unit: UnitOfWork, binding_id: str, rules: BindRules, reason: str = "") -
     released_at = binding.released_at or unit.now_ms
     ended = binding._replace(ended_at=unit.now_ms, ended_by=unit.actor.name, released_at=released_at)
     if binding.released_at is None:
-        release(unit, binding, rules)
+        release_numbers(unit, binding, rules)
     update(unit, ended)
     unit.audit("binding.end", binding_id, business=binding.business, reason=fields.reason(reason))
     return ended
@@ -334,7 +334,7 @@ def _reroute(unit: UnitOfWork, old: Binding, new: Binding, rules: BindRules) -> 
         free_at = unit.now_ms + cool_down_ms(unit, number, rules.cool_down_ms)
         leaving = [caller_hash for of_number, caller_hash in gone if of_number == number]
         rest_callers(unit, old.binding_id, number, leaving, free_at)
-        rest(unit, number, free_at)
+        rest_number(unit, number, free_at)
     pair = pair_of(unit.sealer, new)
     set_pair(unit, old.binding_id, pair)
     for key in before.keys() & after.keys():

@@ -18,7 +18,7 @@ from relay.service.bindings import get as get_binding
 from relay.service.businesses import get as get_business
 from relay.service.fields import invalid
 from relay.service.placement import MOST_ROUTES, BindRules
-from relay.store.allocation import add_routes, cool_down_ms, member_lines, pair_of, rest, rest_callers
+from relay.store.allocation import add_routes, cool_down_ms, member_lines, pair_of, rest_callers, rest_number
 from relay.store.bindings import count_of_group, is_in_use, unreleased_of_group
 from relay.store.groups import (
     Group,
@@ -125,7 +125,7 @@ def _take(unit: UnitOfWork, group_id: str, hashes: Iterable[bytes], rules: BindR
     for binding in unreleased_of_group(unit, group_id) if gone else ():
         free_at = unit.now_ms + cool_down_ms(unit, binding.x, rules.cool_down_ms)
         rest_callers(unit, binding.binding_id, binding.x, gone, free_at)
-        rest(unit, binding.x, free_at)
+        rest_number(unit, binding.x, free_at)
     return len(gone)
 
 

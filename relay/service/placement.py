@@ -20,8 +20,9 @@ from relay.service.fields import format_moment, invalid, parsed
 from relay.store.allocation import (
     Wish,
     add_routes,
-    choose,
+    choose_number,
     cool_down_ms,
+    count_use,
     give_back,
     last_number,
     lines_of,
@@ -29,9 +30,8 @@ from relay.store.allocation import (
     next_rested,
     pair_of,
     rest_routes,
-    take,
 )
-from relay.store.bindings import count_of_group, due, find_binding, insert, set_released
+from relay.store.bindings import count_of_group, find_binding, find_due, insert, set_released
 from relay.store.business_counts import count_binding, discount_binding
 from relay.store.businesses import Business
 from relay.store.connection import Connection
@@ -79,10 +79,10 @@ def release_due(unit: UnitOfWork, rules: BindRules) -> int:
     binding runs it as well.
     """
     released = routes = 0
-    for binding in due(unit, SWEEP):
+    for binding in find_due(unit, SWEEP):
         if routes >= MOST_ROUTES:
             break
-        routes += release(unit, binding, rules)
+        routes += release_numbers(unit, binding, rules)
         set_released(unit, binding.binding_id)
         released += 1
         data: dict[str, object] = {"binding_id": binding.binding_id, "mode": binding.mode, "order_id": binding.order_id}
@@ -95,7 +95,7 @@ def release_due(unit: UnitOfWork, rules: BindRules) -> int:
     return released
 
 
-def release(unit: UnitOfWork, binding: Binding, rules: BindRules) -> int:
+def release_numbers(unit: UnitOfWork, binding: Binding, rules: BindRules) -> int:
     """Release the numbers of a binding that still holds them. Returns the count of its routes, now cooling down.
 
     The caller writes the time to the binding (`released_at`).
@@ -161,7 +161,7 @@ def check_group(unit: UnitOfWork, binding: Binding, before: str | None = None) -
         raise Refused("quota", "group_id", problem)
 
 
-def place(unit: UnitOfWork, wanted: PlacementRequest, rules: BindRules, business: Business) -> Binding:
+def place_binding(unit: UnitOfWork, wanted: PlacementRequest, rules: BindRules, business: Business) -> Binding:
     """Allocate the numbers and store the binding, or neither. Raises Refused.
 
     The binding of `wanted` has the requested numbers and pool, if any.
@@ -174,7 +174,7 @@ def place(unit: UnitOfWork, wanted: PlacementRequest, rules: BindRules, business
             raise invalid("y", "must differ from x: choose another number")
         binding = wanted.binding._replace(x=x, y=y, pool=found[0].pool.pool_id)
         check_parties(unit, binding)
-        settle(unit, binding, [_cap(one.pool, rules) for one in found], _allowed(business, rules))
+        allocate_and_store(unit, binding, [_cap(one.pool, rules) for one in found], _allowed(business, rules))
     return binding
 
 
@@ -195,12 +195,12 @@ def _allowed(business: Business, rules: BindRules) -> Allowed:
     )
 
 
-def settle(unit: UnitOfWork, binding: Binding, caps: Sequence[int], allowed: Allowed = _ANY) -> None:
+def allocate_and_store(unit: UnitOfWork, binding: Binding, caps: Sequence[int], allowed: Allowed = _ANY) -> None:
     """Allocate the numbers of a binding and store it. `caps`: the maximum bindings on x and y. Raises Refused."""
     pair = pair_of(unit.sealer, binding)
     numbers = (("x", binding.x), ("y", binding.y))
     for (field, number), cap in zip(numbers, caps, strict=False):
-        take(unit, field, number or "", binding.business, cap, pair, exclusive=binding.mode == "AXN")
+        count_use(unit, field, number or "", binding.business, cap, pair, exclusive=binding.mode == "AXN")
     _count(unit, binding.business, allowed)
     check_group(unit, binding)
     insert(unit, binding)
@@ -330,7 +330,7 @@ def _number(
             if last.pool == pool.pool_id and last.bindings < _cap(pool, rules):
                 return _FreeNumber(last.number, pool)
     for pool in pools:
-        number = choose(unit.connection, pool.pool_id, _cap(pool, rules), wish, not_this, unit.now_ms)
+        number = choose_number(unit.connection, pool.pool_id, _cap(pool, rules), wish, not_this, unit.now_ms)
         if number is not None:
             return _FreeNumber(number, pool)
     # In a common pool it is the end of another business user's binding.

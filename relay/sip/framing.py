@@ -162,7 +162,7 @@ Marks = tuple[str, str, str, str]
 """Method (of a response: from its CSeq), topmost Via, From tag and To tag ("" for none)."""
 
 
-def marks(data: bytes) -> Marks | None:
+def read_marks(data: bytes) -> Marks | None:
     """The keys that match a message to its transaction and dialog. None for unusual syntax or a malformed message."""
     via, from_, to, cseq = [_first(data, name) for name in (b"\r\nVia: ", b"\r\nFrom: ", b"\r\nTo: ", b"\r\nCSeq: ")]
     from_tag, to_tag = _tag(from_), _tag(to)
@@ -216,7 +216,7 @@ def _is_untagged(data: bytes) -> bool:
         return False
 
 
-def copied(data: bytes) -> Copied | None:
+def read_copied(data: bytes) -> Copied | None:
     """The headers to copy, of a request without a To tag. None: it has one, or unusual syntax. Undefined for malformed
     requests."""
     end = max(0, data.find(b"\r\n\r\n"))

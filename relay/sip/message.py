@@ -23,7 +23,7 @@ __all__ = [
     "Response",
     "check_request",
     "parse_message",
-    "salvage",
+    "salvage_request",
 ]
 
 MAX_HEAD: Final = 16_384  # bytes, start line and headers
@@ -160,7 +160,7 @@ _control: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 _any_folding: Final = re.compile(r"\r?\n[ \t]++")
 
 
-def salvage(data: bytes) -> Request | None:
+def salvage_request(data: bytes) -> Request | None:
     """A request with the lines that a 400 copies, from bytes refused by `parse_message` or `check_request`.
 
     None if no response is due or possible: a response, an ACK, no usable Via, Call-ID or CSeq. A missing From or To is

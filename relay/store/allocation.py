@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from relay.errors import Refused, StoreError
-from relay.model.binding import Binding, Party, compile_lines, ends
+from relay.model.binding import Binding, Party, compile_lines, ends_of_binding
 from relay.model.numbers import is_700, mask_number
-from relay.store.connection import Connection, together
+from relay.store.connection import Connection, fetch_together
 from relay.store.ledger import require_each
 from relay.store.ledger_tables import dialect_of
 from relay.store.numbers import LONGEST_COOL_DOWN_MS, SERIAL_DIGITS
@@ -45,7 +45,7 @@ class HashedLine(NamedTuple):
 
 def pair_of(sealer: Sealer, binding: Binding) -> bytes:
     """The two ends of a binding, as a keyed hash."""
-    return sealer.lookup_hash(" ".join(ends(binding)))
+    return sealer.lookup_hash(" ".join(ends_of_binding(binding)))
 
 
 def lines_of(sealer: Sealer, binding: Binding) -> list[HashedLine]:
@@ -67,7 +67,7 @@ def add_routes(unit: UnitOfWork, binding: Binding, pair: bytes, lines: Sequence[
     """Add routes. Raises Refused for the first caller already on the number (conflict) or resting (number_cooling)."""
     binding_id = binding.binding_id
     rows = [(_ADD, (*line[:2], binding_id, line.party, pair, unit.now_ms)) for line in lines]
-    for line, added in zip(lines, together(unit.connection, *rows), strict=True):
+    for line, added in zip(lines, fetch_together(unit.connection, *rows), strict=True):
         if added.rowcount == 0:
             raise _in_the_way(unit, line)
 
@@ -208,7 +208,9 @@ def last_number(connection: Connection, field: str, wish: Wish, not_this: str | 
     return row and LastNumber._make(row)
 
 
-def choose(connection: Connection, pool: str, cap: int, wish: Wish, not_this: str | None, now_ms: int) -> str | None:
+def choose_number(
+    connection: Connection, pool: str, cap: int, wish: Wish, not_this: str | None, now_ms: int
+) -> str | None:
     """Choose a number of the pool, other than `not_this`; None if none is left.
 
     The free number that has rested longest. If none is free, the one with the fewest bindings, below `cap`, among those
@@ -239,7 +241,9 @@ def _meets_member(connection: Connection, number: str, group_id: str, now_ms: in
     return connection.execute(_MEETS_MEMBER, (number, group_id, now_ms)).fetchone() is not None
 
 
-def take(unit: UnitOfWork, field: str, number: str, business: str, cap: int, pair: bytes, *, exclusive: bool) -> None:
+def count_use(
+    unit: UnitOfWork, field: str, number: str, business: str, cap: int, pair: bytes, *, exclusive: bool
+) -> None:
     """Count one more binding on the number. Raises Refused for `field`: number_locked, number_full, number_cooling.
 
     The parties of other bindings make no difference. `pair`: the two ends that the binding joins; they may take a
@@ -286,7 +290,7 @@ def cool_down_ms(unit: UnitOfWork, number: str, configured_ms: int) -> int:
     return configured_ms if found is None else int(found)
 
 
-def rest(unit: UnitOfWork, number: str, free_at: int) -> None:
+def rest_number(unit: UnitOfWork, number: str, free_at: int) -> None:
     """Extend the cool-down of the number to `free_at`, when the last of its former routes becomes free."""
     unit.connection.execute(_START_COOL_DOWN, (number, free_at))
 

@@ -13,7 +13,7 @@ import msgspec
 from relay.errors import StoreError
 from relay.model.binding import RING_TIMEOUT_S, Binding, ids_of
 from relay.model.numbers import is_700
-from relay.store.connection import Connection, Parameters, selected
+from relay.store.connection import Connection, Parameters, select_rows
 from relay.store.groups import was_member
 from relay.store.ledger import require
 from relay.store.ledger_tables import dialect_of
@@ -205,7 +205,7 @@ def keep_past(unit: UnitOfWork, old: Binding, new: Binding) -> None:
     unit.connection.executemany(_ADD_PAST, [(gone, old.binding_id, unit.now_ms) for gone in lost])
 
 
-def due(unit: UnitOfWork, most: int) -> list[Binding]:
+def find_due(unit: UnitOfWork, most: int) -> list[Binding]:
     """Expired bindings that still hold their numbers, oldest first."""
     rows = unit.connection.execute(_DUE + dialect_of(unit.connection).claim, (unit.now_ms, most)).fetchall()
     return [open_row(unit.sealer, row) for row in rows]
@@ -213,7 +213,7 @@ def due(unit: UnitOfWork, most: int) -> list[Binding]:
 
 def note_used(unit: UnitOfWork, uses: Mapping[str, int]) -> None:
     """Move the expiry of bindings that end some time after their last call. `uses`: when, by id; of any bindings."""
-    idle = selected(unit.connection, _IDLE, list(uses))  # most have no such expiry: an UPDATE for each takes longer
+    idle = select_rows(unit.connection, _IDLE, list(uses))  # most have no such expiry: an UPDATE for each takes longer
     unit.connection.executemany(_USED, [(uses[binding_id], binding_id) for (binding_id,) in idle])
 
 

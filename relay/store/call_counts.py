@@ -170,7 +170,7 @@ def read_counts(connection: Connection, owner: str, span: int, since_s: int, unt
     return {at: _counts(names) for at, names in sorted(by_time.items())}
 
 
-def summed(parts: Iterable[PeriodCounts]) -> PeriodCounts:
+def sum_counts(parts: Iterable[PeriodCounts]) -> PeriodCounts:
     """The sum of counts."""
     outcomes: Counter[str] = Counter()
     ringing = [0] * len(_RANGES)

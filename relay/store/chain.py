@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from relay.errors import ParseError, StoreError
-from relay.store.connection import Connection, Rows, Statement, together
+from relay.store.connection import Connection, Rows, Statement, fetch_together
 from relay.store.sealing.sealer import Sealer
 
 HeadRow = tuple[int, bytes, bytes]  # seq, hash, mac
@@ -127,7 +127,7 @@ def head_row(sealer: Sealer, chain: Chain, head: Head) -> HeadRow:
 
 def read_head(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
     """The stored head. Raises StoreError if it is missing, forged, or older than the links or the checkpoint."""
-    return found_head(sealer, chain, *together(connection, *select_head(chain)))
+    return found_head(sealer, chain, *fetch_together(connection, *select_head(chain)))
 
 
 def select_head(chain: Chain) -> tuple[Statement, Statement]:

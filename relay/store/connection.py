@@ -150,7 +150,7 @@ class WritingConnection(Connection, Protocol):
     naming: Naming | None
 
 
-def together(connection: Connection, *statements: Statement) -> list[Rows]:
+def fetch_together(connection: Connection, *statements: Statement) -> list[Rows]:
     """The results of statements, none of which needs that of another: on a server in one round trip."""
     send: Callable[[Sequence[Statement]], list[Rows]] | None = getattr(connection, "together", None)
     if send is None or not statements:
@@ -172,7 +172,7 @@ def each_row(connection: Connection, sql: str, parameters: Parameters = ()) -> I
     return iter(connection.execute(sql, parameters))
 
 
-def selected(connection: Connection, sql: str, keys: Sequence[object], *more: int) -> Iterator[tuple[Any, ...]]:
+def select_rows(connection: Connection, sql: str, keys: Sequence[object], *more: int) -> Iterator[tuple[Any, ...]]:
     """The rows of a SELECT with `IN ({keys})`, for _CHUNK keys at a time."""
     for start in range(0, len(keys), _CHUNK):
         some = keys[start : start + _CHUNK]
@@ -229,7 +229,7 @@ def _has_begun(connection: sqlite3.Connection, begin: str, *, may_wait: bool) ->
     return True
 
 
-def quoted(name: str) -> str:
+def quote_identifier(name: str) -> str:
     """An identifier that was found in a database, for use in a statement."""
     return '"' + name.replace('"', '""') + '"'
 

@@ -299,7 +299,7 @@ def open_lock(store: Path, suffix: str) -> int:
         raise StoreError(f"the lock file of {store} cannot be opened: {error.strerror}") from None
 
 
-def takes(lock: int) -> bool:
+def try_lock(lock: int) -> bool:
     """Take the lock, until its descriptor is closed. False if another process holds it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -314,6 +314,6 @@ def is_served(store: Path) -> bool:
         return False
     lock = open_lock(store, ".lock")
     try:
-        return not takes(lock)
+        return not try_lock(lock)
     finally:
         os.close(lock)

@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from relay.store.audit import Logged
-from relay.store.connection import Connection, each_row, selected
+from relay.store.connection import Connection, each_row, select_rows
 from relay.store.ledger import MOST_REFUSED
 from relay.store.ledger_check import LedgerFault
 from relay.store.ledger_tables import TABLES, dialect_of
@@ -258,13 +258,13 @@ class History:
         return None if found is None or found.state == _APPROVED else found
 
     def _ends_of(self, ids: Iterable[str]) -> dict[str, _End]:
-        rows = selected(self._bindings, _ENDED, sorted(ids))
+        rows = select_rows(self._bindings, _ENDED, sorted(ids))
         return {binding_id: _End(*end) for binding_id, *end in rows}
 
     def changes(self, ids: Sequence[str]) -> dict[str, list[BindingVersion]]:
         """The changes of these bindings since the last `ledger.accept`, by id."""
         found: dict[str, list[BindingVersion]] = {}
-        for binding_id, *change in selected(self._bindings, _CHANGES, ids):
+        for binding_id, *change in select_rows(self._bindings, _CHANGES, ids):
             if change[1] > self.accepted.seq:
                 found.setdefault(binding_id, []).append(BindingVersion(*change))
         return found
@@ -278,7 +278,7 @@ class History:
         return [
             (table, row_key)
             for table in ("binding", "business")
-            for (row_key,) in selected(
+            for (row_key,) in select_rows(
                 connection, f"SELECT id FROM {table} WHERE id IN ({{keys}})", sorted(self._owners)
             )
         ]
@@ -320,7 +320,7 @@ class History:
         rows = each_row(connection, _LIVE_BINDINGS if everywhere else _ROUTED_BINDINGS)
         while some := list(islice(rows, _AT_ONCE)):
             ids = [binding_id for binding_id, *_ in some]
-            known = {binding_id: rest for binding_id, *rest in selected(self._bindings, _KNOWN, ids)}
+            known = {binding_id: rest for binding_id, *rest in select_rows(self._bindings, _KNOWN, ids)}
             for binding_id, version, is_live in some:
                 seq, ended_at, changed_to = known.get(binding_id, (0, None, 0))
                 if is_live and (ended_at is not None or _is_above(changed_to, version)):

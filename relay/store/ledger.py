@@ -45,8 +45,8 @@ from relay.store.connection import (
     Statement,
     WritingConnection,
     any_text,
+    fetch_together,
     one_moment,
-    together,
     transaction,
 )
 from relay.store.ledger_tables import TABLES, LedgerTable, dialect_of
@@ -315,12 +315,14 @@ def settle(
     written: list[Statement] = []
     if entries := [note for note in at_end if isinstance(note, Entry)]:
         audit, written = put_entries(sealer, entries, audit, records)
-    touched = together(connection, *written, asked)[-1].fetchall()  # also what has changed beside these statements
+    touched = fetch_together(connection, *written, asked)[
+        -1
+    ].fetchall()  # also what has changed beside these statements
     if not touched:
         return
     sums, written = _proven(sealer, _changed_rows(connection, sealer, touched, named), head)
     plain = _plain(head.sums | sums, records, audit, head.scripts, head.refused)
-    together(
+    fetch_together(
         connection,
         *written,
         (f"DELETE FROM ledger_touch WHERE {own}", ()),
@@ -330,7 +332,7 @@ def settle(
 
 def _heads(connection: Connection, sealer: Sealer) -> tuple[LedgerHead, Head, Head]:
     """The heads of the ledger, of the records (unverified), and of the audit log."""
-    heads, records, *audit = together(connection, (HEAD, ()), select_stored_head(RECORDS), *select_head(AUDIT))
+    heads, records, *audit = fetch_together(connection, (HEAD, ()), select_stored_head(RECORDS), *select_head(AUDIT))
     return (
         _opened_head(sealer, heads.fetchone()),
         found_stored_head(RECORDS, records),

@@ -11,7 +11,15 @@ from typing import Final, NamedTuple
 
 from relay.errors import StoreError
 from relay.store.chain import AUDIT, RECORDS, anchor_fault
-from relay.store.connection import DATABASE_ERRORS, Connection, any_text, each_row, quoted, savepoint, transaction
+from relay.store.connection import (
+    DATABASE_ERRORS,
+    Connection,
+    any_text,
+    each_row,
+    quote_identifier,
+    savepoint,
+    transaction,
+)
 from relay.store.ledger import (
     MODULUS,
     NO_ROWS,
@@ -236,7 +244,7 @@ def _put_back(connection: Connection, names: list[str]) -> None:
 
 def _drop(connection: Connection, name: str) -> None:
     if not dialect_of(connection).is_server:
-        connection.execute(f"DROP TRIGGER IF EXISTS {quoted(name)}")
+        connection.execute(f"DROP TRIGGER IF EXISTS {quote_identifier(name)}")
         return
     tables = connection.execute(
         "SELECT CAST(CAST(tgrelid AS regclass) AS text) FROM pg_trigger"
@@ -244,7 +252,7 @@ def _drop(connection: Connection, name: str) -> None:
         (name,),
     ).fetchall()
     for (table,) in tables:
-        connection.execute(f"DROP TRIGGER {quoted(name)} ON {table}")
+        connection.execute(f"DROP TRIGGER {quote_identifier(name)} ON {table}")
 
 
 def _has_head(connection: Connection) -> bool:

@@ -35,7 +35,7 @@ from relay.store.journal.rows import SEALED_CALLERS
 from relay.store.keys import SEALED_KEYS
 from relay.store.record_index import CURSOR, DELETE, IndexRow, index_rows
 from relay.store.record_rows import COLUMNS, SELECT
-from relay.store.records import LAST_MS, follow
+from relay.store.records import LAST_MS, follow_link
 from relay.store.sealing.keys import follow_key, sealing_keys
 from relay.store.sealing.rows import SealedRows
 from relay.store.sealing.sealer import Sealer
@@ -118,7 +118,7 @@ def purge_records(unit: UnitOfWork, before_ms: int, most: int) -> int:
     links = ((row[_CHAIN_SEQ], row[_ENDED_AT]) for row in rows)
     gone = rows[: number_over(connection, RECORDS, links, before_ms, unit.now_ms)]
     for row in gone:
-        head, stored = follow(sealer, head, row)
+        head, stored = follow_link(sealer, head, row)
         index += index_rows(sealer, stored)
     if gone:
         connection.executemany(DELETE, sorted(index))  # neighbours share a page

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from relay.errors import StoreError
 from relay.store.audit import verify_audit
 from relay.store.chain import AnchorFile
-from relay.store.connection import Connection, Place, PostgresServer, quoted
+from relay.store.connection import Connection, Place, PostgresServer, quote_identifier
 from relay.store.database import (
     connect,
     is_newer,
@@ -25,7 +25,7 @@ from relay.store.database import (
     store_errors,
     transaction,
 )
-from relay.store.files import open_lock, takes
+from relay.store.files import open_lock, try_lock
 from relay.store.journal.attempts import AttemptFile, with_records
 from relay.store.journal.overflow import Overflow
 from relay.store.ledger import sign_all
@@ -66,7 +66,7 @@ def migrate(file: Path, server: PostgresServer, key_file: Path) -> Moved:
         raise StoreError(f"there is a store in {server} already: name an empty database")
     lock = open_lock(file, ".lock")
     try:
-        if not takes(lock):
+        if not try_lock(lock):
             raise StoreError(f"a relay serves {file}: stop it first, so that no more is written to the file")
         open_store(file, key_file)  # migrates its tables to this version, and checks the key
         if is_newer(file):
@@ -136,7 +136,7 @@ def _proving(target: Connection, key_file: Path) -> Iterator[None]:
 
 
 def _copy_table(source: Connection, target: Connection, table: str) -> int:
-    columns = ", ".join(quoted(row[1]) for row in source.execute(f"PRAGMA table_info({table})").fetchall())
+    columns = ", ".join(quote_identifier(row[1]) for row in source.execute(f"PRAGMA table_info({table})").fetchall())
     waiting: list[tuple[Any, ...]] = []
     copied = 0
     for row in source.execute(f"SELECT {columns} FROM {table}"):

@@ -7,7 +7,7 @@ from functools import cache
 from itertools import chain
 from typing import Final
 
-from relay.store.connection import Connection, Rows, Statement, together
+from relay.store.connection import Connection, Rows, Statement, fetch_together
 from relay.store.ledger_tables import TABLES, Dialect, LedgerTable, dialect_of
 
 CHUNK: Final = 128  # rows per statement
@@ -25,7 +25,7 @@ def rows_with_proofs(
     asked: list[Statement] = []
     for table, keys in wanted:
         asked += [_select_rows(connection, table, keys, locked=locked), _proofs(table.name, keys)]
-    found = together(connection, *asked, *then)
+    found = fetch_together(connection, *asked, *then)
     read = [
         (dict(rows.fetchall()), dict(proofs.fetchall()))
         for rows, proofs in zip(found[: len(asked) : 2], found[1 : len(asked) : 2], strict=True)
@@ -65,7 +65,7 @@ def _select_proofs(count: int) -> str:
 
 def put_proofs(connection: Connection, proofs: Sequence[tuple[str, str, bytes]]) -> None:
     """Write proofs of distinct rows."""
-    together(connection, *insert_proofs(proofs))
+    fetch_together(connection, *insert_proofs(proofs))
 
 
 def insert_proofs(proofs: Sequence[tuple[str, str, bytes]]) -> Iterator[Statement]:

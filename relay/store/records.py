@@ -78,7 +78,7 @@ def _verify(connection: Connection, sealer: Sealer, see: Callable[[StoredRecord]
     try:
         purged = head = read_checkpoint(connection, sealer, RECORDS)
         for row in each_row(connection, _CHAINED):
-            link, stored = follow(sealer, head, row)
+            link, stored = follow_link(sealer, head, row)
             record = stored.record
             found = f"record {link.seq} ({record.call_id})"
             if record.call_id in live:
@@ -117,7 +117,7 @@ def verify_stretch(connection: Connection, sealer: Sealer, after: int, most: int
         return Stretch(0, str(error))
     for row in rows:
         try:
-            head, _ = follow(sealer, head, row)
+            head, _ = follow_link(sealer, head, row)
         except StoreError as error:
             return Stretch(row[_CHAIN_SEQ], str(error))
     if len(rows) == most:
@@ -146,7 +146,7 @@ def ended_between(
         first = min(first, max(first_there, purged.seq + 1))
     head = _link_before(connection, purged, first)
     for row in each_row(connection, _FROM, (first,)):
-        before, (head, stored) = head, follow(sealer, head, row)
+        before, (head, stored) = head, follow_link(sealer, head, row)
         ended_at = stored.record.ended_at or 0
         if since_ms <= ended_at < until_ms:
             yield before, stored
@@ -168,7 +168,7 @@ def _first_since(connection: Connection, sealer: Sealer, purged: Head, last: int
         row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (middle,)).fetchone()
         if row is None:
             raise StoreError(f"record {middle} is missing")
-        _, stored = follow(sealer, _link_before(connection, purged, middle), row)
+        _, stored = follow_link(sealer, _link_before(connection, purged, middle), row)
         if (stored.record.ended_at or 0) < since_ms:
             low = middle + 1
         else:
@@ -204,7 +204,7 @@ def find_live_call(connection: Connection, sealer: Sealer, call_id: str) -> Call
     return None if row is None else open_live(sealer, row).record
 
 
-def follow(sealer: Sealer, head: Head, row: Row) -> tuple[Head, StoredRecord]:
+def follow_link(sealer: Sealer, head: Head, row: Row) -> tuple[Head, StoredRecord]:
     """The next link of the chain, from a row of `SELECT`. Raises StoreError if it does not follow `head`."""
     seq = row[_CHAIN_SEQ]
     if seq != head.seq + 1:

@@ -23,7 +23,7 @@ import msgspec
 
 from relay.errors import Refused, StoreError
 from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, head_row, next_link, put_head, read_head, stored_head
-from relay.store.connection import Connection, Naming, Statement, together
+from relay.store.connection import Connection, Naming, Statement, fetch_together
 from relay.store.sealing.sealer import Sealer
 
 BusinessScope = Literal[
@@ -172,7 +172,7 @@ def write_entries(connection: Connection, sealer: Sealer, entries: Sequence[Entr
     """Add entries in the caller's transaction. Raises StoreError if the head of the log was altered."""
     heads = read_head(connection, sealer, AUDIT), stored_head(connection, RECORDS)
     _, statements = put_entries(sealer, entries, *heads)
-    together(connection, *statements)
+    fetch_together(connection, *statements)
 
 
 def put_entries(sealer: Sealer, entries: Sequence[Entry], head: Head, records: Head) -> tuple[Head, list[Statement]]:

@@ -249,7 +249,7 @@ def dead_letter_old(unit: UnitOfWork, webhook: str, before_ms: int, reason: str)
     return unit.connection.execute(_DEAD_LETTER_OLD, (unit.now_ms, reason, webhook, before_ms)).rowcount
 
 
-def refuse(unit: UnitOfWork, seq: int, reason: str) -> None:
+def count_refusal(unit: UnitOfWork, seq: int, reason: str) -> None:
     """Count a refusal of this event, sent alone."""
     unit.connection.execute("UPDATE outbox SET tries = tries + 1, last_error = ? WHERE seq = ?", (reason, seq))
 
@@ -292,13 +292,13 @@ def pending_webhooks(connection: Connection, now_ms: int) -> list[str]:
     return [webhook for (webhook,) in connection.execute(_PENDING, (now_ms,)).fetchall()]
 
 
-def oldest(connection: Connection, sealer: Sealer, webhook: str, most: int) -> list[OutboxEvent]:
+def next_events(connection: Connection, sealer: Sealer, webhook: str, most: int) -> list[OutboxEvent]:
     """The next events to send, in order."""
     rows = connection.execute(_OLDEST, (webhook, most)).fetchall()
     return [_opened_event(sealer, webhook, row) for row in rows]
 
 
-def dead(connection: Connection, sealer: Sealer, webhook: str, after: int, most: int) -> list[OutboxEvent]:
+def dead_letters(connection: Connection, sealer: Sealer, webhook: str, after: int, most: int) -> list[OutboxEvent]:
     """A page of dead letters, after the seq `after`."""
     rows = connection.execute(_DEAD, (webhook, most, after)).fetchall()
     return [_opened_event(sealer, webhook, row) for row in rows]
@@ -320,7 +320,7 @@ def too_many_dead(connection: Connection, most: int = MOST_DEAD) -> list[tuple[s
     return [(webhook, surplus) for webhook, surplus in connection.execute(_TOO_MANY_DEAD, (most,)).fetchall()]
 
 
-def sizes(connection: Connection) -> tuple[int, int]:
+def count_events(connection: Connection) -> tuple[int, int]:
     """The numbers of waiting events and of dead letters. Counts rows."""
     waiting, given_up = connection.execute(
         "SELECT (SELECT count(*) FROM outbox WHERE dead_at IS NULL), "

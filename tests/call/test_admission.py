@@ -96,7 +96,7 @@ def test_other_numbers_may_be_forwarded_but_not_700_numbers(dialled: str, refusa
 
 
 def test_forwarded_route_has_no_binding() -> None:
-    route = admission.forwarded("8613900000002", "8613800000001")
+    route = admission.forwarding_route("8613900000002", "8613800000001")
     assert (route.callee, route.shown, route.binding_id) == ("8613900000002", "8613800000001", "")
 
 
@@ -159,5 +159,5 @@ def test_invite_over_a_limit_is_refused(over: str) -> None:
 
 
 def test_unusable_invite_is_refused_with_the_errors_status() -> None:
-    assert admission.unusable(ProtocolError(415, "x")).status == 415
-    assert admission.unusable(ParseError("x")).status == 400
+    assert admission.refusal_of_error(ProtocolError(415, "x")).status == 415
+    assert admission.refusal_of_error(ParseError("x")).status == 400

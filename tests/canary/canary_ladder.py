@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.model.call import Refusal, Route
-from relay.privacy.canary import Marks, stuff
+from relay.privacy.canary import Marks, insert_marks
 from relay.reports.ladder import build_ladder, operator_view
 from relay.reports.ladder_text import ladder_text
 from relay.sip.message import Flow
@@ -14,7 +14,7 @@ from tests.ladder.side import Side
 
 
 class CanaryLadder(Ladder):
-    """`turn` is how header lines are written (see `stuff`); `multipart` wraps descriptions among other parts."""
+    """`turn` is how header lines are written (see `insert_marks`); `multipart` wraps descriptions among other parts."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class CanaryLadder(Ladder):
     def deliver(self, data: bytes, flow: Flow) -> None:
         self.turn += 1
         if self.stuffing:
-            data = stuff(data, self.marks[flow.host], self.turn, multipart=self.multipart)
+            data = insert_marks(data, self.marks[flow.host], self.turn, multipart=self.multipart)
         super().deliver(data, flow)
 
     def check_privacy(self) -> None:

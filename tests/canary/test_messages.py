@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.privacy.canary import Marks, stuff
+from relay.privacy.canary import Marks, insert_marks
 from relay.sip.message import Flow
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
@@ -25,7 +25,7 @@ class TextLadder(CanaryLadder):
 
     def deliver(self, data: bytes, flow: Flow) -> None:
         if self.stuffing:
-            data = stuff(data, self.marks[flow.host], self.turn)
+            data = insert_marks(data, self.marks[flow.host], self.turn)
             data = re.sub(rb"(?im)^e[ \t]*:(?:\r\n[ \t])?[^\r\n]*\r\n", b"", data, count=1)
         self.stuffing, stuffing = False, self.stuffing
         super().deliver(data, flow)

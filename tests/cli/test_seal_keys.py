@@ -11,7 +11,7 @@ import pytest
 from relay.errors import Refused
 from relay.store.captures import Captures
 from relay.store.database import connect
-from relay.store.files import open_lock, takes
+from relay.store.files import open_lock, try_lock
 from relay.store.sealing.sealer import load_key, read_key_file
 from tests.cli.conftest import Command, serving
 from tests.support.captured import call_id_of, captured
@@ -89,7 +89,7 @@ def test_a_key_is_not_used_while_the_relay_does_not_answer(relay700: Command) ->
     bound(relay700)
     relay700.done("seal-key", "add")
     lock = open_lock(relay700.store[0], ".lock")
-    assert takes(lock)
+    assert try_lock(lock)
     assert relay700.refused("seal-key", "use", "2").startswith("the running relay did not say which keys it has: ")
 
     def unreadable() -> dict[str, Any]:

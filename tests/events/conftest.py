@@ -23,7 +23,16 @@ from relay.store.journal.journal import Journal
 from relay.store.sealing.sealer import Sealer
 from relay.store.sqlite.journal import sqlite_journal
 from relay.store.unit_of_work import RELAY, UnitOfWork
-from relay.store.webhooks import OutboxEvent, Webhook, dead, find_webhook, oldest, put_webhook, queue_event, webhooks_of
+from relay.store.webhooks import (
+    OutboxEvent,
+    Webhook,
+    dead_letters,
+    find_webhook,
+    next_events,
+    put_webhook,
+    queue_event,
+    webhooks_of,
+)
 from relay.store.writer import GroupWriter, Writer, now_ms
 from tests.support.papers import apply
 from tests.support.places import new_store
@@ -87,11 +96,11 @@ class Shop(NamedTuple):
 
     def waiting(self, webhook: Webhook) -> list[OutboxEvent]:
         with closing(connect_reader(self.path)) as connection:
-            return oldest(connection, self.sealer, webhook.id, 1_000)
+            return next_events(connection, self.sealer, webhook.id, 1_000)
 
     def dead(self, webhook: Webhook) -> list[OutboxEvent]:
         with closing(connect_reader(self.path)) as connection:
-            return dead(connection, self.sealer, webhook.id, 0, 1_000)
+            return dead_letters(connection, self.sealer, webhook.id, 0, 1_000)
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         with closing(connect_reader(self.path)) as connection:

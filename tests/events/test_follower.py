@@ -19,7 +19,7 @@ from relay.net.bell import Bell
 from relay.policy.fraud import Signal, Signals, Watch
 from relay.store.audit import AuditQuery, all_entries
 from relay.store.bindings import find_binding
-from relay.store.call_counts import owner_of_business, read_counts, summed
+from relay.store.call_counts import owner_of_business, read_counts, sum_counts
 from relay.store.database import connect, connect_reader
 from relay.store.record_index import SET_CURSOR
 from relay.store.unit_of_work import Actor, UnitOfWork
@@ -348,7 +348,7 @@ async def test_each_record_is_counted_once(shop: Shop, writer: GroupWriter) -> N
     await follow(shop, writer)
     await follow(shop, writer)
     with closing(connect_reader(shop.path)) as connection:
-        counts = summed(read_counts(connection, owner_of_business("shop"), 3_600, 0, 1 << 40).values())
+        counts = sum_counts(read_counts(connection, owner_of_business("shop"), 3_600, 0, 1 << 40).values())
     assert counts.outcomes == {"answered": 1, "busy": 1}
 
 
@@ -365,7 +365,7 @@ async def test_a_clock_that_is_set_ahead_makes_no_counts_old(shop: Shop) -> None
 
 def counted(shop: Shop) -> dict[str, int]:
     with closing(connect_reader(shop.path)) as connection:
-        return dict(summed(read_counts(connection, owner_of_business("shop"), 3_600, 0, 1 << 40).values()).outcomes)
+        return dict(sum_counts(read_counts(connection, owner_of_business("shop"), 3_600, 0, 1 << 40).values()).outcomes)
 
 
 async def test_nothing_is_written_twice_after_a_commit_in_doubt(

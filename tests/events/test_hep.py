@@ -20,7 +20,7 @@ from relay.events import hep
 from relay.events.hep import RTCP, SIP, HepSender, Packet, Packets, encode_packet
 from relay.model.capture import CapturedDialog, CapturedMessage, HepAgent, HepRules, Side, registrations_of
 from relay.net.capture import Ended
-from relay.privacy.canary import STYLES, stuff
+from relay.privacy.canary import STYLES, insert_marks
 from tests.canary.marks import ALICE
 from tests.events.conftest import Log
 from tests.support.addresses import CALLER, RELAY, Address, free
@@ -219,7 +219,7 @@ TEXT = INVITE.replace("INVITE", "MESSAGE").partition("Content-Type")[0] + "Conte
 @pytest.mark.parametrize("multipart", [False, True])
 @pytest.mark.parametrize("text", [INVITE, RINGING, TEXT], ids=["INVITE", "183", "MESSAGE"])
 def test_no_mark_of_a_party_is_in_a_masked_packet(text: str, turn: int, multipart: bool) -> None:
-    stuffed = stuff(message(text=text).data, ALICE, turn, multipart=multipart)
+    stuffed = insert_marks(message(text=text).data, ALICE, turn, multipart=multipart)
     whole = message()._replace(data=stuffed)
     clear, masked = (
         encode_packet(Packets(is_clear=is_clear).message(CALL, LEGS["caller"], whole), AGENT)

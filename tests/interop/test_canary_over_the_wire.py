@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from relay.privacy.canary import Marks, stuff
+from relay.privacy.canary import Marks, insert_marks
 from tests.canary.marks import ALICE, BOB
 from tests.interop.conftest import StartRelay
 from tests.support.phone import SDP, Leg, Phone
@@ -93,8 +93,8 @@ async def talking(
     relay.bind(a=ALICE.number, b=BOB.number)
     ends = {ALICE: setup.caller, BOB: setup.callee}
     async with Phone(ends[marks[0]], transport) as caller, Phone(ends[marks[1]], transport) as callee:
-        caller.rewrite = partial(stuff, marks=marks[0], turn=turn, multipart=multipart)
-        callee.rewrite = partial(stuff, marks=marks[1], turn=turn, multipart=multipart)
+        caller.rewrite = partial(insert_marks, marks=marks[0], turn=turn, multipart=multipart)
+        callee.rewrite = partial(insert_marks, marks=marks[1], turn=turn, multipart=multipart)
         talk = Talk(relay, caller, callee, marks)
         yield talk
         talk.check()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from relay.reports.wav import survey
+from relay.reports.wav import survey_capture
 from tests.interop.conftest import StartRelay
 from tests.interop.test_rtpengine import TONE_OF_A, TONE_OF_B, connect, hang_up, tone_file
 from tests.support.addresses import RELAY, free
@@ -173,7 +173,7 @@ async def test_what_both_said_is_sealed_and_nothing_of_it_stays_in_clear(
         if kind is Pjsua:
             wav = await asyncio.to_thread(linked, relay, event["call_id"])
         else:  # the relay may run without the extra
-            wav = Heard(b"".join(survey(recording_of(data), [data], "stereo").parts([data])))
+            wav = Heard(b"".join(survey_capture(recording_of(data), [data], "stereo").parts([data])))
         assert wav.rate == rate
         left, right = 0, 1
         for channel, said, unsaid in ((left, TONE_OF_A, TONE_OF_B), (right, TONE_OF_B, TONE_OF_A)):

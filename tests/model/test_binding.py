@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.model.binding import Binding, BindingRoute, Mode, compile_lines, ends, ids_of, number_of
+from relay.model.binding import Binding, BindingRoute, Mode, compile_lines, ends_of_binding, ids_of, number_of
 from tests.support.stored import NOW_MS, A, B, X, Y, binding
 
 G1, G2 = "8613600000001", "8613600000002"
@@ -54,8 +54,8 @@ def test_axn_a_and_any_caller_dial_x(default_b: str | None) -> None:
     ],
 )
 def test_ends_do_not_depend_on_their_order(made: Binding, joined: set[str]) -> None:
-    assert set(ends(made)) == joined
-    assert ends(made) == tuple(sorted(joined))
+    assert set(ends_of_binding(made)) == joined
+    assert ends_of_binding(made) == tuple(sorted(joined))
 
 
 def test_a_number_is_read_exactly_by_javascript() -> None:

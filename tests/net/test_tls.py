@@ -8,7 +8,7 @@ import pytest
 
 from relay.errors import ConfigError
 from relay.model.settings import TlsFiles
-from relay.net.tls import client_context, proves, read_secret, server_context
+from relay.net.tls import client_context, names_host, read_secret, server_context
 from tests.net.certificates import Authority
 
 
@@ -82,7 +82,7 @@ def test_invalid_client_authorities_are_refused(files: TlsFiles) -> None:
 )
 def test_names_that_prove_a_host(names: list[tuple[str, str]], is_proven: bool) -> None:
     """RFC 5922 7."""
-    assert proves(names, ["carrier.example", "fd00::22"]) == is_proven
+    assert names_host(names, ["carrier.example", "fd00::22"]) == is_proven
 
 
 # -- Files that hold secrets: contents and permissions

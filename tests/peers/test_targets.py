@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.model.settings import Health, Target
-from relay.peers.targets import REST_S, TargetState, in_order, retry_after_s
+from relay.peers.targets import REST_S, TargetState, order_targets, retry_after_s
 from relay.sip.message import Flow
 from tests.call.support import peer
 
@@ -33,7 +33,7 @@ def counting() -> Callable[[], str]:
 
 
 def order(*places: TargetState) -> list[str]:
-    return [found.configured.host for found in in_order(places, counting())]
+    return [found.configured.host for found in order_targets(places, counting())]
 
 
 def test_target_is_down_after_down_after_failures_and_up_after_up_after_answers() -> None:
@@ -82,14 +82,14 @@ def test_lower_priorities_come_first() -> None:
 def test_targets_are_drawn_by_weight() -> None:
     places = [target("heavy", weight=3), target("light", weight=1)]
     draw = counting()
-    first = Counter(in_order(places, draw)[0].configured.host for _ in range(1000))
+    first = Counter(order_targets(places, draw)[0].configured.host for _ in range(1000))
     assert first == {"heavy": 750, "light": 250}
 
 
 def test_weight_0_is_rarely_first() -> None:
     places = [target("some", weight=9), target("none", weight=0)]
     draw = counting()
-    first = Counter(in_order(places, draw)[0].configured.host for _ in range(1000))
+    first = Counter(order_targets(places, draw)[0].configured.host for _ in range(1000))
     assert first == {"some": 900, "none": 100}
 
 
@@ -97,7 +97,7 @@ def test_weight_0_is_rarely_first() -> None:
 def test_each_target_is_tried_once(targets: list[tuple[int, int]], drawn: int) -> None:
     places = [target(str(index), priority=priority, weight=weight) for index, (priority, weight) in enumerate(targets)]
     places.sort(key=lambda each: each.configured.priority)
-    found = in_order(places, lambda: f"{drawn:08x}")
+    found = order_targets(places, lambda: f"{drawn:08x}")
     assert sorted(each.configured.host for each in found) == sorted(each.configured.host for each in places)
     assert [each.configured.priority for each in found] == [each.configured.priority for each in places]
 

@@ -19,9 +19,9 @@ from relay.policy.decision import (
     Decision,
     NewBinding,
     Wrong,
-    decided,
-    not_decided,
+    apply_decision,
     read_decision,
+    refuse_undecided,
 )
 from tests.support.stored import B, X, Y
 
@@ -45,7 +45,7 @@ def wrong(answer: object) -> tuple[str, str]:
 def applied(answer: dict[str, object], route: Route = ROUTE, bounds: Bounds = BOUNDS) -> Route | Refusal:
     decision = read(answer, bounds)
     assert isinstance(decision, Decision), decision
-    return decided(decision, route, bounds, "hook")
+    return apply_decision(decision, route, bounds, "hook")
 
 
 def test_every_field_is_read() -> None:
@@ -109,8 +109,10 @@ def test_what_is_wrong_holds_nothing_of_the_answer_but_names() -> None:
 def test_an_answer_that_says_no_more_than_yes_changes_nothing() -> None:
     assert applied({"allow": True}) == ROUTE._replace(decided_by="hook")
     by_hook = ROUTE._replace(decided_by="hook", callee=C)
-    assert decided(Decision(True), by_hook, BOUNDS, "verify") == by_hook
-    assert decided(Decision(True, show=Y), by_hook, BOUNDS, "verify") == by_hook._replace(shown=Y, decided_by="verify")
+    assert apply_decision(Decision(True), by_hook, BOUNDS, "verify") == by_hook
+    assert apply_decision(Decision(True, show=Y), by_hook, BOUNDS, "verify") == by_hook._replace(
+        shown=Y, decided_by="verify"
+    )
 
 
 def test_target_number_shown_and_recording_are_the_answer_s() -> None:
@@ -141,7 +143,7 @@ def test_a_refusal_names_binding_hook_and_announcement() -> None:
     assert isinstance(made, Refusal)
     assert (made.outcome, made.status, made.binding_id) == ("verification_refused", 403, "b1")
     assert (made.announce, made.decided_by) == ("outside_hours", "hook")
-    none = not_decided(ROUTE, "verify")
+    none = refuse_undecided(ROUTE, "verify")
     assert (none.outcome, none.status, none.decided_by, none.announce) == ("verification_failed", 503, "verify", "")
 
 

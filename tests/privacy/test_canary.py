@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.privacy.canary import planted, stuff, stuff_plainly
+from relay.privacy.canary import insert_marks, marked_headers, stuff_plainly
 from tests.canary.marks import ALICE, BOB
 from tests.ladder.descriptions import OFFER
 
@@ -13,12 +13,12 @@ def test_marks_are_seen_where_they_are() -> None:
         b"INVITE sip:x@y SIP/2.0\r\nContent-Type: application/sdp\r\n\r\n" + OFFER,
         b"SIP/2.0 200 OK\r\nVia: x\r\n\r\n",
     ):
-        stuffed = stuff(data, ALICE)
+        stuffed = insert_marks(data, ALICE)
         assert {ALICE.word, ALICE.friend, ALICE.host, ALICE.inner, ALICE.cell} <= set(ALICE.found_in(stuffed))
         assert not BOB.found_in(stuffed.replace(b"138-0000-0001", b""))
     for number in ALICE.notations():
         assert ALICE.friend in ALICE.found_in(f"a=x:{number}\r\n".encode())
-    assert len(planted(ALICE, request=True)) > 140
+    assert len(marked_headers(ALICE, request=True)) > 140
 
 
 def test_a_response_that_a_carrier_must_pass_on_has_marks_too() -> None:

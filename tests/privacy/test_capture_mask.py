@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.privacy.canary import stuff
+from relay.privacy.canary import insert_marks
 from relay.privacy.capture_mask import HIDDEN, CaptureMask, wire
 from relay.privacy.captured import lines_of, shown_name
 from relay.sip.message import parse_message
@@ -89,7 +89,7 @@ def test_masked_description_is_valid_and_has_codecs_and_directions() -> None:
 def test_marked_message_shows_no_mark_and_is_valid(multipart: bool) -> None:
     head = HEAD.replace("Call-ID: alice", f"Call-ID: {ALICE.word}")
     data = f"{head}Content-Type: application/sdp\r\nContent-Length: {len(OFFER)}\r\n\r\n".encode() + OFFER
-    stuffed = stuff(data, ALICE, multipart=multipart)
+    stuffed = insert_marks(data, ALICE, multipart=multipart)
     assert ALICE.found_in(stuffed)
     shown = masked(stuffed)
     assert not ALICE.found_in(shown), shown.decode()

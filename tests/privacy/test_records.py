@@ -7,7 +7,7 @@ import json
 import pytest
 
 from relay.model.call import CallRecord
-from relay.privacy.records import FIELDS, ended_call, mask_text, mask_texts, reported
+from relay.privacy.records import FIELDS, ended_call, mask_text, mask_texts, report_fields
 from tests.support.stored import A, B, ended_record
 
 
@@ -16,19 +16,19 @@ def test_each_field_of_a_record_has_a_row() -> None:
 
 
 def test_a_report_has_each_field_in_order() -> None:
-    assert tuple(reported(ended_record(), reveal=False)) == CallRecord._fields
+    assert tuple(report_fields(ended_record(), reveal=False)) == CallRecord._fields
 
 
 @pytest.mark.parametrize("reveal", [False, True])
 def test_a_field_without_a_row_is_not_reported(monkeypatch: pytest.MonkeyPatch, reveal: bool) -> None:
-    assert reported(ended_record(), reveal=reveal)["end_reason"] == "bye"
+    assert report_fields(ended_record(), reveal=reveal)["end_reason"] == "bye"
     monkeypatch.delitem(FIELDS, "end_reason")
-    assert reported(ended_record(), reveal=reveal)["end_reason"] is None
+    assert report_fields(ended_record(), reveal=reveal)["end_reason"] is None
 
 
 def test_a_report_masks_real_numbers_and_leaves_out_what_may_hold_one() -> None:
     record = ended_record(number_dialled=B, number_shown=A, caller_leg_call_id=A, source=f"udp:{A}", peer_in="ours")
-    shown = reported(record, reveal=False)
+    shown = report_fields(record, reveal=False)
     assert [shown[name] for name in ("number_dialled", "number_shown", "caller", "callee")] == [
         *("139****0002", "138****0001", "138****0001", "139****0002"),
     ]
@@ -42,36 +42,39 @@ MASKED_TEXTS = {"order_id": "parcel for 138****0001", "industrial_id": "88.101.1
 
 def test_numbers_in_texts_of_a_business_user_are_masked_for_operators() -> None:
     record = ended_record(**TEXTS)
-    for shown in (reported(record, reveal=False), mask_texts(reported(record, reveal=False, as_written=True))):
+    for shown in (
+        report_fields(record, reveal=False),
+        mask_texts(report_fields(record, reveal=False, as_written=True)),
+    ):
         assert shown == shown | MASKED_TEXTS
 
 
 @pytest.mark.parametrize("how", [{"for_operator": False}, {"as_written": True}])
 def test_a_business_users_texts_return_to_it_as_written(how: dict[str, bool]) -> None:
-    shown = reported(ended_record(**TEXTS), reveal=False, **how)
+    shown = report_fields(ended_record(**TEXTS), reveal=False, **how)
     assert shown == shown | TEXTS
 
 
 @pytest.mark.parametrize("order_id", ["SF1234567890", "20260131000017", "订单2026-01-31/17", None])
 def test_orders_without_a_phone_number_stay_whole(order_id: str | None) -> None:
-    assert reported(ended_record(order_id=order_id), reveal=False)["order_id"] == order_id
+    assert report_fields(ended_record(order_id=order_id), reveal=False)["order_id"] == order_id
 
 
 def test_a_revealed_report_is_the_record() -> None:
     record = ended_record(source="udp:192.0.2.7:5060")
-    assert reported(record, reveal=True) == record._asdict()
+    assert report_fields(record, reveal=True) == record._asdict()
 
 
 @pytest.mark.parametrize("reveal", [False, True])
 @pytest.mark.parametrize("peer_in", ["ours", ""])
 def test_a_business_user_never_sees_an_address_of_a_phone(reveal: bool, peer_in: str) -> None:
     record = ended_record(source="udp:192.0.2.7:5060", caller_leg_call_id="a84b4c@192.0.2.7", peer_in=peer_in)
-    shown = reported(record, reveal=reveal, for_operator=False)
+    shown = report_fields(record, reveal=reveal, for_operator=False)
     assert (shown["source"], shown["caller_leg_call_id"]) == (None, None)
 
 
 def test_an_operator_sees_the_source_of_an_unknown_caller() -> None:
-    assert reported(ended_record(source="udp:192.0.2.7:5060", peer_in=""), reveal=False)["source"] is not None
+    assert report_fields(ended_record(source="udp:192.0.2.7:5060", peer_in=""), reveal=False)["source"] is not None
 
 
 def test_the_log_of_an_ended_call_masks_numbers_and_omits_the_legs() -> None:

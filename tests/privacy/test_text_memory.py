@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.privacy.text_memory import MOST_SENDERS, NOTHING, WINDOW_S, TextMemory, after, mask_across
+from relay.privacy.text_memory import MOST_SENDERS, NOTHING, WINDOW_S, TextMemory, mask_across, tails_after
 from relay.privacy.texts import MOST_PASSES, mask_numbers
 
 SENDER = "8613800000001"
@@ -22,7 +22,7 @@ def told(*texts: str, sender: str = SENDER) -> list[str]:
         masked = mask_across(MOST_PASSES, mask_numbers(text, sender), sender, before)
         assert masked is not None
         crossed.append(masked)
-        before = after(before, masked)
+        before = tails_after(before, masked)
     return crossed
 
 
@@ -81,14 +81,14 @@ def test_ordinary_texts_pass(texts: list[str]) -> None:
 
 
 def test_refused_text_is_not_remembered() -> None:
-    before = after(NOTHING, "138000")
+    before = tails_after(NOTHING, "138000")
     assert mask_across(MOST_PASSES, "00001", SENDER, before) == "****"
     assert mask_across(MOST_PASSES, "00002", SENDER, before) == "****"  # looks like a number as well
     assert mask_across(MOST_PASSES, "好 00002", "8613900000009", before) == "好 00002"
 
 
 def test_parts_of_a_number_after_the_last_pass_are_none() -> None:
-    before = after(NOTHING, "138000")
+    before = tails_after(NOTHING, "138000")
     assert mask_across(1, "00001", SENDER, before) is None
     assert mask_across(1, "好", SENDER, before) == "好"
     assert mask_across(MOST_PASSES, "00001 " * 40, SENDER, before) is None
@@ -101,7 +101,7 @@ def test_unknown_sender_or_extension_has_no_number_to_complete() -> None:
 
 def test_tails_are_kept_by_sender_and_binding_for_window_s() -> None:
     memory = TextMemory()
-    tails = after(NOTHING, "138000")
+    tails = tails_after(NOTHING, "138000")
     memory.remember(SENDER, ORDER, tails, 100.0)
     assert memory.before(SENDER, ORDER, 99.0 + WINDOW_S) == tails
     assert memory.before(SENDER, ORDER, 100.0 + WINDOW_S) == NOTHING
@@ -111,7 +111,7 @@ def test_tails_are_kept_by_sender_and_binding_for_window_s() -> None:
 
 def test_oldest_sender_is_evicted_at_the_limit() -> None:
     memory = TextMemory()
-    tails = after(NOTHING, "138000")
+    tails = tails_after(NOTHING, "138000")
     for number in range(MOST_SENDERS + 1):
         memory.remember(str(number), ORDER, tails, 1.0)
         memory.remember("0", ORDER, tails, 1.0)
@@ -122,7 +122,7 @@ def test_oldest_sender_is_evicted_at_the_limit() -> None:
 
 def test_text_without_digits_takes_no_memory() -> None:
     memory = TextMemory()
-    memory.remember(SENDER, ORDER, after(NOTHING, "到门口了"), 1.0)
+    memory.remember(SENDER, ORDER, tails_after(NOTHING, "到门口了"), 1.0)
     assert len(memory) == 0
 
 
@@ -130,7 +130,7 @@ def test_text_without_digits_takes_no_memory() -> None:
 def test_memory_per_sender_is_bounded(texts: list[str]) -> None:
     tails = NOTHING
     for text in texts:
-        tails = after(tails, text)
+        tails = tails_after(tails, text)
     assert sum(sys.getsizeof(part) for tail in tails for part in tail) < 1_500
 
 

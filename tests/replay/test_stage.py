@@ -15,7 +15,7 @@ from relay.config.tables import NumbersTable
 from relay.errors import ConfigError, Refused
 from relay.model.binding import Binding
 from relay.model.settings import Account, CallerNumbers, Listener, Peer, PeerRoute, Settings
-from relay.replay.stage import bound, set_stage
+from relay.replay.stage import bind_attempts, set_stage
 from relay.replay.trace import Endpoint
 from relay.service import fields
 from relay.service.bindings import bind, end
@@ -131,7 +131,7 @@ def test_each_attempt_gets_a_binding_whose_callee_is_routed_to_the_callee_s_addr
         routes = settings(PeerRoute(prefix, ("callees",)))
     table = NumbersTable(parties=("mobile", "landline", "foreign"), countries=("GB",))
     rules = BindRules(parties=read_parties(table, []))
-    with bound(attempts_of(*TWO_CALLS), routes, stage, run, rules) as casts:
+    with bind_attempts(attempts_of(*TWO_CALLS), routes, stage, run, rules) as casts:
         assert list(casts) == [1, 2]
         made = bindings_in(tmp_path)
         assert {(each.a, each.b, each.x) for each in made} == {(cast.a, cast.b, cast.x) for cast in casts.values()}
@@ -147,14 +147,14 @@ def test_callers_are_numbers_that_their_peer_may_claim(tmp_path: Path, run: Run,
         ranges=(("8613800000000", "8613800000999"),) if "-" in numbers else (),
     )
     stage = set_stage(settings(ALL_TO_CALLEES, peers=(replace(CALLERS, numbers=claimed), CALLEES)), *ALL_OURS)
-    with bound(attempts_of(*TWO_CALLS), settings(ALL_TO_CALLEES), stage, run, BindRules()):
+    with bind_attempts(attempts_of(*TWO_CALLS), settings(ALL_TO_CALLEES), stage, run, BindRules()):
         assert all(claimed.allow(each.a or "") for each in bindings_in(tmp_path))
 
 
 def test_a_caller_without_an_allowed_number_is_reported(run: Run) -> None:
     extensions = replace(CALLERS, numbers=CallerNumbers(ranges=(("1000", "1999"),)))
     stage = set_stage(settings(ALL_TO_CALLEES, peers=(extensions, CALLEES)), *ALL_OURS)
-    bindings = bound(attempts_of(*TWO_CALLS), settings(ALL_TO_CALLEES), stage, run, BindRules())
+    bindings = bind_attempts(attempts_of(*TWO_CALLS), settings(ALL_TO_CALLEES), stage, run, BindRules())
     with pytest.raises(ConfigError, match=r'among the numbers of the peer "callers"'), bindings:
         pass
 
@@ -163,21 +163,24 @@ def test_a_store_with_bindings_of_orders_is_refused(tmp_path: Path, run: Run) ->
     """Replayed parties are random numbers, which would be in its records and evidence beside real ones."""
     routes, attempts, rules = settings(ALL_TO_CALLEES), attempts_of(*TWO_CALLS), BindRules()
     stage = set_stage(routes, None, None, None)
-    with bound(attempts, routes, stage, run, rules), bound(attempts, routes, stage, run, rules):
+    with bind_attempts(attempts, routes, stage, run, rules), bind_attempts(attempts, routes, stage, run, rules):
         pass
     written = {"mode": "AXB", "a": "13800000001", "b": "13900000002", "order_id": "1"}
     order = run(lambda unit: bind(unit, PlacementRequest(fields.binding(written, rules.parties, unit.now_ms)), rules))
-    with pytest.raises(Refused, match="store of its own"), bound(attempts, routes, stage, run, rules):
+    with pytest.raises(Refused, match="store of its own"), bind_attempts(attempts, routes, stage, run, rules):
         pass
     assert len(bindings_in(tmp_path)) == 5
     run(lambda unit: end(unit, order.binding_id, rules))
-    with bound(attempts, routes, stage, run, rules):
+    with bind_attempts(attempts, routes, stage, run, rules):
         pass
 
 
 def test_bindings_are_ended_when_the_replay_fails(tmp_path: Path, run: Run) -> None:
     stage = set_stage(settings(ALL_TO_CALLEES), None, None, None)
-    with pytest.raises(KeyError), bound(attempts_of(*TWO_CALLS), settings(ALL_TO_CALLEES), stage, run, BindRules()):
+    with (
+        pytest.raises(KeyError),
+        bind_attempts(attempts_of(*TWO_CALLS), settings(ALL_TO_CALLEES), stage, run, BindRules()),
+    ):
         raise KeyError
     assert [binding.ended_at is not None for binding in bindings_in(tmp_path)] == [True, True]
 
@@ -185,6 +188,6 @@ def test_bindings_are_ended_when_the_replay_fails(tmp_path: Path, run: Run) -> N
 def test_a_callee_without_a_routed_number_is_reported(run: Run) -> None:
     stage = set_stage(settings(ALL_TO_CALLEES), None, None, None)
     shadowed = settings(PeerRoute("86139", ("callees",)), *(PeerRoute(f"86139{n}", ("callers",)) for n in range(10)))
-    bindings = bound(attempts_of(*TWO_CALLS), shadowed, stage, run, BindRules())
+    bindings = bind_attempts(attempts_of(*TWO_CALLS), shadowed, stage, run, BindRules())
     with pytest.raises(ConfigError, match=r'no number that .* allows goes to the peer "callees"'), bindings:
         pass

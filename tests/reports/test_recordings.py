@@ -8,7 +8,7 @@ import pytest
 
 from relay.errors import Refused
 from relay.model.call import CallRecord
-from relay.reports.recordings import CallQuery, find_call, search, verify_recordings
+from relay.reports.recordings import CallQuery, find_call, search_recorded, verify_recordings
 from relay.store.journal.rows import PUT, LiveCall, live_row, open_live
 from relay.store.record_rows import Row, StoredRecord, insert, open_row
 from relay.store.recordings import file_of
@@ -25,7 +25,7 @@ def all_pages(shelf: Shelf, query: CallQuery, limit: int) -> list[str]:
     pages: list[str] = []
     after: Position | None = None
     while True:
-        page = search(shelf.connection, shelf.sealer, query, after, limit)
+        page = search_recorded(shelf.connection, shelf.sealer, query, after, limit)
         pages.append(ids(page.items))
         if page.next is None:
             return pages
@@ -97,12 +97,12 @@ def test_a_search_is_refused_while_the_index_is_far_behind(shelf: Shelf, monkeyp
     shelf.add(*CALLS)
     shelf.follow(len(CALLS) - 3)
     theirs = CallQuery(RecordFilter(business="default"))
-    assert search(shelf.connection, shelf.sealer, theirs).items
+    assert search_recorded(shelf.connection, shelf.sealer, theirs).items
     shelf.follow(len(CALLS) - 4)
     with pytest.raises(Refused) as refused:
-        search(shelf.connection, shelf.sealer, theirs)
+        search_recorded(shelf.connection, shelf.sealer, theirs)
     assert refused.value.kind == "store_busy"
-    assert search(shelf.connection, shelf.sealer, CallQuery(RecordFilter(since_ms=1))).items
+    assert search_recorded(shelf.connection, shelf.sealer, CallQuery(RecordFilter(since_ms=1))).items
 
 
 def test_a_live_and_an_ended_call_are_found_by_id(shelf: Shelf) -> None:

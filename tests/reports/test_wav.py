@@ -15,7 +15,7 @@ from relay.model.rtp_streams import RtpStream, note_packet
 from relay.reports import sound as sound_module
 from relay.reports import wav as module
 from relay.reports.sound import make_decoder
-from relay.reports.wav import survey
+from relay.reports.wav import survey_capture
 from relay.store.recordings import Channels
 from tests.support.recorded_rtp import (
     CALLEE_HOST,
@@ -41,7 +41,7 @@ LEFT, RIGHT = 0, 1
 
 def heard(sent: Sequence[Sent], channels: Channels = "stereo", streams: dict[int, RtpStream] = STREAMS) -> Heard:
     data = capture_of(*sent, streams=streams)
-    wav = survey(recording_of(data), in_parts(data), channels)
+    wav = survey_capture(recording_of(data), in_parts(data), channels)
     made = b"".join(wav.parts(in_parts(data)))
     assert len(made) == wav.size
     return Heard(made)
@@ -173,7 +173,7 @@ def test_a_capture_with_ethernet_heads_is_read() -> None:
     sent = both(1)
     framed = [(0, note_packet(STREAMS, 1)), *((at_ms, bytes(14) + each) for at_ms, each in sorted(sent))]
     data = HEAD[:20] + struct.pack("<I", 1) + b"".join(packet(at_ms, each) for at_ms, each in framed)
-    made = b"".join(survey(recording_of(data), [data], "stereo").parts([data]))
+    made = b"".join(survey_capture(recording_of(data), [data], "stereo").parts([data]))
     assert made == heard(sent).data
 
 
@@ -197,7 +197,7 @@ def test_a_side_without_a_known_codec_is_refused(streams: dict[int, RtpStream]) 
 def test_a_changed_capture_is_refused() -> None:
     data = capture_of(*both(1))
     with pytest.raises(StoreError, match="was changed"):
-        survey(recording_of(data), [data[:-1] + b"?"], "mono")
+        survey_capture(recording_of(data), [data[:-1] + b"?"], "mono")
 
 
 def test_an_endless_recording_is_refused() -> None:

@@ -13,7 +13,7 @@ from relay.service import placement
 from relay.service.bindings import end
 from relay.service.placement import release_due
 from relay.store.database import connect
-from relay.store.webhooks import oldest
+from relay.store.webhooks import next_events
 from tests.service.conftest import COOL_MS, RULES, Backend
 from tests.support.stored import NOW_MS, PREFIX, A, X, Y
 
@@ -32,7 +32,7 @@ def number(backend: Backend, number: str) -> tuple[int, int]:
 
 def told(backend: Backend, webhook: str) -> list[tuple[str, dict[str, Any]]]:
     """The queued events of a webhook, in order."""
-    events = oldest(backend.connection, backend.sealer, webhook, 50)
+    events = next_events(backend.connection, backend.sealer, webhook, 50)
     return [(event.kind, event.data or {}) for event in events]
 
 

@@ -13,9 +13,9 @@ from relay.sip.framing import (
     MOST_SKIPPED,
     Frame,
     StreamFramer,
-    copied,
     is_untagged,
-    marks,
+    read_copied,
+    read_marks,
 )
 from relay.sip.message import MAX_BODY, Request, parse_message
 from tests.sip.spelled import METHODS, messages, tokens
@@ -207,14 +207,14 @@ def test_arbitrary_bytes_do_not_raise(noise: bytes, start: int, end: int) -> Non
     data = HEAD + REST
     for each in (noise, data[:start] + noise + data[end:]):
         assert is_untagged(each) in (True, False)
-        found = copied(each)
+        found = read_copied(each)
         assert found is None or len(found) == 6
 
 
 @given(st.data(), st.sampled_from(METHODS))
 def test_copied_headers_agree_with_the_parser(data: st.DataObject, method: str) -> None:
     message = data.draw(messages(f"{method} sip:b@h SIP/2.0", "z9hG4bKa", ""))
-    lines = copied(message)
+    lines = read_copied(message)
     if lines is None or parsed_is_untagged(message) is None:
         return
     request = parse_message(message)
@@ -225,11 +225,11 @@ def test_copied_headers_agree_with_the_parser(data: st.DataObject, method: str) 
 
 @given(st.data(), tokens)
 def test_copied_is_none_for_a_request_with_a_to_tag(data: st.DataObject, tag: str) -> None:
-    assert copied(data.draw(messages("INVITE sip:b@h SIP/2.0", "z9hG4bKa", tag))) is None
+    assert read_copied(data.draw(messages("INVITE sip:b@h SIP/2.0", "z9hG4bKa", tag))) is None
 
 
 def test_usual_requests_do_not_use_the_parser() -> None:
-    assert copied(HEAD + b"Via: SIP/2.0/TCP g;branch=z9hG4bKb\r\nMax-Forwards: 70\r\n" + REST) == (
+    assert read_copied(HEAD + b"Via: SIP/2.0/TCP g;branch=z9hG4bKb\r\nMax-Forwards: 70\r\n" + REST) == (
         *(b"SIP/2.0/UDP h;branch=z9hG4bKa", b"Via: SIP/2.0/TCP g;branch=z9hG4bKb\r\n"),
         *(b"<sip:a@h>;tag=1", b"<sip:b@h>", b"c@h", b"1 INVITE"),
     )
@@ -244,8 +244,8 @@ def test_usual_requests_do_not_use_the_parser() -> None:
     ],
 )
 def test_unusual_request_uses_the_parser(lines: bytes) -> None:
-    assert copied(HEAD + REST) is not None
-    assert copied(HEAD + lines + REST) is None
+    assert read_copied(HEAD + REST) is not None
+    assert read_copied(HEAD + lines + REST) is None
 
 
 @pytest.mark.parametrize(
@@ -260,28 +260,28 @@ def test_unusual_request_uses_the_parser(lines: bytes) -> None:
     ],
 )
 def test_marks_are_none_for_unusual_syntax(old: bytes, new: bytes) -> None:
-    assert marks((HEAD + REST).replace(old, new)) is None
+    assert read_marks((HEAD + REST).replace(old, new)) is None
 
 
 @pytest.mark.parametrize("name", [b"Via", b"From", b"To", b"CSeq"])
 def test_marks_are_none_for_a_message_that_ends_with_a_header_s_name(name: bytes) -> None:
     """Compiled code makes no slice whose end is before its start."""
     data = (HEAD + REST).partition(b"\r\n" + name + b": ")[0] + b"\r\n" + name + b": "
-    assert marks(data) is None
+    assert read_marks(data) is None
 
 
 def test_marks_agree_with_the_parser() -> None:
     via = "SIP/2.0/UDP h;branch=z9hG4bKa"
-    assert marks(HEAD + REST) == ("INVITE", via, "1", "")
-    assert marks((HEAD + REST).replace(b"<sip:b@h>", b"<sip:b@h>;x=y;tag=2;z")) == ("INVITE", via, "1", "2")
-    assert marks((HEAD + REST).replace(b"<sip:b@h>", b"sip:b@h;tag=2")) == ("INVITE", via, "1", "2")
+    assert read_marks(HEAD + REST) == ("INVITE", via, "1", "")
+    assert read_marks((HEAD + REST).replace(b"<sip:b@h>", b"<sip:b@h>;x=y;tag=2;z")) == ("INVITE", via, "1", "2")
+    assert read_marks((HEAD + REST).replace(b"<sip:b@h>", b"sip:b@h;tag=2")) == ("INVITE", via, "1", "2")
     response = b"SIP/2.0 200 OK" + (HEAD + REST).partition(b"SIP/2.0")[2]
-    assert marks(response.replace(b"1 INVITE", b"1 BYE")) == ("BYE", via, "1", "")
+    assert read_marks(response.replace(b"1 INVITE", b"1 BYE")) == ("BYE", via, "1", "")
 
 
 @given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 200))
 def test_arbitrary_bytes_do_not_raise_in_marks(noise: bytes, start: int, end: int) -> None:
     data = HEAD + REST
-    assert marks(noise) is None
-    found = marks(data[:start] + noise + data[end:])
+    assert read_marks(noise) is None
+    found = read_marks(data[:start] + noise + data[end:])
     assert found is None or len(found) == 4

@@ -16,7 +16,7 @@ from relay.sip import headers, uri
 from relay.sip.framing import Frame, StreamFramer
 from relay.sip.grammar import format_params, quote, split_commas, unquote
 from relay.sip.headers import parse_name_addr, parse_via
-from relay.sip.message import Request, Response, check_request, parse_message, salvage
+from relay.sip.message import Request, Response, check_request, parse_message, salvage_request
 from relay.sip.sdp import Sdp, parse_sdp
 from relay.sip.uri import parse_uri
 from relay.sip.views import Message
@@ -73,7 +73,7 @@ def read_everything(message: Request | Response) -> None:
 
 
 def exercise(data: bytes) -> None:
-    salvage(data)
+    salvage_request(data)
     try:
         message = parse_message(data)
     except ParseError:

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from relay.errors import ParseError, ProtocolError
 from relay.sip.grammar import canonical_name
-from relay.sip.message import MAX_BODY, MAX_HEAD, MAX_LINES, Request, Response, check_request, parse_message, salvage
+from relay.sip.message import (
+    MAX_BODY,
+    MAX_HEAD,
+    MAX_LINES,
+    Request,
+    Response,
+    check_request,
+    parse_message,
+    salvage_request,
+)
 from tests.support.outcome import outcome
 
 GOOD = (
@@ -238,7 +247,7 @@ def test_check_requires_the_headers_that_a_response_copies(name):
 
 def test_headers_for_a_400_are_salvaged_from_a_broken_request():
     data = GOOD.replace(b"Content-Length: 0", b"Content-Length: 9\r\nX: a\rb").replace(b"From:", b"bro ken\r\nFrom:")
-    request = salvage(data)
+    request = salvage_request(data)
     assert request is not None
     assert request.method == "INVITE"
     assert request.headers == [
@@ -251,17 +260,17 @@ def test_headers_for_a_400_are_salvaged_from_a_broken_request():
 
 
 def test_lines_ending_in_lf_are_salvaged():
-    request = salvage(GOOD.replace(b"\r\n", b"\n"))
+    request = salvage_request(GOOD.replace(b"\r\n", b"\n"))
     assert request is not None
     assert request.call_id == "c@h"
 
 
 def test_head_without_an_end_is_salvaged():
-    assert salvage(GOOD.rstrip()) is not None
+    assert salvage_request(GOOD.rstrip()) is not None
 
 
 def test_missing_from_and_to_are_replaced():
-    request = salvage(GOOD.replace(b"From:", b"X-From:").replace(b"To:", b"X-To:"))
+    request = salvage_request(GOOD.replace(b"From:", b"X-From:").replace(b"To:", b"X-To:"))
     assert request is not None
     assert request.get("from") == request.get("to") == "<sip:unknown.invalid>"
     assert dict(request.headers)["to"] == "<sip:unknown.invalid>"
@@ -284,11 +293,11 @@ def test_missing_from_and_to_are_replaced():
     ],
 )
 def test_nothing_is_salvaged_if_no_response_is_due_or_possible(data):
-    assert salvage(data) is None
+    assert salvage_request(data) is None
 
 
 def test_no_control_character_is_salvaged():
-    request = salvage(GOOD.replace(b"<sip:b@h>\r\n", b"<sip:b@h>\rX: y\r\n"))
+    request = salvage_request(GOOD.replace(b"<sip:b@h>\r\n", b"<sip:b@h>\rX: y\r\n"))
     assert request is not None
     assert request.get("to") == "<sip:unknown.invalid>"
 

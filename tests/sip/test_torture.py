@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import ParseError, ProtocolError
-from relay.sip.message import Request, Response, check_request, parse_message, salvage
+from relay.sip.message import Request, Response, check_request, parse_message, salvage_request
 from relay.sip.uri import SipUri
 from tests.sip.torture import ACCEPTED, DATA, LOST, SALVAGED, TORTURE
 
@@ -18,7 +18,7 @@ def judge(data: bytes) -> str | int:
     except ProtocolError as error:
         return error.status
     except ParseError:
-        return LOST if salvage(data) is None else SALVAGED
+        return LOST if salvage_request(data) is None else SALVAGED
     return ACCEPTED
 
 

@@ -12,15 +12,15 @@ from relay.service.numbers import load_prefix, new_prefix
 from relay.store import allocation
 from relay.store.allocation import (
     Wish,
-    choose,
+    choose_number,
     cool_down_ms,
+    count_use,
     end_rest,
     give_back,
     last_number,
     pair_of,
-    rest,
     rest_all,
-    take,
+    rest_number,
 )
 from tests.support.acting import Acting, acting
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y, binding, end, put
@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Iterator[Acting]:
 
 
 def chosen(store: Acting, wish: Wish = ANYBODY, *, cap: int = CAP, not_this: str | None = None) -> str | None:
-    return choose(store.reader, "default", cap, wish, not_this, store.now_ms)
+    return choose_number(store.reader, "default", cap, wish, not_this, store.now_ms)
 
 
 def set_all(store: Acting, assignments: str) -> None:
@@ -50,7 +50,7 @@ def set_all(store: Acting, assignments: str) -> None:
 def taken(store: Acting, number: str, *, by: str = "acme", cap: int = CAP, exclusive: bool = False) -> str:
     """The error code of the refusal; "" if the number was taken."""
     try:
-        store.run(lambda unit: take(unit, "x", number, by, cap, PAIR, exclusive=exclusive))
+        store.run(lambda unit: count_use(unit, "x", number, by, cap, PAIR, exclusive=exclusive))
     except Refused as refused:
         return refused.kind
     return ""
@@ -176,7 +176,7 @@ def test_number_serves_one_business_user_until_its_cool_down_ends(store: Acting)
 def test_cool_down_is_the_longest_of_all_released_bindings(store: Acting) -> None:
     taken(store, X)
     taken(store, X)
-    store.run(lambda unit: rest(unit, X, NOW_MS + 300))
+    store.run(lambda unit: rest_number(unit, X, NOW_MS + 300))
     assert store.run(lambda unit: give_back(unit, X, NOW_MS + 100)) is False
     assert store.run(lambda unit: give_back(unit, X, NOW_MS + 200)) is True
     for now_ms, kind in ((NOW_MS + 299, "number_cooling"), (NOW_MS + 300, "")):

@@ -17,8 +17,8 @@ from relay.store.bindings import (
     at_moment,
     bindings_between,
     bindings_of,
-    due,
     find_binding,
+    find_due,
     find_page,
     history,
     keep_past,
@@ -260,9 +260,9 @@ def test_either_matches_numbers_and_for_live_bindings_present_parties(disk: Disk
 def test_due_bindings_come_oldest_first(disk: Disk) -> None:
     put(disk.path, disk.sealer, binding("b1", expires_at=NOW_MS + 9), binding("b2", x=Y, expires_at=NOW_MS + 5))
     found: list[str] = []
-    run(disk, lambda unit: found.extend(one.binding_id for one in due(unit, 9)), NOW_MS + 8)
-    run(disk, lambda unit: found.extend(one.binding_id for one in due(unit, 1)), NOW_MS + 9)
-    run(disk, lambda unit: found.extend(one.binding_id for one in due(unit, 9)), NOW_MS + 9)
+    run(disk, lambda unit: found.extend(one.binding_id for one in find_due(unit, 9)), NOW_MS + 8)
+    run(disk, lambda unit: found.extend(one.binding_id for one in find_due(unit, 1)), NOW_MS + 9)
+    run(disk, lambda unit: found.extend(one.binding_id for one in find_due(unit, 9)), NOW_MS + 9)
     assert found == ["b2", "b2", "b2", "b1"]
 
 

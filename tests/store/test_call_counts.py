@@ -21,7 +21,7 @@ from relay.store.call_counts import (
     owner_of_peer,
     owner_of_sender,
     read_counts,
-    summed,
+    sum_counts,
 )
 from relay.store.connection import Connection
 from relay.store.database import connect
@@ -59,20 +59,20 @@ def test_calls_are_counted_by_minute_for_all_their_owners(connection: Connection
         "from pbx": {0: {"answered": 1, "busy": 1}, 60: {"answered": 2}},
     }
     for span in SPANS:
-        assert summed(read_counts(connection, ALL, span, 0, NOW_S + 7_200).values()).total == 4
+        assert sum_counts(read_counts(connection, ALL, span, 0, NOW_S + 7_200).values()).total == 4
 
 
 def test_text_messages_are_not_counted(connection: Connection) -> None:
     text = {"kind": "message", "ringing_at": None}
     texts = [record(1, outcome="delivered", **text), record(2, outcome="no_binding", **text)]
     count_calls(connection, [record(0), *texts], NOW_MS)
-    assert summed(read_counts(connection, ALL, 60, NOW_S, NOW_S + 60).values()).outcomes == {"answered": 1}
+    assert sum_counts(read_counts(connection, ALL, 60, NOW_S, NOW_S + 60).values()).outcomes == {"answered": 1}
 
 
 def test_the_time_to_the_ringing_is_counted_in_ranges(connection: Connection) -> None:
     slow = {"ringing_at": NOW_MS - 900 + 6_000, "received_at": NOW_MS - 900}
     count_calls(connection, [*(record(0) for _ in range(9)), record(0, **slow), record(0, ringing_at=None)], NOW_MS)
-    counts = summed(read_counts(connection, ALL, 60, NOW_S, NOW_S + 60).values())
+    counts = sum_counts(read_counts(connection, ALL, 60, NOW_S, NOW_S + 60).values())
     assert counts.ringing_s(0.5) == pytest.approx(0.5 + 0.5 * 5 / 9)  # of nine between 0.5 and 1 s
     assert counts.ringing_s(0.99) == pytest.approx(5 + 2.5 * 0.9)
     assert PeriodCounts({}, [0] * 15).ringing_s(0.5) is None
@@ -91,7 +91,7 @@ def test_a_record_of_a_clock_that_was_ahead_drops_no_counts(connection: Connecti
     count_calls(connection, [record(0)] * 1_000, NOW_MS)
     count_calls(connection, [record(ahead_s)], NOW_MS)
     for span in SPANS:
-        assert summed(read_counts(connection, ALL, span, 0, NOW_S + 2 * ahead_s).values()).total == 1_001
+        assert sum_counts(read_counts(connection, ALL, span, 0, NOW_S + 2 * ahead_s).values()).total == 1_001
     assert answered_calls(connection, "acme", 0) == {PREFIX: 1_001}
 
 

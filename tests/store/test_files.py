@@ -28,7 +28,7 @@ from relay.store.files import (
     is_served,
     open_lock,
     require_log,
-    takes,
+    try_lock,
 )
 from relay.store.journal.overflow import Overflow
 from relay.store.sealing.sealer import load_key
@@ -192,7 +192,7 @@ def test_log_is_made_once_the_relay_has_ended(disk: Disk, relay_elsewhere: subpr
 
 def test_log_is_made_by_the_relay_itself(disk: Disk) -> None:
     lock = open_lock(disk.path, ".lock")
-    assert takes(lock)
+    assert try_lock(lock)
     require_log(disk.path, 0)
     os.close(lock)
 
@@ -205,11 +205,11 @@ def test_lock_is_held_until_it_is_closed(tmp_path: Path) -> None:
     first, second = open_lock(store, ".lock"), open_lock(store, ".lock")
     other = open_lock(store, ".backend.lock")
     try:
-        assert takes(first)
-        assert not takes(second)
-        assert takes(other)
+        assert try_lock(first)
+        assert not try_lock(second)
+        assert try_lock(other)
         os.close(first)
-        assert takes(second)
+        assert try_lock(second)
     finally:
         os.close(second)
         os.close(other)
@@ -231,7 +231,7 @@ def test_is_served_creates_no_lock_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
     lock = open_lock(store, ".lock")
     assert not is_served(store)
-    assert takes(lock) and is_served(store)
+    assert try_lock(lock) and is_served(store)
     os.close(lock)
 
 

@@ -13,18 +13,19 @@ from relay.store.webhooks import (
     LONGEST_WAIT_MS,
     OutboxEvent,
     Webhook,
-    dead,
+    count_events,
+    count_refusal,
     dead_letter,
     dead_letter_old,
+    dead_letters,
     disable,
     disable_all,
     find_webhook,
-    oldest,
+    next_events,
     pending_webhooks,
     put_webhook,
     queue_event,
     queue_event_for,
-    refuse,
     remove,
     remove_dead,
     remove_events,
@@ -34,7 +35,6 @@ from relay.store.webhooks import (
     requeue_next,
     set_error,
     set_schedule,
-    sizes,
     too_many_dead,
     waiting_of,
     webhooks_of,
@@ -62,7 +62,7 @@ def queue(store: Acting, *ids: str, webhook: str = "w1") -> list[int]:
 
 
 def waiting(store: Acting, webhook: str = "w1") -> list[OutboxEvent]:
-    return oldest(store.reader, store.sealer, webhook, 99)
+    return next_events(store.reader, store.sealer, webhook, 99)
 
 
 def ids(events: list[OutboxEvent]) -> list[str]:
@@ -174,12 +174,12 @@ def test_delivered_events_and_those_of_removed_webhooks_are_deleted(store: Actin
     queue(store, "e1", webhook="w2")
     store.run(lambda unit: remove(unit, [first, third]))
     store.run(lambda unit: dead_letter(unit, [second], "refused"))
-    assert sizes(store.reader) == (1, 1)
+    assert count_events(store.reader) == (1, 1)
     store.run(lambda unit: remove_webhook(unit, "w1"))
     assert (found(store), pending_webhooks(store.reader, NOW_MS)) == (None, ["w2"])
     assert removed_webhooks(store.reader) == ["w1"]
     assert [store.run(lambda unit: remove_events(unit, "w1", 2)) for _ in range(2)] == [1, 0]
-    assert (sizes(store.reader), ids(waiting(store, "w2"))) == ((1, 0), ["e1"])
+    assert (count_events(store.reader), ids(waiting(store, "w2"))) == ((1, 0), ["e1"])
     assert removed_webhooks(store.reader) == []
 
 
@@ -201,22 +201,22 @@ def test_the_oldest_dead_letters_beyond_a_number_are_deleted(store: Acting) -> N
     assert too_many_dead(store.reader, 4) == []
     assert too_many_dead(store.reader, 2) == [("w1", 2)]
     assert store.run(lambda unit: remove_dead(unit, "w1", 2)) == 2
-    assert ids(dead(store.reader, store.sealer, "w1", 0, 9)) == ["e4", "e5"]
-    assert (ids(waiting(store)), sizes(store.reader)) == (["e1"], (1, 3))
+    assert ids(dead_letters(store.reader, store.sealer, "w1", 0, 9)) == ["e4", "e5"]
+    assert (ids(waiting(store)), count_events(store.reader)) == (["e1"], (1, 3))
 
 
 def test_dead_letters_are_requeued_at_their_places_for_a_new_period(store: Acting) -> None:
     put(store, HOOK)
     seqs = queue(store, "e1", "e2", "e3", "e4")
-    store.run(lambda unit: refuse(unit, seqs[1], "400"))
+    store.run(lambda unit: count_refusal(unit, seqs[1], "400"))
     store.run(lambda unit: dead_letter(unit, seqs[:3], "gone"))
     assert ids(waiting(store)) == ["e4"]
-    letters = dead(store.reader, store.sealer, "w1", 0, 2)
+    letters = dead_letters(store.reader, store.sealer, "w1", 0, 2)
     assert [(one.event_id, one.tries, one.dead_at, one.last_error) for one in letters] == [
         ("e1", 0, NOW_MS, "gone"),
         ("e2", 1, NOW_MS, "gone"),
     ]
-    assert ids(dead(store.reader, store.sealer, "w1", letters[-1].seq, 2)) == ["e3"]
+    assert ids(dead_letters(store.reader, store.sealer, "w1", letters[-1].seq, 2)) == ["e3"]
     store.now_ms += 5
     assert store.run(lambda unit: requeue(unit, "w1", ["e2", "e4", "unknown"])) == 1
     assert [(one.event_id, one.at_ms - NOW_MS, one.tries) for one in waiting(store)] == [("e2", 5, 0), ("e4", 0, 0)]

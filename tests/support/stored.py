@@ -7,7 +7,7 @@ from contextlib import closing
 from relay.model.binding import Binding
 from relay.model.call import CallRecord
 from relay.model.numbers import Parties
-from relay.service.placement import BindRules, release, settle
+from relay.service.placement import BindRules, allocate_and_store, release_numbers
 from relay.store.bindings import find_binding, update
 from relay.store.connection import Connection, Place
 from relay.store.record_index import IndexRow, index_rows
@@ -44,7 +44,7 @@ def put(path: Place, sealer: Sealer, *bindings: Binding, now_ms: int = NOW_MS) -
         for made in bindings:
             numbers = [number for number in (made.x, made.y) if number]
             unit.connection.executemany(_NUMBER, [(n,) for n in numbers])
-            settle(unit, made, [200] * len(numbers))
+            allocate_and_store(unit, made, [200] * len(numbers))
 
     with closing(Writer(path, sealer, clock_ms=lambda: now_ms)) as writer:
         writer.run(RELAY, do)
@@ -56,7 +56,7 @@ def end(path: Place, sealer: Sealer, binding_id: str, now_ms: int = NOW_MS) -> N
     def do(unit: UnitOfWork) -> None:
         found = find_binding(unit.connection, unit.sealer, binding_id)
         assert found is not None
-        release(unit, found, BindRules())
+        release_numbers(unit, found, BindRules())
         update(unit, found._replace(ended_at=now_ms, released_at=now_ms))
 
     with closing(Writer(path, sealer, clock_ms=lambda: now_ms)) as writer:

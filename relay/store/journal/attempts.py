@@ -29,7 +29,7 @@ from relay.call.recovery import KeptAttempt
 from relay.defence.limits import Tally, is_within_share
 from relay.errors import Report, StoreError
 from relay.model.call import CallRecord
-from relay.store.connection import Connection, Place, selected
+from relay.store.connection import Connection, Place, select_rows
 from relay.store.database import reading
 from relay.store.files import open_beside
 from relay.store.journal.rows import LiveCall, open_live
@@ -290,7 +290,7 @@ def with_records(
 def _up(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]) -> dict[str, CallRecord]:
     """Calls that are up; on a server those of all nodes, since another one may have taken over a call of ours."""
     found = {}
-    for row in selected(connection, _UP, list(wanted)):
+    for row in select_rows(connection, _UP, list(wanted)):
         found[row[1]] = _record(wanted[row[1]], partial(open_live, sealer, row))
     return found
 
@@ -298,7 +298,7 @@ def _up(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]
 def _ended(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]) -> dict[str, CallRecord]:
     """Records of calls that ended. An attempt never ends before it was received, by the clock of its record."""
     since = min(record.received_at for record in wanted.values())
-    rows = selected(connection, _ENDED, list(wanted), since)
+    rows = select_rows(connection, _ENDED, list(wanted), since)
     return {row[_CALL_ID]: _record(wanted[row[_CALL_ID]], partial(open_row, sealer, row)) for row in rows}
 
 

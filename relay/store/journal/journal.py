@@ -24,7 +24,7 @@ from relay.errors import Report, StoreError
 from relay.model.actions import CallEvent, Commit
 from relay.policy.rules import LastCaller
 from relay.store.connection import Place, PostgresServer, WriteOutage, local_path
-from relay.store.files import open_lock, takes
+from relay.store.files import open_lock, try_lock
 from relay.store.journal.overflow import Overflow
 from relay.store.journal.queue import MIN_GAP_S, Item, JournalQueue, Waiting
 from relay.store.journal.rows import Closed, LiveCall, laid_over, not_ours, read_live
@@ -292,7 +292,7 @@ class Journal:
 def take_lock(path: Path) -> int:
     """Take the lock of the store. Raises StoreError if another process holds it."""
     lock = open_lock(path, ".lock")
-    if not takes(lock):
+    if not try_lock(lock):
         holder = os.read(lock, 20).decode(errors="replace").strip()
         os.close(lock)
         raise StoreError(f"another relay700 serves {path} (process {holder}): stop it, or use another store")

@@ -17,7 +17,7 @@ from relay.errors import Report, StoreError
 from relay.model.actions import CallEvent, Commit
 from relay.model.call import CallRecord
 from relay.policy.rules import LastCaller
-from relay.store.connection import Connection, Place, PostgresServer, selected
+from relay.store.connection import Connection, Place, PostgresServer, select_rows
 from relay.store.database import connect, reading, store_errors
 from relay.store.record_index import SELECT_CURSOR, call_key
 from relay.store.record_rows import SELECT as SELECT_RECORD
@@ -135,7 +135,9 @@ def not_ours(place: Place, call_ids: list[str], seq: int) -> set[str]:
     with reading(place) as connection:
         if isinstance(place, PostgresServer):
             for table in ("live_call", "attempt"):
-                rows = selected(connection, f"SELECT call_id, node FROM {table} WHERE call_id IN ({{keys}})", call_ids)
+                rows = select_rows(
+                    connection, f"SELECT call_id, node FROM {table} WHERE call_id IN ({{keys}})", call_ids
+                )
                 found.update(call_id for call_id, node in rows if node != place.node)
         ended = connection.execute("SELECT call_id FROM call_record WHERE chain_seq > ?", (seq,))
         found.update(call_id for (call_id,) in ended.fetchall())
@@ -162,8 +164,8 @@ def without_ended(place: Place, sealer: Sealer, calls: list[LiveCall], report: R
         return []
     up = {call.record.call_id: call for call in calls}
     with reading(place) as connection:
-        by_index = selected(connection, _INDEXED, [call_key(call_id) for call_id in up])
-        rows = [*by_index, *selected(connection, _NOT_INDEXED, list(up))]
+        by_index = select_rows(connection, _INDEXED, [call_key(call_id) for call_id in up])
+        rows = [*by_index, *select_rows(connection, _NOT_INDEXED, list(up))]
     for row in rows:
         with suppress(StoreError):  # an altered record ends no call; a row that cannot be deleted is found again
             call_id = open_row(sealer, row).record.call_id

@@ -21,7 +21,7 @@ import msgspec
 from relay.call.recovery import KeptAttempt
 from relay.errors import Report, StoreError
 from relay.model.call import CallRecord
-from relay.store.connection import PostgresServer, one_moment, selected
+from relay.store.connection import PostgresServer, one_moment, select_rows
 from relay.store.database import reading
 from relay.store.journal.attempts import AttemptFile
 from relay.store.postgres.nodes import NOT_IDLE_FOR_EVER, SERVER_FAULTS
@@ -84,7 +84,7 @@ class SharedAttempts:
         left = {attempt.record.call_id: attempt for attempt in self._file.open()}
         with reading(self._server) as connection, one_moment(connection):
             rows = connection.execute(_OWN, (self._server.node,)).fetchall()
-            taken = [id_ for id_, node in selected(connection, _OWNERS, list(left)) if node != self._server.node]
+            taken = [id_ for id_, node in select_rows(connection, _OWNERS, list(left)) if node != self._server.node]
         self._file.drop(taken)
         shared = {attempt.record.call_id: attempt for attempt in self.opened(rows)}
         self.adopt(shared.values())

@@ -34,7 +34,7 @@ from relay.store.connection import (
     PostgresError,
     Rows,
     Statement,
-    together,
+    fetch_together,
 )
 from relay.store.postgres.objects import PIN, PINNED
 
@@ -198,7 +198,7 @@ class PostgresConnection:
 
 def lock_heads(connection: Connection) -> None:
     """Until this transaction ends, nobody else writes the heads of the ledger and of the audit log."""
-    together(
+    fetch_together(
         connection, (f"SET LOCAL lock_timeout = {LOCK_MS}", ()), (f"SELECT pg_advisory_xact_lock({HEADS_LOCK})", ())
     )
 
