@@ -129,7 +129,7 @@ def kills(key, segment, data):
         os.kill(os.getpid(), signal.SIGKILL)
     return seal(key, segment, data)
 batch.seal_segment = kills
-asked = batch.BatchRequest(batch.date(2026, 1, 1), "test", "test", {office.now_ms})
+asked = batch.AuditedBatch(batch.date(2026, 1, 1), "test", "test", {office.now_ms})
 key = signed.load_batch_key(Path({str(office.key_file)!r}))
 batch.make_batch(Path({str(office.shelf.path)!r}), load_key(Path({str(tmp_path / "relay.key")!r})),
                  Path({str(office.kept_in)!r}), key, Path({str(office.folder)!r}), asked)
