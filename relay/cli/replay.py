@@ -14,7 +14,7 @@ from relay.cli import config_option, localised
 from relay.cli.options import Opened, opened
 from relay.cli.output import json_line
 from relay.model.numbers import mask_number
-from relay.replay.player import Comparison, Finding, Pace, Played
+from relay.replay.player import Finding, Pace, Played, ReplayResult
 from relay.replay.script import TraceCalls, find_calls
 from relay.replay.stage import Cast, bind_attempts, play_attempts, set_stage
 from relay.replay.trace import Endpoint, Trace, read_trace
@@ -106,17 +106,17 @@ def replay(
     else:
         for line in lines(trace, read, calls, played):
             click.echo(line)
-    context.exit(any(one.verdict is Comparison.DIFFERS for one in played))
+    context.exit(any(one.verdict is ReplayResult.DIFFERS for one in played))
 
 
 def _add_outcomes(store: Opened, played: Sequence[Played], casts: Mapping[int, Cast]) -> None:
     """Add to each attempt that differs what its call record says."""
     for one in played:
-        if one.verdict is Comparison.DIFFERS:
+        if one.verdict is ReplayResult.DIFFERS:
             cast = casts[one.attempt.number]
             for record in read_all(store.reader, store.sealer, RecordFilter(number=cast.x, party=cast.a)):
                 words = f"the call record has the outcome {record.outcome}, end reason {record.end_reason}"
-                one.findings.append(Finding("", Comparison.DIFFERS, words))
+                one.findings.append(Finding("", ReplayResult.DIFFERS, words))
 
 
 # -- The report. Real numbers and names of the trace are masked
@@ -155,7 +155,7 @@ def report_object(path: Path, trace: Trace, calls: TraceCalls, played: Sequence[
         "passed_over": calls.passed_over,
         "calls_without_invite": calls.without_invite,
         "calls": [_attempt_object(one) for one in played],
-        "differing": sum(one.verdict is Comparison.DIFFERS for one in played),
+        "differing": sum(one.verdict is ReplayResult.DIFFERS for one in played),
     }
 
 
@@ -187,18 +187,18 @@ def _contents(trace: Trace, calls: TraceCalls) -> str:
 
 
 def _remarkable(one: Played) -> list[Finding]:
-    return [finding for finding in one.findings if finding.verdict is not Comparison.ALIKE]
+    return [finding for finding in one.findings if finding.verdict is not ReplayResult.ALIKE]
 
 
 def _words(finding: Finding) -> str:
     what = f"{finding.step}: {finding.words}" if finding.step else finding.words
-    return f"as designed: {what}" if finding.verdict is Comparison.DESIGNED else what
+    return f"as designed: {what}" if finding.verdict is ReplayResult.DESIGNED else what
 
 
 def _summary(played: Sequence[Played]) -> str:
     if not played:
         return "No call to replay."
     count = Counter(one.verdict for one in played)
-    designed = f", {count[Comparison.DESIGNED]} except for changes by design" if count[Comparison.DESIGNED] else ""
-    alike = count[Comparison.ALIKE] + count[Comparison.DESIGNED]
-    return f"{alike} of {len(played)} attempts alike{designed}; {count[Comparison.DIFFERS]} differ."
+    designed = f", {count[ReplayResult.DESIGNED]} except for changes by design" if count[ReplayResult.DESIGNED] else ""
+    alike = count[ReplayResult.ALIKE] + count[ReplayResult.DESIGNED]
+    return f"{alike} of {len(played)} attempts alike{designed}; {count[ReplayResult.DIFFERS]} differ."

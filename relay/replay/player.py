@@ -23,7 +23,7 @@ T1_S = 0.5
 _Found = TypeVar("_Found")
 
 
-class Comparison(Enum):
+class ReplayResult(Enum):
     ALIKE = N_("alike")
     DESIGNED = N_("as designed")
     DIFFERS = N_("differs")
@@ -31,7 +31,7 @@ class Comparison(Enum):
 
 class Finding(NamedTuple):
     step: str
-    verdict: Comparison
+    verdict: ReplayResult
     words: str = ""
 
 
@@ -50,11 +50,11 @@ class Played:
     statuses: list[int] = field(default_factory=list)  # seen by the caller for its INVITE, without 100
 
     @property
-    def verdict(self) -> Comparison:
+    def verdict(self) -> ReplayResult:
         verdicts = {finding.verdict for finding in self.findings}
-        if Comparison.DIFFERS in verdicts:
-            return Comparison.DIFFERS
-        return Comparison.DESIGNED if Comparison.DESIGNED in verdicts else Comparison.ALIKE
+        if ReplayResult.DIFFERS in verdicts:
+            return ReplayResult.DIFFERS
+        return ReplayResult.DESIGNED if ReplayResult.DESIGNED in verdicts else ReplayResult.ALIKE
 
 
 class Player:
@@ -113,7 +113,7 @@ class Player:
         if request.method == "PRACK":
             reliable = self._last_reliable
             if reliable is None:
-                self._find(step, Comparison.DIFFERS, "cannot be sent: no reliable response came")
+                self._find(step, ReplayResult.DIFFERS, "cannot be sent: no reliable response came")
                 return
             extra = [("rack", f"{reliable.rseq} {reliable.cseq.number} INVITE")]
         self._sent[step.exchange] = await sender.request(request, extra)
@@ -147,9 +147,9 @@ class Player:
         self._note_status(step.exchange, status)
         refusal = comparison.refusal_of(request)
         if refusal is not None and status in refusal.statuses:
-            self._find(step, Comparison.DESIGNED, f"{refusal.why}: {status}")
+            self._find(step, ReplayResult.DESIGNED, f"{refusal.why}: {status}")
         else:
-            self._find(step, Comparison.DIFFERS, f"refused with {status}")
+            self._find(step, ReplayResult.DIFFERS, f"refused with {status}")
 
     async def _acknowledge(self, step: ScriptStep, ack: Request) -> None:
         status = self._final.get(step.exchange)
@@ -173,7 +173,7 @@ class Player:
         if arrived is None:
             self._find_missing(step, step.side.other)
         else:
-            self._find(step, Comparison.ALIKE)
+            self._find(step, ReplayResult.ALIKE)
 
     # -- responses
 
@@ -191,7 +191,7 @@ class Player:
             reliable = response.rseq is not None and self._is_acknowledged_reliably(step)
             data = await self._phones[step.side].respond(request, response, reliable=reliable)
         if shown.status is None:
-            self._find(step, Comparison.DESIGNED, shown.why)
+            self._find(step, ReplayResult.DESIGNED, shown.why)
         else:
             await self._follow_response(step, response, sent, shown, data)
 
@@ -210,11 +210,11 @@ class Player:
             return
         self._note_status(key, seen.status)
         if seen.status != expected:
-            self._find(step, Comparison.DIFFERS, f"shown as {seen.status}")
+            self._find(step, ReplayResult.DIFFERS, f"shown as {seen.status}")
         elif shown.why:
-            self._find(step, Comparison.DESIGNED, shown.why)
+            self._find(step, ReplayResult.DESIGNED, shown.why)
         elif seen.status < 200 and key != self._first:
-            self._find(step, Comparison.ALIKE)  # in-dialog provisional responses pass without body
+            self._find(step, ReplayResult.ALIKE)  # in-dialog provisional responses pass without body
         else:
             self._compare_sdp(step, seen)
         await self._go_on(step, seen)
@@ -256,11 +256,11 @@ class Player:
             ended = await self._until(lambda: caller.take_response(sent), lambda: caller.repeat(sent.data))
             await self._until(lambda: callee.take_request("BYE"))
             if ended is None:
-                self._find(None, Comparison.DIFFERS, "the call could not be ended by BYE")
+                self._find(None, ReplayResult.DIFFERS, "the call could not be ended by BYE")
         for side, phone in self._phones.items():
             for message in phone.inbox:
                 if words := _unexpected(message, cancelled=self._cancelled):
-                    self._find(None, Comparison.DIFFERS, f"{words} to the {side.value} is not in the trace")
+                    self._find(None, ReplayResult.DIFFERS, f"{words} to the {side.value} is not in the trace")
 
     async def _give_up(self, caller: Phone, callee: Phone) -> None:
         sent = self._sent[self._first]
@@ -272,27 +272,27 @@ class Player:
             await callee.answer(invite, 487)
         ended = await self._until(lambda: caller.take_response(sent))
         if ended is None:
-            self._find(None, Comparison.DIFFERS, "the call could not be cancelled")
+            self._find(None, ReplayResult.DIFFERS, "the call could not be cancelled")
         else:
             self._note_status(self._first, ended.status)
 
     def _look_for_leaks(self) -> None:
         for side, phone in self._phones.items():
             for leak in sorted(set(phone.leaks)):
-                self._find(None, Comparison.DIFFERS, f"LEAK to the {side.value}: {leak}")
+                self._find(None, ReplayResult.DIFFERS, f"LEAK to the {side.value}: {leak}")
 
     # -- comparing
 
     def _compare_sdp(self, step: ScriptStep, seen: Message) -> None:
         if has_sdp(step.message) == has_sdp(seen):
-            self._find(step, Comparison.ALIKE)
+            self._find(step, ReplayResult.ALIKE)
         else:
-            self._find(step, Comparison.DIFFERS, "came with SDP" if has_sdp(seen) else "came without its SDP")
+            self._find(step, ReplayResult.DIFFERS, "came with SDP" if has_sdp(seen) else "came without its SDP")
 
     def _find_missing(self, step: ScriptStep, side: Side) -> None:
-        self._find(step, Comparison.DIFFERS, f"did not reach the {side.value}")
+        self._find(step, ReplayResult.DIFFERS, f"did not reach the {side.value}")
 
-    def _find(self, step: ScriptStep | None, verdict: Comparison, words: str = "") -> None:
+    def _find(self, step: ScriptStep | None, verdict: ReplayResult, words: str = "") -> None:
         name = f"{step.side.value}'s {step.name}" if step else ""
         self._played.findings.append(Finding(name, verdict, words))
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from relay.cli import main
 from relay.cli.replay import lines, masked, report_object
-from relay.replay.player import Comparison, Finding, Played
+from relay.replay.player import Finding, Played, ReplayResult
 from relay.replay.script import TraceCalls, find_calls
 from relay.replay.trace import Trace
 from tests.replay.messages import event, trace_of
@@ -105,9 +105,9 @@ def played(*findings: Finding) -> tuple[Trace, TraceCalls, list[Played]]:
     return trace, calls, [Played(calls.attempts[0], list(findings), [180, 486])]
 
 
-ALIKE = Finding("caller's INVITE", Comparison.ALIKE)
-DESIGNED = Finding("callee's 407 to INVITE", Comparison.DESIGNED, "407 is shown as 480")
-DIFFERS = Finding("", Comparison.DIFFERS, "LEAK to the callee: the caller's number in INVITE")
+ALIKE = Finding("caller's INVITE", ReplayResult.ALIKE)
+DESIGNED = Finding("callee's 407 to INVITE", ReplayResult.DESIGNED, "407 is shown as 480")
+DIFFERS = Finding("", ReplayResult.DIFFERS, "LEAK to the callee: the caller's number in INVITE")
 
 
 def test_each_attempt_has_a_line_followed_by_a_summary() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from relay.replay.comparison import Secrets
 from relay.replay.phone import Phone, PhoneLine, open_line
-from relay.replay.player import Comparison, Pace, Played, Player
+from relay.replay.player import Pace, Played, Player, ReplayResult
 from relay.replay.script import Side, Wording
 from relay.replay.trace import Endpoint
 from relay.sip.message import Request
@@ -47,7 +47,7 @@ async def play_with(lines: Lines, *ladder: str, through: Endpoint | None = None)
 
 
 def remarks(played: Played) -> list[str]:
-    return [f"{found.step}: {found.words}" for found in played.findings if found.verdict is not Comparison.ALIKE]
+    return [f"{found.step}: {found.words}" for found in played.findings if found.verdict is not ReplayResult.ALIKE]
 
 
 def without_leaks(played: Played) -> list[str]:
@@ -179,7 +179,7 @@ def replace(old: bytes, new: bytes) -> Spoil:
 )
 async def test_differences_are_reported(lines: Lines, spoil: Spoil, remark: str) -> None:
     played = await play_through(lines, spoil, *PLAIN, *END)
-    assert played.verdict is Comparison.DIFFERS
+    assert played.verdict is ReplayResult.DIFFERS
     assert remark in remarks(played)
 
 
