@@ -93,7 +93,8 @@ class RequestContext(NamedTuple):
     @property
     def asker(self) -> Asker:
         """Who asks, for operations."""
-        return Asker(self.actor, self.backend.sealer, self.backend.settings.rules, self.binds)
+        settings = self.backend.settings
+        return Asker(self.actor, self.backend.sealer, settings.rules, self.binds, peers=settings.peers)
 
     def row(self, query: Callable[[Connection], T]) -> T:
         """Run a query in the event loop's thread: for single rows by primary key."""

@@ -44,7 +44,7 @@ def _change(declared: Operation) -> tuple[_Endpoint, Any]:
     async def change(context: RequestContext, **asked: Any) -> Response:
         def do(unit: UnitOfWork) -> Answer:
             shown: BaseModel = declared.do(unit, context.asker, **asked)
-            made = declared.status == 201 and getattr(shown, "id", None)
+            made = declared.status == 201 and (getattr(shown, "id", None) or getattr(shown, "prefix", None))
             return Answer(shown, declared.status, f"{declared.path}/{made}" if made else None)
 
         return await context.change(do)
@@ -77,8 +77,10 @@ def _list(declared: Operation) -> tuple[_Endpoint, Any]:
         if declared.request is not None and declared.method == "GET":
             asked = {"asked": declared.request.model_construct(**asked)}
         listing: Listing[Any, Any] = declared.do(context.asker, **asked)
-        part = await context.part(declared.list_, paging, listing.read, listing.first, listing.position)
-        clear = await context.reveal(reveal, declared.revealed, [str(listing.position(item)) for item in part.items])
+        list_ = declared.list_.format_map(asked)
+        part = await context.part(list_, paging, listing.read, listing.first, listing.position)
+        ids = [str(listing.position(item)) for item in part.items] if "id" in declared.result.model_fields else []
+        clear = await context.reveal(reveal, declared.revealed.format_map(asked), ids, **listing.asked)
         asker = context.asker._replace(clear=clear)
         return part.shown(lambda item: listing.show(item, asker))
 
@@ -112,7 +114,7 @@ def _parameters(declared: Operation) -> Iterator[Parameter]:
             yield each.replace(kind=Parameter.KEYWORD_ONLY)
     if declared.kind == "list":
         yield Parameter("paging", Parameter.KEYWORD_ONLY, annotation=Paging)
-    if declared.revealed:
+    if declared.revealed and declared.kind != "change":
         yield Parameter("reveal", Parameter.KEYWORD_ONLY, annotation=Revealing)
 
 

@@ -53,7 +53,7 @@ _NEEDED: Final = {
     "AXN": ("a",),
 }
 _OPTIONS: Final = {"group_id": "--group"}
-_STEP_COLUMNS: Final = {name: name for name in ("at", "action", "by", "changed")}
+_STEP_COLUMNS: Final = ("at", "action", "by", "changed")
 _SHOWN_EVERY: Final = 500  # lines of an import between two updates of the progress bar
 _command = partial(Command, id_as="binding_id", listed_by="bindings list")
 
@@ -152,11 +152,7 @@ def _tell_renewed(renewed: BindingResponse) -> None:
 
 
 bindings.add_command(command_of("show", _command(operations.show_binding)))
-bindings.add_command(
-    command_of(
-        "history", _command(operations.show_history, columns={name: name for name in ("at", "action", "by", "changed")})
-    )
-)
+bindings.add_command(command_of("history", _command(operations.show_history, columns=_STEP_COLUMNS)))
 bindings.add_command(command_of("change", _command(operations.change_binding)))
 bindings.add_command(command_of("renew", _command(operations.renew_binding, told=_tell_renewed)))
 

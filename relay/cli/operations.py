@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
@@ -24,10 +25,13 @@ from relay.cli.options import (
     Opened,
     audit_reading,
     coming,
+    duration,
     every,
     in_clear,
     json_option,
     limit_option,
+    needed_reason,
+    number,
     opened,
     or_none,
     past,
@@ -37,7 +41,7 @@ from relay.cli.options import (
     shown_object_options,
     stacked,
 )
-from relay.cli.output import first_of, show_list, show_one
+from relay.cli.output import first_of, newest, show_list, show_one
 from relay.errors import Refused
 from relay.operations.field_errors import refused_by
 from relay.operations.operation import Asker, Listing, Operation
@@ -54,7 +58,9 @@ class Command(NamedTuple):
     declared: Operation
     says: str = ""  # the line for people, with fields of the response in braces; "": the response itself
     told: Told | None = None  # prints the response instead
-    columns: Mapping[str, str] = {}  # of a list: the field under each heading
+    columns: Sequence[str] = ()  # of a list
+    newest: str = ""  # sorts a list by this time of its items, the latest first
+    fixed: Mapping[str, object] = {}  # fields that the command gives itself
     id_as: str = "id"  # what the output calls the id
     check: Callable[[dict[str, Any]], None] = lambda _: None  # of the options; raises UsageError
     listed_by: str = ""  # the command that shows what there is
@@ -63,14 +69,13 @@ class Command(NamedTuple):
     def run(self, config_path: Path | None, limit: int | None = None, **given: Any) -> None:
         """Run the operation, and print its response. Raises RelayError."""
         as_json, reveal = given.pop("as_json", False), given.pop("reveal", False)
-        reason = "" if "reason" in self.declared.parameters else given.pop("reason", "")
-        clear = bool(self.declared.revealed or self.declared.kind == "change") and in_clear(
-            reveal=reveal, reason=reason, as_json=as_json
-        )
+        reason = "" if self.declared.says_why else given.pop("reason", "")
+        clear = bool(self.declared.revealed) and in_clear(reveal=reveal, reason=reason, as_json=as_json)
         self.check(given)
         asked = self._asked(given)
         with opened(config_path, make=self.makes) as store:
-            asker = Asker(operator_cli(), store.sealer, store.rules, is_local=True, clear=clear)
+            peers = [peer.name for peer in store.config.settings.peers]
+            asker = Asker(operator_cli(), store.sealer, store.rules, is_local=True, clear=clear, peers=peers)
             if self.declared.kind == "list":
                 self._list(store, asker, asked, reason, limit, as_json=as_json)
                 return
@@ -86,9 +91,13 @@ class Command(NamedTuple):
         of_path = {name: given.pop(name) for name in self.declared.given if name != "asked" and name in given}
         if shape is None:
             return of_path
-        written = {name: None if value == NONE else value for name, value in given.items() if value is not None}
+        written = {
+            name: None if value in ("", NONE) and shape.model_fields[name].default is None else value
+            for name, value in given.items()
+            if value not in (None, ())
+        }
         try:
-            return of_path | {"asked": shape.model_validate(written)}
+            return of_path | {"asked": shape.model_validate({**written, **self.fixed})}
         except ValidationError as error:
             raise refused_by(error) from None
 
@@ -96,7 +105,9 @@ class Command(NamedTuple):
         def do(unit: UnitOfWork) -> BaseModel:
             shown: BaseModel = self.declared.do(unit, asker, **asked)
             if asker.clear:
-                audit_reading(unit, shown.model_dump()["id"], reason)
+                values = shown.model_dump()
+                details = {"number": values["number"]} if "number" in values else None
+                audit_reading(unit, self.declared.revealed.format_map(values), reason, details)
             return shown
 
         return store.run(do)
@@ -112,16 +123,19 @@ class Command(NamedTuple):
     def _list(
         self, store: Opened, asker: Asker, asked: dict[str, Any], reason: str, limit: int | None, *, as_json: bool
     ) -> None:
-        if asker.clear:
-            said_in_clear(store, self.declared.revealed, reason, asked["asked"].model_dump(mode="json"))
         listing: Listing[Any, Any] = self.declared.do(asker, **asked)
-        items = every(partial(listing.read, store.reader), listing.first, listing.position)
+        read = partial(listing.read, store.reader)
+        if asker.clear:
+            read(listing.first, 1)  # raises Refused, before the audit line, if there is no such list
+            said_in_clear(store, self.declared.revealed.format_map(asked), reason, listing.asked)
+        items: Iterable[Any] = every(read, listing.first, listing.position)
+        if self.newest:
+            items = newest(items, attrgetter(self.newest))
         shown = (self._object(listing.show(item, asker), asker) for item in first_of(items, limit))
         self._print(shown, as_json=as_json)
 
     def _print(self, objects: Iterable[dict[str, Any]], *, as_json: bool) -> None:
-        rows = objects if as_json else ({name: each[of] for name, of in self.columns.items()} for each in objects)
-        show_list(rows, tuple(self.columns), as_json=as_json, limit=sys.maxsize)
+        show_list(objects, self.columns, as_json=as_json, limit=sys.maxsize)
 
     def _show(self, shown: BaseModel, asker: Asker, *, as_json: bool) -> None:
         if warning := getattr(shown, "warning", None):
@@ -159,36 +173,50 @@ def command_of(name: str, command: Command, *, arguments: Sequence[str] = (), he
         command.run(**given)
 
     made = click.command(name, help=inspect.cleandoc(help or declared.do.__doc__ or ""))(run)
-    made.params[:0] = [*_of_path(declared), *_of_request(declared, arguments)]
+    made.params[:0] = [*_of_path(declared), *_of_request(command, arguments)]
     return made
 
 
 def _of_path(declared: Operation) -> Iterator[click.Parameter]:
-    for name in declared.given:
-        if f"{{{name}}}" in declared.path:
-            yield click.Argument([name])
+    for name, each in declared.given.items():
+        if name == "number":
+            yield click.Argument([name], type=number)
+        elif f"{{{name}}}" in declared.path:
+            yield _argument(name, each.annotation)
+
+
+def _argument(name: str, of: object) -> click.Argument:
+    of = _type_of(of)
+    if get_origin(of) is list:
+        return click.Argument([name], nargs=-1, required=True)
+    if choices := get_args(of):
+        return click.Argument([name], type=click.Choice(choices, case_sensitive=False), metavar="|".join(choices))
+    return click.Argument([name])
 
 
 def _of_output(declared: Operation) -> Callable[[Any], Any]:
     shows = showing_options if declared.revealed else json_option
-    if declared.kind == "change":
-        shows = stacked(json_option, reason_option) if "reason" in declared.parameters else shown_object_options
+    if declared.says_why:
+        why = declared.request.model_fields.get("reason") if declared.request else None
+        shows = stacked(json_option, needed_reason if why and why.is_required() else reason_option)
+    elif declared.kind == "change" and declared.revealed:
+        shows = shown_object_options
     return stacked(*([limit_option] if declared.kind == "list" else []), shows, config_option)
 
 
 # -- Options of the fields of a request
 
 
-def _of_request(declared: Operation, arguments: Sequence[str]) -> Iterator[click.Parameter]:
-    shape = declared.request
-    fields = {} if shape is None else shape.model_fields
+def _of_request(command: Command, arguments: Sequence[str]) -> Iterator[click.Parameter]:
+    declared = command.declared
+    given = {} if declared.request is None else declared.request.model_fields
+    fields = {name: field for name, field in given.items() if name not in command.fixed}
     for name in sorted(fields, key=lambda name: (name not in arguments, name == "expires_at")):
         if name in arguments:
-            choices = get_args(_type_of(fields[name]))
-            yield click.Argument([name], type=click.Choice(choices, case_sensitive=False), metavar="|".join(choices))
-        elif name == "expires_at":
+            yield _argument(name, fields[name].annotation)
+        elif name == "expires_at" and "expires_in" in fields:
             yield _expiry(clears=declared.method == "PATCH", required=len(fields) == 2)
-        elif name not in ("expires_in", "version"):
+        elif name not in ("expires_in", "version", "reason"):
             yield _option(name, fields[name], changes=declared.method == "PATCH")
 
 
@@ -207,20 +235,22 @@ def _expiry(*, clears: bool, required: bool) -> click.Option:
 def _option(name: str, field: FieldInfo, *, changes: bool) -> click.Option:
     """The option of a field. `changes`: it may be left out, and "none" clears it if it may be null."""
     how = next((each for each in field.metadata if isinstance(each, Option)), Option())
-    of = _type_of(field)
-    option = how.names or "--" + name.removesuffix("_id" if name != "industrial_id" else "").removesuffix("_s").replace(
-        "_", "-"
-    )
-    options: dict[str, Any] = {"help": field.description, "default": None}
+    of = _type_of(field.annotation)
+    option = how.names or f"--{_short(name)}"
+    options: dict[str, Any] = {"help": field.description, "default": None, "required": field.is_required()}
+    if how.flag:
+        return click.Option([option, name], flag_value=how.flag, **options)
     if of is bool:
         names = how.names or (f"{option}/--no-{option[2:]}" if changes else option)
         return click.Option([names, name], is_flag=True, **options)
+    metavar = how.metavar or _metavar(name, of)
+    if get_origin(of) is list:
+        return click.Option([option, name], multiple=True, metavar=metavar, **options | {"required": False})
     if choices := get_args(of):
         return click.Option([option, name], type=click.Choice(choices), **options)
-    parse: Any = {int: int, datetime: _past}.get(of, str)
-    metavar = how.metavar or _metavar(name, of)
+    parse: Any = {int: _seconds if metavar == "TIME" else int, datetime: _past}.get(of, str)
     if changes and field.default is None:
-        parse = or_none(parse)
+        parse, metavar = or_none(parse), f"{metavar}|none"
     return click.Option([option, name], type=parse, metavar=metavar, **options)
 
 
@@ -241,12 +271,15 @@ def _metavar(name: str, of: object) -> str:
     return "ID" if name.endswith("_id") else "SECONDS" if name.endswith("_s") else "TEXT"
 
 
-def _type_of(field: FieldInfo) -> Any:
-    """The type of a field without None and Annotated."""
-    found = field.annotation
+def _type_of(found: Any) -> Any:
+    """A type without None and Annotated."""
     while get_origin(found) in (Annotated, UnionType, Union):
         found = next(each for each in get_args(found) if each is not NoneType)
     return found
+
+
+def _seconds(text: str) -> int:
+    return duration(text) // 1000
 
 
 def _past(text: str) -> datetime:

@@ -279,7 +279,14 @@ def made_binding(unit: UnitOfWork, binding: Binding, asker: Asker) -> BindingRes
     return shown_binding(binding, unit.now_ms, asker, warning)
 
 
-@operation("POST /v1/bindings", name="createBinding", summary="Make a binding", scope="bindings:write", status=201)
+@operation(
+    "POST /v1/bindings",
+    name="createBinding",
+    summary="Make a binding",
+    scope="bindings:write",
+    status=201,
+    revealed="binding {id}",
+)
 def make_binding(unit: UnitOfWork, asker: Asker, asked: BindingCreateRequest) -> BindingResponse:
     """Effective from the next call. Numbers that are not given are chosen from the pool."""
     wanted = wanted_binding(asked, asker, unit.now_ms)
@@ -366,7 +373,13 @@ def show_history(connection: Connection, asker: Asker, binding_id: BindingId) ->
     return BindingHistoryResponse(items=items)
 
 
-@operation("PATCH /v1/bindings/{binding_id}", name="updateBinding", summary="Change a binding", scope="bindings:write")
+@operation(
+    "PATCH /v1/bindings/{binding_id}",
+    name="updateBinding",
+    summary="Change a binding",
+    scope="bindings:write",
+    revealed="binding {id}",
+)
 def change_binding(
     unit: UnitOfWork, asker: Asker, binding_id: BindingId, asked: BindingChangeRequest
 ) -> BindingResponse:
@@ -379,7 +392,11 @@ def change_binding(
 
 
 @operation(
-    "POST /v1/bindings/{binding_id}/renew", name="renewBinding", summary="Renew a binding", scope="bindings:write"
+    "POST /v1/bindings/{binding_id}/renew",
+    name="renewBinding",
+    summary="Renew a binding",
+    scope="bindings:write",
+    revealed="binding {id}",
 )
 def renew_binding(unit: UnitOfWork, asker: Asker, binding_id: BindingId, asked: ExpiryRequest) -> BindingResponse:
     """Set a new expiry for a binding in force.

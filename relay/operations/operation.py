@@ -8,7 +8,7 @@ parameters in the path, and the request in one shape, `asked`; it returns the sh
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel
@@ -38,6 +38,7 @@ class Asker(NamedTuple):
     binds: Rates | None = None  # the rate of new bindings by business user, per second; None: no limit
     is_local: bool = False  # a command on this machine
     clear: bool = False
+    peers: Collection[str] | None = None  # names of the configured peers; None: unknown
 
     @property
     def business(self) -> str | None:
@@ -106,6 +107,7 @@ class Listing(NamedTuple, Generic[T, K]):
     first: K  # precedes all items
     position: Callable[[T], K]
     show: Callable[[T, Asker], BaseModel]
+    asked: Mapping[str, object] = {}  # what is asked for, in the audit log of a reading
 
 
 class Operation(NamedTuple):
@@ -141,9 +143,14 @@ class Operation(NamedTuple):
         return {name: each for name, each in self.parameters.items() if each.annotation not in doors}
 
     @property
+    def says_why(self) -> bool:
+        """Whether the request has a reason of its own."""
+        return "reason" in self.parameters or (self.request is not None and "reason" in self.request.model_fields)
+
+    @property
     def list_(self) -> str:
-        """What a page's cursor is valid for: the noun in the path."""
-        return self.path.split("/")[2]
+        """What a page's cursor is valid for: the list, with the parameters of its path in braces."""
+        return self.path.removeprefix("/v1/").removesuffix("/search")
 
 
 def operation(
@@ -152,7 +159,8 @@ def operation(
     """Declare an operation. `route`: method and path, such as "GET /v1/bindings/{binding_id}".
 
     `scope`: what a key must have. `revealed`: what the audit log names when real numbers are asked for with a reason,
-    such as "binding {binding_id}"; "": it shows none. `item`: the shape of a list's items.
+    such as "binding {binding_id}"; "": it shows none. Those of a change are shown by commands alone; its response
+    may be named, too. `item`: the shape of a list's items.
     """
     method, path = route.split()
 

@@ -130,7 +130,8 @@ class Option(NamedTuple):
     """How a command writes a field, where `relay.cli.operations` does not know by the field's name and type."""
 
     names: str = ""  # as click takes them, such as "--white-only/--all-callers"
-    metavar: str = ""
+    metavar: str = ""  # TIME for a number of seconds: a duration, such as 12h
+    flag: str = ""  # the value that it stands for
 
 
 FREE_TEXT = "free text"  # marks a business user's text in an answer: a command masks the numbers in it
