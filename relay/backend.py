@@ -31,10 +31,8 @@ from relay.config.files import hep_agent
 from relay.config.kept import configured_at
 from relay.console.app import mount_console
 from relay.errors import ConfigError, Refused, RelayError, StoreError
-from relay.events.capture import Keeper
 from relay.events.delivery import Deliverer
 from relay.events.follower import Follower
-from relay.events.hep import HepSender
 from relay.events.ledger_watch import LedgerWatch, RightsWatch
 from relay.events.probe import Prober
 from relay.events.recordings import Taker
@@ -66,6 +64,8 @@ from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
 from relay.store.webhooks import count_events
 from relay.store.writer import GroupWriter, now_ms
+from relay.trace.capture import Keeper
+from relay.trace.hep import HepSender
 
 T = TypeVar("T")
 

@@ -15,7 +15,11 @@ from relay.model.call import CallRecord
 from relay.model.capture import REGISTRATIONS, CapturedCall
 from relay.operations.operation import lacks
 from relay.operations.shapes import Masked, Moment, ResponseModel
-from relay.reports.ladder import (
+from relay.reports.recordings import find_call
+from relay.service.keys import OPERATOR
+from relay.store.captures import joined
+from relay.store.writer import now_ms
+from relay.trace.ladder import (
     Ladder,
     Verdict,
     build_ladder,
@@ -25,10 +29,6 @@ from relay.reports.ladder import (
     record_of,
     why_absent,
 )
-from relay.reports.recordings import find_call
-from relay.service.keys import OPERATOR
-from relay.store.captures import joined
-from relay.store.writer import now_ms
 
 Format = Literal["json", "html", "pcap"]
 MEDIA_TYPES: Final[dict[Format, str]] = {
@@ -173,11 +173,11 @@ async def _captured(context: RequestContext, call_id: str) -> CapturedCall | Non
 
 def _written(ladder: Ladder, format_: Format) -> bytes | str:
     if format_ == "html":
-        from relay.reports.ladder_html import ladder_html
+        from relay.trace.ladder_html import ladder_html
 
         return ladder_html(ladder)
     if format_ == "pcap":
-        from relay.reports.pcap import ladder_pcap
+        from relay.trace.pcap import ladder_pcap
 
         return ladder_pcap(ladder)
     return LadderResponse.model_validate(ladder_object(ladder)).model_dump_json()

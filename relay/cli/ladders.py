@@ -22,8 +22,8 @@ from relay.store.captures import Captures
 from relay.store.writer import now_ms
 
 if TYPE_CHECKING:
-    from relay.reports.ladder import Ladder
-    from relay.reports.ladder_text import Style
+    from relay.trace.ladder import Ladder
+    from relay.trace.ladder_text import Style
 
 _STYLES: dict[Style, dict[str, Any]] = {
     "head": {"bold": True},
@@ -69,7 +69,7 @@ def ladder(
             with written(file, private=clear) as out:
                 out.write(make(shown))
     if as_json:
-        from relay.reports.ladder import ladder_object
+        from relay.trace.ladder import ladder_object
 
         click.echo(json_line(ladder_object(shown)))
     elif html is None and pcap is None:
@@ -78,7 +78,7 @@ def ladder(
 
 def read_ladder(store: Opened, call_id: str, *, clear: bool, reason: str) -> Ladder:
     """The audit line of a reading in clear comes first. Raises Refused."""
-    from relay.reports.ladder import build_ladder, operator_view, why_absent
+    from relay.trace.ladder import build_ladder, operator_view, why_absent
 
     record = None
     if not call_id.startswith(REGISTRATIONS):
@@ -94,7 +94,7 @@ def read_ladder(store: Opened, call_id: str, *, clear: bool, reason: str) -> Lad
 
 def _record(store: Opened, call_id: str) -> CallRecord | None:
     """The record of an ended or live call, from the store, else from the running relay."""
-    from relay.reports.ladder import record_of
+    from relay.trace.ladder import record_of
 
     record = find_call(store.reader, store.sealer, call_id)
     if record is not None:
@@ -107,20 +107,20 @@ def _record(store: Opened, call_id: str) -> CallRecord | None:
 
 
 def _html(ladder: Ladder) -> bytes:
-    from relay.reports.ladder_html import ladder_html
+    from relay.trace.ladder_html import ladder_html
 
     return ladder_html(ladder).encode()
 
 
 def _pcap(ladder: Ladder) -> bytes:
-    from relay.reports.pcap import ladder_pcap
+    from relay.trace.pcap import ladder_pcap
 
     return ladder_pcap(ladder)
 
 
 def echo_ladder(ladder: Ladder, *, messages: bool = False, withheld: bool = True) -> None:
     """Coloured on a terminal, unless NO_COLOR is set (no-color.org); in ASCII if it has no UTF-8."""
-    from relay.reports.ladder_text import ladder_text
+    from relay.trace.ladder_text import ladder_text
 
     is_plain = bool(os.environ.get("NO_COLOR"))
     ascii_ = "utf" not in (sys.stdout.encoding or "").lower()

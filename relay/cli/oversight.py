@@ -19,10 +19,10 @@ from relay.reports.batch import ask_batch, make_batch
 from relay.reports.batch_check import BatchCheck, check_batch
 from relay.reports.daily import DailyLine, daily, daily_csv
 from relay.reports.evidence import ask_evidence, bundle, check
-from relay.reports.ladder_text import shown
 from relay.reports.signed import load_batch_key
 from relay.service.complaints import complaint_rates, set_complaints
 from relay.store.writer import now_ms
+from relay.trace.ladder_text import shown
 
 _COLUMNS = ("business", "prefix", "attempts", "answered", "unanswered", "refused", "minutes", "parties", "complaints")
 

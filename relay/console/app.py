@@ -61,7 +61,7 @@ _MOST_FIELDS: Final = 100  # of a form
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _STATIC: Final = {
     file.name: file.read_bytes() for file in resources.files("relay.console").joinpath("static").iterdir()
-} | {"ladder.css": resources.files("relay.reports").joinpath("templates/ladder.css").read_bytes()}
+} | {"ladder.css": resources.files("relay.trace").joinpath("templates/ladder.css").read_bytes()}
 _YEAR_S: Final = 365 * 24 * 3600
 
 

@@ -19,10 +19,10 @@ from relay.console.ask import Asker, Json, Problem, Query, new_once
 from relay.console.outcomes import NAMES, OUTCOMES, class_of
 from relay.console.sessions import Session
 from relay.console.words import language_of, length_of, local_time, with_zone, zone_of
-from relay.reports.ladder_html import make_environment
 from relay.service.fields import format_moment
 from relay.store.connection import Connection
 from relay.store.keys import ApiKey
+from relay.trace.ladder_html import make_environment
 from relay.translation import N_, Language, translation
 from relay.version import VERSION
 
@@ -285,7 +285,7 @@ class _Passed(Response):
 @cache
 def _environment(language: Language) -> Environment:
     """Templates with the words of a language. Everything from outside is escaped: no template turns that off."""
-    environment = make_environment("relay.console", "relay.reports")  # the latter has those of ladders
+    environment = make_environment("relay.console", "relay.trace")  # the latter has those of ladders
     words = translation(language)
     environment.install_gettext_callables(  # type: ignore[attr-defined]
         words, lambda one, many, count: words(one if count == 1 else many), newstyle=True

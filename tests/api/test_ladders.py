@@ -15,9 +15,9 @@ from relay.store.sqlite.captures import CaptureFile
 from relay.store.writer import now_ms
 from tests.api.conftest import Api, Client, Json
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST
-from tests.reports.test_ladder_join import basic
 from tests.support.shelf import Shelf
 from tests.support.stored import A, B, ended_record
+from tests.trace.test_ladder_join import basic
 
 CALL = "a" * 32
 URL = f"/v1/calls/{CALL}/ladder"

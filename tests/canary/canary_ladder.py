@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from relay.model.call import Refusal, Route
 from relay.privacy.canary import Marks, insert_marks
-from relay.reports.ladder import build_ladder, operator_view
-from relay.reports.ladder_text import ladder_text
 from relay.sip.message import Flow
+from relay.trace.ladder import build_ladder, operator_view
+from relay.trace.ladder_text import ladder_text
 from tests.canary.marks import ALICE, BOB
 from tests.ladder.ladder import Ladder
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST

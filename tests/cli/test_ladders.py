@@ -12,8 +12,8 @@ from relay.store.database import open_store
 from tests.cli.conftest import Command, serving
 from tests.cli.test_calls import write
 from tests.ladder.settings import CALLER_HOST
-from tests.reports.test_ladder_join import basic
 from tests.support.stored import A, B, ended_record, live_record
+from tests.trace.test_ladder_join import basic
 
 CALL = "a" * 32
 

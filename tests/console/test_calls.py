@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tests.api.conftest import Api, Client
 from tests.console.conftest import Console, text_of
-from tests.reports.test_ladder_join import basic
 from tests.support.shelf import Shelf
 from tests.support.stored import A, B, ended_record
+from tests.trace.test_ladder_join import basic
 
 ACME, RIVAL = "a" * 32, "b" * 32
 XSS = "\"><script>alert('1')</script><img src=x onerror=alert(1)>"

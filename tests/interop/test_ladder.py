@@ -14,11 +14,11 @@ import pytest
 from tests.interop.conftest import running_relay
 from tests.interop.ladders import SETUP_FLOWS
 from tests.interop.test_capture import capturing, refused
-from tests.reports.test_pcap import dissect
 from tests.support.live_call import Call
 from tests.support.phone import Leg, Phone
 from tests.support.relay_process import A, B, RelayProcess, X
 from tests.support.sipp_calls import run_flow
+from tests.trace.test_pcap import dissect
 
 pytestmark = pytest.mark.outside
 SMS = "\n[sms]\nenabled = true\n"

@@ -15,7 +15,6 @@ from typing import Final, Protocol
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import StoreError
-from relay.events.pending import PendingCall, PendingCalls
 from relay.model.capture import (
     LONGEST_AFTER_S,
     REGISTRATIONS,
@@ -34,6 +33,7 @@ from relay.net.hosts import is_literal
 from relay.sip.uri import uri_host
 from relay.store.capture_shares import within_shares
 from relay.store.captures import Captures
+from relay.trace.pending import PendingCall, PendingCalls
 
 POLL_S: Final = 0.05  # between two rounds, at least
 IDLE_S: Final = 0.5  # longest further wait for the bell

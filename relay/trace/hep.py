@@ -244,7 +244,7 @@ _Item = tuple[str, CapturedDialog, CapturedMessage] | tuple[Ended, int]
 
 
 class HepSender:
-    """As `relay.events.capture.Subscriber`; `run` it until it is cancelled."""
+    """As `relay.trace.capture.Subscriber`; `run` it until it is cancelled."""
 
     def __init__(self, rules: HepRules, agent: HepAgent, log: FilteringBoundLogger) -> None:
         self.sent = self.dropped = 0  # messages and reports

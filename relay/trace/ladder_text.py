@@ -9,8 +9,8 @@ from typing import Final, Literal, NamedTuple
 
 from relay.model.capture import Mark
 from relay.reports.disclosure import printable
-from relay.reports.ladder import Crossing, Ladder, Lane, Row, story_of
 from relay.service.fields import format_moment
+from relay.trace.ladder import Crossing, Ladder, Lane, Row, story_of
 from relay.translation import N_, columns_of
 
 Style = Literal["head", "time", "request", "progress", "success", "failure", "mark", "withheld"]

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from relay.reports.ladder import Ladder as Shown
-from relay.reports.ladder import build_ladder, operator_view
-from relay.reports.pcap import ladder_pcap
+from relay.trace.ladder import Ladder as Shown
+from relay.trace.ladder import build_ladder, operator_view
+from relay.trace.pcap import ladder_pcap
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
 from tests.ladder.ladder import connect, hang_up
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST
-from tests.reports.test_ladder_join import SCENARIOS, basic, retransmitted, shown
+from tests.trace.test_ladder_join import SCENARIOS, basic, retransmitted, shown
 
 FIELDS = ("frame.time_epoch", "ip.src", "ip.dst", "sip.Method", "sip.Status-Code", "_ws.malformed", "udp.payload")
 

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 from dpkt import ethernet, ip, ip6, pcap, tcp, udp
 
-from relay.reports.ladder import Ladder, Row
+from relay.trace.ladder import Ladder, Row
 
 _MOST: int = 65_000  # bytes of a message; a longer one is cut
 _HOPS = 64

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 
-from relay.events.pending import (
+from relay.model.capture import CapturedDialog, CapturedMessage
+from relay.net.capture import RECEIVED
+from relay.net.held import Item
+from relay.trace.pending import (
     MOST_CALL_BYTES,
     MOST_CALLS,
     MOST_UNCLAIMED_BYTES,
     PendingCall,
     PendingCalls,
 )
-from relay.model.capture import CapturedDialog, CapturedMessage
-from relay.net.capture import RECEIVED
-from relay.net.held import Item
 
 SIP = b"INVITE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.2\r\nCall-ID: %s\r\n\r\n" + b"a=rtpmap:8 PCMA/8000\r\n" * 20
 

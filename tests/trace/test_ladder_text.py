@@ -7,12 +7,12 @@ from unicodedata import east_asian_width
 
 import pytest
 
-from relay.reports.ladder import operator_view
-from relay.reports.ladder_text import WIDTH, ladder_text
+from relay.trace.ladder import operator_view
+from relay.trace.ladder_text import WIDTH, ladder_text
 from relay.translation import columns_of, translation
 from tests.ladder.ladder import Ladder
 from tests.ladder.settings import B, X
-from tests.reports.test_ladder_join import SCENARIOS, basic, early_dialogs, failover, shown, silent_target
+from tests.trace.test_ladder_join import SCENARIOS, basic, early_dialogs, failover, shown, silent_target
 
 PICTURE = """
                      caller's side                     callee's side           no. #target -withheld

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from relay.model.capture import CapturedCall
-from relay.reports.ladder import Ladder as Shown
-from relay.reports.ladder import Row, View, build_ladder, operator_view
+from relay.trace.ladder import Ladder as Shown
+from relay.trace.ladder import Row, View, build_ladder, operator_view
 from tests.ladder.descriptions import ANSWER, HOLD, OFFER
 from tests.ladder.ladder import Ladder, answer, connect, hang_up, reinvite, ring, update
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, X, peer

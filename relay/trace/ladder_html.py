@@ -11,19 +11,19 @@ from importlib import resources
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from relay.reports.ladder import Ladder, ladder_object, story_of
+from relay.trace.ladder import Ladder, ladder_object, story_of
 from relay.version import VERSION
 
 
 def ladder_html(ladder: Ladder) -> str:
     """The file, to attach to a ticket."""
-    css = resources.files("relay.reports").joinpath("templates/ladder.css").read_text("utf-8")
+    css = resources.files("relay.trace").joinpath("templates/ladder.css").read_text("utf-8")
     return _template().render(it=ladder_object(ladder), story=story_of(ladder), css=Markup(css), version=VERSION)
 
 
 @cache
 def _template() -> Template:
-    environment = make_environment("relay.reports")
+    environment = make_environment("relay.trace")
     environment.install_null_translations(newstyle=True)  # type: ignore[attr-defined]
     return environment.get_template("ladder_page.html")
 

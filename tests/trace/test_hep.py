@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.events import hep
-from relay.events.hep import RTCP, SIP, HepSender, Packet, Packets, encode_packet
 from relay.model.capture import CapturedDialog, CapturedMessage, HepAgent, HepRules, Side, registrations_of
 from relay.net.capture import Ended
 from relay.privacy.canary import STYLES, insert_marks
+from relay.trace import hep
+from relay.trace.hep import RTCP, SIP, HepSender, Packet, Packets, encode_packet
 from tests.canary.marks import ALICE
 from tests.events.conftest import Log
 from tests.support.addresses import CALLER, RELAY, Address, free

@@ -13,8 +13,8 @@ from relay.model.numbers import is_700, mask_number
 from relay.privacy.capture_mask import CaptureMask, wire
 from relay.privacy.captured import Line, shown_name
 from relay.reports.disclosure import printable
-from relay.reports.ladder_join import Join, Lanes, Seen, fold
 from relay.service.fields import format_duration, format_moment
+from relay.trace.ladder_join import Join, Lanes, Seen, fold
 
 Verdict = Literal["crossed", "rewritten", "withheld"]
 

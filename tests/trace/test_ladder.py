@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from relay.reports.ladder import build_ladder, business_view, ladder_object, operator_view
+from relay.trace.ladder import build_ladder, business_view, ladder_object, operator_view
 from tests.ladder.descriptions import OFFER
 from tests.ladder.ladder import Ladder
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, A, B, X
-from tests.reports.test_ladder_join import basic, early_dialogs, failover, shown, text_message
+from tests.trace.test_ladder_join import basic, early_dialogs, failover, shown, text_message
 
 
 def test_attempts_and_early_dialogs_are_told_apart() -> None:

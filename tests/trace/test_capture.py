@@ -10,9 +10,6 @@ from collections.abc import Sequence
 import pytest
 
 from relay.errors import StoreError
-from relay.events import capture
-from relay.events.capture import QUIET_S, QUIET_WELL_S, Keeper
-from relay.events.pending import UNCLAIMED_S
 from relay.model.call import CallRecord
 from relay.model.capture import (
     LONGEST_AFTER_S,
@@ -27,6 +24,9 @@ from relay.model.settings import Listener
 from relay.net.bell import Bell
 from relay.net.capture import Capture, Ended, Ring, make_memory
 from relay.sip.message import Flow
+from relay.trace import capture
+from relay.trace.capture import QUIET_S, QUIET_WELL_S, Keeper
+from relay.trace.pending import UNCLAIMED_S
 from tests.net.support import Log, until
 from tests.support.stored import live_record
 

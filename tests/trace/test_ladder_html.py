@@ -8,14 +8,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from relay.reports.ladder import View, business_view, ladder_object, operator_view
-from relay.reports.ladder_html import ladder_html
-from relay.reports.ladder_text import ladder_text
+from relay.trace.ladder import View, business_view, ladder_object, operator_view
+from relay.trace.ladder_html import ladder_html
+from relay.trace.ladder_text import ladder_text
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
 from tests.ladder.ladder import Ladder, answer, hang_up
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, X
-from tests.reports.test_ladder_join import MASKED, SCENARIOS, basic, failover, retransmitted, shown
+from tests.trace.test_ladder_join import MASKED, SCENARIOS, basic, failover, retransmitted, shown
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}"
 VOID = {"meta", "br"}
