@@ -31,13 +31,13 @@ _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET = 1, 2, 3, 6
 _TIME_RESOLUTION, _TIME_OFFSET = 9, 14  # options of an interface
 
 
-class Packet(NamedTuple):
+class CapturedPacket(NamedTuple):
     time_s: float  # since 1970
     link_type: int  # a LINKTYPE_ number of the tcpdump registry
     data: bytes  # may be truncated
 
 
-def read_packets(path: Path) -> Iterator[Packet]:
+def read_packets(path: Path) -> Iterator[CapturedPacket]:
     """The packets of a pcap or pcapng file in file order. Raises ParseError for other files.
 
     A truncated last packet (of a killed capture) is dropped.
@@ -61,11 +61,11 @@ class _WholeReads(io.BytesIO):
         return data
 
 
-def _pcap(file: Any) -> Iterator[Packet]:
+def _pcap(file: Any) -> Iterator[CapturedPacket]:
     link_type = file.datalink() & 0x0FFFFFFF  # the upper bits describe frame check sequences
     with suppress(EOFError):
         for time_s, data in file:
-            yield Packet(float(time_s), link_type, data)
+            yield CapturedPacket(float(time_s), link_type, data)
 
 
 class _Interface(NamedTuple):
@@ -74,7 +74,7 @@ class _Interface(NamedTuple):
     offset_s: int
 
 
-def _pcapng(data: bytes) -> Iterator[Packet]:
+def _pcapng(data: bytes) -> Iterator[CapturedPacket]:
     interfaces: list[_Interface] = []
     order = "<"
     last_s = 0.0
@@ -117,12 +117,12 @@ def _options(data: bytes, order: str) -> dict[int, bytes]:
     return options
 
 
-def _packet(kind: int, body: bytes, order: str, interfaces: list[_Interface], last_s: float) -> Packet | None:
+def _packet(kind: int, body: bytes, order: str, interfaces: list[_Interface], last_s: float) -> CapturedPacket | None:
     """The packet of a block; None for other blocks, and for packets of an undeclared interface."""
     if kind == _SIMPLE_PACKET and interfaces and len(body) >= 4:
         # It has neither time nor captured length, only the original length; the body may end with padding.
         size = min(struct.unpack_from(order + "I", body)[0], len(body) - 4)
-        return Packet(last_s, interfaces[0].link_type, body[4 : 4 + size])
+        return CapturedPacket(last_s, interfaces[0].link_type, body[4 : 4 + size])
     if kind not in (_PACKET, _OLD_PACKET) or len(body) < 20:
         return None
     number, high, low, size = struct.unpack_from(order + "IIII", body)
@@ -132,7 +132,7 @@ def _packet(kind: int, body: bytes, order: str, interfaces: list[_Interface], la
         return None
     interface = interfaces[number]
     time_s = (high << 32 | low) / interface.ticks + interface.offset_s
-    return Packet(time_s, interface.link_type, body[20 : 20 + size])
+    return CapturedPacket(time_s, interface.link_type, body[20 : 20 + size])
 
 
 # -- Frames to datagrams and segments, with reassembly of fragments (RFC 791 3.2, RFC 8200 4.5)
@@ -191,7 +191,7 @@ class Fragments:
     def __init__(self) -> None:
         self._assembling: dict[tuple[bytes | int, ...], _Assembling] = {}
 
-    def receive(self, packet: Packet) -> IpPayload | None:
+    def receive(self, packet: CapturedPacket) -> IpPayload | None:
         """The UDP or TCP payload that a packet holds or completes; None for a fragment or another protocol."""
         try:
             ip = _ip(packet)
@@ -226,7 +226,7 @@ def _ipv6(ip: Any) -> _Piece:
     return _Piece((ip.src, ip.dst, ip.p, header.id), header.frag_off * 8, not header.m_flag)
 
 
-def _ip(packet: Packet) -> Any:
+def _ip(packet: CapturedPacket) -> Any:
     """The IPv4 or IPv6 packet in a frame; None for other content and unknown link types."""
     read = _LINKS.get(packet.link_type)
     layer: Any = read(packet.data) if read else None

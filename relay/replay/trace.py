@@ -36,7 +36,7 @@ class SipData(NamedTuple):
     data: bytes
 
 
-class Transports:
+class Reassembly:
     """Extracts SIP messages from IP payloads, in order.
 
     `unreadable` counts SIP streams that could not be framed, and their segments that the capture lacks.
@@ -44,7 +44,7 @@ class Transports:
 
     def __init__(self) -> None:
         self.unreadable = 0
-        self._streams: dict[tuple[Endpoint, Endpoint], _Stream] = {}
+        self._streams: dict[tuple[Endpoint, Endpoint], _TcpDirection] = {}
 
     def receive(self, payload: IpPayload) -> list[SipData]:
         content = payload.content
@@ -69,7 +69,7 @@ class Transports:
         if begins or stream is None:
             if not segment.data and not begins:
                 return []
-            stream = self._streams[source, destination] = _Stream(segment.seq + 1 if begins else segment.seq)
+            stream = self._streams[source, destination] = _TcpDirection(segment.seq + 1 if begins else segment.seq)
         stream.add(segment.seq, segment.data)
         found = self._complete(source, destination)
         return found + self._resumed(source, destination) if stream.waits > MAX_WAITING else found
@@ -91,7 +91,7 @@ class Transports:
             return []
 
 
-class _Stream:
+class _TcpDirection:
     """One direction of a TCP connection: segments reordered (RFC 9293 3.10.7.4), then framed as SIP."""
 
     def __init__(self, expected: int) -> None:
@@ -176,7 +176,7 @@ class Trace:
 
 def read_trace(path: Path) -> Trace:
     """Read a capture file. Raises ParseError for other files."""
-    trace, fragments, transports = Trace(), Fragments(), Transports()
+    trace, fragments, transports = Trace(), Fragments(), Reassembly()
     time_s = 0.0
     for packet in read_packets(path):
         trace.packets += 1

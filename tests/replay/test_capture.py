@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import ParseError
-from relay.replay.capture import MAX_ASSEMBLING, MAX_PIECES, Fragments, Packet, read_packets
+from relay.replay.capture import MAX_ASSEMBLING, MAX_PIECES, CapturedPacket, Fragments, read_packets
 from tests.replay.packets import (
     CALLEE,
     CALLEE6,
@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("magic", [0xA1B2C3D4, 0xA1B23C4D])
 def test_pcap_of_either_byte_order_and_resolution(file: Path, order: str, magic: int) -> None:
     file.write_bytes(pcap(FRAMES, 113, order=order, magic=magic))
-    assert list(read_packets(file)) == [Packet(time_s, 113, frame) for time_s, frame in FRAMES]
+    assert list(read_packets(file)) == [CapturedPacket(time_s, 113, frame) for time_s, frame in FRAMES]
 
 
 def test_pcap_link_type_without_the_frame_check_bits(file: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_truncated_pcap_ends_with_the_last_whole_packet(file: Path) -> None:
 def test_pcapng_of_either_byte_order(file: Path, order: str) -> None:
     packets = [enhanced_packet(frame, round(time_s * 10**6), order=order) for time_s, frame in FRAMES]
     file.write_bytes(section(order) + interface(1, order=order) + b"".join(packets))
-    assert list(read_packets(file)) == [Packet(time_s, 1, frame) for time_s, frame in FRAMES]
+    assert list(read_packets(file)) == [CapturedPacket(time_s, 1, frame) for time_s, frame in FRAMES]
 
 
 def test_pcapng_interfaces_each_with_its_link_type_and_clock(file: Path) -> None:
@@ -67,14 +67,18 @@ def test_pcapng_interfaces_each_with_its_link_type_and_clock(file: Path) -> None
     interfaces = interface(1) + interface(113, nanoseconds + offset) + interface(101, binary)
     packets = [enhanced_packet(b"a", 2_000_000, 0), enhanced_packet(b"b", 10**9, 1), enhanced_packet(b"c", 2048, 2)]
     file.write_bytes(section() + interfaces + b"".join(packets))
-    assert list(read_packets(file)) == [Packet(2.0, 1, b"a"), Packet(5001.0, 113, b"b"), Packet(2.0, 101, b"c")]
+    assert list(read_packets(file)) == [
+        CapturedPacket(2.0, 1, b"a"),
+        CapturedPacket(5001.0, 113, b"b"),
+        CapturedPacket(2.0, 101, b"c"),
+    ]
 
 
 def test_pcapng_packets_of_the_simple_and_the_obsolete_block(file: Path) -> None:
     obsolete = block(2, struct.pack("<HHIIII", 0, 0, 0, 3_000_000, 3, 3) + b"old")
     simple = block(3, struct.pack("<I", 6) + b"simple")
     file.write_bytes(section() + interface(1) + obsolete + simple)
-    assert list(read_packets(file)) == [Packet(3.0, 1, b"old"), Packet(3.0, 1, b"simple")]
+    assert list(read_packets(file)) == [CapturedPacket(3.0, 1, b"old"), CapturedPacket(3.0, 1, b"simple")]
 
 
 def test_a_pcapng_section_resets_the_interfaces(file: Path) -> None:
@@ -118,7 +122,7 @@ class Reader(Fragments):
     """Reassembles raw IP packets; returns source, destination and the bytes of the payload."""
 
     def read(self, packet: bytes) -> tuple[str, str, bytes] | None:
-        payload = self.receive(Packet(0.0, 101, packet))
+        payload = self.receive(CapturedPacket(0.0, 101, packet))
         return (payload.source, payload.destination, bytes(payload.content)) if payload else None
 
 
@@ -272,7 +276,7 @@ def ip_in_ip() -> bytes:
     ],
 )
 def test_frames_that_dpkt_fails_on_are_skipped(link_type: int, frame: bytes) -> None:
-    assert Fragments().receive(Packet(0.0, link_type, frame)) is None
+    assert Fragments().receive(CapturedPacket(0.0, link_type, frame)) is None
 
 
 @given(
@@ -280,7 +284,7 @@ def test_frames_that_dpkt_fails_on_are_skipped(link_type: int, frame: bytes) -> 
 )
 def test_no_frame_raises_an_error(start: bytes, rest: bytes) -> None:
     frame = bytes(12) + start + rest
-    found = Fragments().receive(Packet(0.0, 1, frame))
+    found = Fragments().receive(CapturedPacket(0.0, 1, frame))
     assert found is None or found.source != ""
 
 
@@ -295,7 +299,7 @@ PACKET4, PACKET6 = ipv4(udp(b"x")), ipv6(udp(b"x"))
 
 
 def sender_and_data(link_type: int, frame: bytes) -> tuple[str, bytes] | None:
-    payload = Fragments().receive(Packet(0.0, link_type, frame))
+    payload = Fragments().receive(CapturedPacket(0.0, link_type, frame))
     return (payload.source, payload.content.data) if payload else None
 
 

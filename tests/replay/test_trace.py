@@ -8,7 +8,7 @@ from dpkt.tcp import TCP
 from dpkt.udp import UDP
 
 from relay.replay.capture import IpPayload
-from relay.replay.trace import MAX_WAITING, Endpoint, SipData, Transports, read_trace
+from relay.replay.trace import MAX_WAITING, Endpoint, Reassembly, SipData, read_trace
 from tests.replay.packets import CALLEE, CALLER, ethernet, ipv4, pcap, tcp, udp
 
 OPTIONS = b"OPTIONS sip:b@example.com SIP/2.0\r\nCall-ID: 1\r\nContent-Length: 4\r\n\r\nbody"
@@ -31,12 +31,12 @@ def sip(data: bytes, port: int) -> SipData:
 
 @pytest.mark.parametrize("body", [OPTIONS, ANSWER, b"\r\n" + OPTIONS])
 def test_a_sip_datagram_is_extracted(body: bytes) -> None:
-    assert Transports().receive(datagram(body)) == [sip(body, 5062)]
+    assert Reassembly().receive(datagram(body)) == [sip(body, 5062)]
 
 
 @pytest.mark.parametrize("body", [b"", b"\x80\x08\x00\x01media", b"\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
 def test_another_datagram_is_skipped(body: bytes) -> None:
-    assert Transports().receive(datagram(body)) == []
+    assert Reassembly().receive(datagram(body)) == []
 
 
 def pieces(size: int) -> list[tuple[int, bytes]]:
@@ -46,7 +46,7 @@ def pieces(size: int) -> list[tuple[int, bytes]]:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_segments_are_reordered(order: tuple[int, ...]) -> None:
-    transports = Transports()
+    transports = Reassembly()
     transports.receive(segment(b"", START - 1, SYN))
     parts = pieces(32)
     assert len(parts) == len(order)
@@ -55,7 +55,7 @@ def test_segments_are_reordered(order: tuple[int, ...]) -> None:
 
 
 def test_repeated_and_overlapping_segments_are_merged() -> None:
-    transports = Transports()
+    transports = Reassembly()
     stream = OPTIONS + ANSWER
     found = transports.receive(segment(stream[:50], 1000))
     found += transports.receive(segment(stream[:50], 1000))
@@ -65,21 +65,21 @@ def test_repeated_and_overlapping_segments_are_merged() -> None:
 
 
 def test_a_later_connection_of_the_same_addresses_is_separate() -> None:
-    transports = Transports()
+    transports = Reassembly()
     for start in (1000, 77):
         transports.receive(segment(b"", start - 1, SYN))
         assert transports.receive(segment(OPTIONS, start)) == [sip(OPTIONS, 40000)]
 
 
 def test_a_stream_that_cannot_be_framed_is_counted_and_resumed_at_the_next_message() -> None:
-    transports = Transports()
+    transports = Reassembly()
     assert transports.receive(segment(b"OPTIONS sip:b@c SIP/2.0\r\nCall-ID: 1\r\n\r\n", 1000)) == []
     assert transports.unreadable == 1
     assert transports.receive(segment(OPTIONS, 2000)) == [sip(OPTIONS, 40000)]
 
 
 def test_another_stream_is_skipped() -> None:
-    transports = Transports()
+    transports = Reassembly()
     assert transports.receive(segment(b"GET / HTTP/1.1\r\n\r\n", 1000)) == []
     assert transports.unreadable == 0
 
@@ -107,7 +107,7 @@ def test_messages_behind_a_missing_segment_are_found_and_the_gap_is_counted(cont
 
 
 def test_the_receivers_acknowledgement_ends_the_wait_for_a_missing_segment() -> None:
-    transports = Transports()
+    transports = Reassembly()
     transports.receive(segment(FLOW[0], STARTS[0]))
     assert transports.receive(segment(FLOW[2], STARTS[2])) == []
     assert transports.receive(acknowledgement(STARTS[1])) == []
@@ -117,7 +117,7 @@ def test_the_receivers_acknowledgement_ends_the_wait_for_a_missing_segment() -> 
 
 
 def test_many_segments_behind_a_missing_one_end_the_wait() -> None:
-    transports = Transports()
+    transports = Reassembly()
     transports.receive(segment(OPTIONS, 1000))
     size = len(OPTIONS)
     found = [transports.receive(segment(OPTIONS, 1000 + place * size)) for place in range(2, MAX_WAITING + 3)]
@@ -126,7 +126,7 @@ def test_many_segments_behind_a_missing_one_end_the_wait() -> None:
 
 
 def test_a_later_connection_leaves_nothing_of_an_earlier_one_waiting() -> None:
-    transports = Transports()
+    transports = Reassembly()
     transports.receive(segment(FLOW[0], STARTS[0]))
     transports.receive(segment(FLOW[2], STARTS[2]))
     assert transports.receive(segment(b"", 76, SYN)) == [sip(FLOW[2], 40000)]
@@ -134,7 +134,7 @@ def test_a_later_connection_leaves_nothing_of_an_earlier_one_waiting() -> None:
 
 
 def test_a_missing_segment_of_another_stream_is_not_counted() -> None:
-    transports = Transports()
+    transports = Reassembly()
     transports.receive(segment(b"GET / HTTP/1.1\r\n\r\n", 1000))
     transports.receive(segment(b"GET / HTTP/1.1\r\n\r\n", 2000))
     assert (transports.finish(), transports.unreadable) == ([], 0)
