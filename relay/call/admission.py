@@ -168,7 +168,7 @@ class Admission:
         return None if admitted else (OVER_LIMIT, "")
 
     def limits(self, peer: Peer, now: float) -> list[LimitUse]:
-        """What `check_invite` would say of one more call of the peer, by limit; it counts none."""
+        """The use of each limit that `check_invite` applies to one more call of the peer. Counts nothing."""
         shares, counts, name, quota = self._shares, self._counts, peer.name, peer.quota_in
         most, stages, quotas = shares.limits, counts.stages, counts.quotas_in
         calls, in_all = quotas.calls.count(name), stages.count(UP) + stages.count(SETTING_UP)

@@ -371,7 +371,7 @@ class Call(OpenRecord):
         self.end("relay", reason, now)
 
     def lost(self, leg: Leg, now: float) -> None:
-        """End the call if it was answered on that dialog. Of early ones, another may still answer."""
+        """End the call if it was answered on that dialog. While dialogs are early, another may still answer."""
         if self._was_answered_on(leg):
             self.disconnect("peer_gone", now)
 

@@ -1,7 +1,4 @@
-"""What is done with each request of a peer, out of dialog and in the dialog of a call.
-
-Each is accepted, relayed, ends a call, or is answered.
-"""
+"""Dispatches each request of a peer, within a call or outside: accepts it, relays it, ends the call or answers."""
 
 from __future__ import annotations
 

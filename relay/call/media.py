@@ -37,8 +37,8 @@ State = tuple[str, str, str, str]  # instance, the caller's tag, the callee's ta
 MOST_WAITING: Final = 64  # messages of one call; SDP beyond is not anchored, and so not relayed
 MOST_UNANSWERED: Final = 3  # consecutive queries without an answer: the media are lost
 COUNTS_S: Final = 0.5  # maximum wait of a closing record for the media counts
-# Of one SDP, refused ones included. rtpengine's report of a call (some 4 kB per stream) takes one datagram: if it did
-# not fit there would be no answer, and rtpengine would be taken for down.
+# Limit for one SDP, refused streams included. rtpengine reports on a call (some 4 kB per stream) in one datagram: a
+# report that does not fit is never sent, and rtpengine would be taken for down.
 MOST_STREAMS: Final = 8
 _NEUTRAL_ID: Final = 1  # of the session at rtpengine; each leg has another
 
@@ -426,7 +426,7 @@ def mask_for_rtpengine(message: Message) -> bytes:
 
 
 def fault_in(sdp: bytes, sender: Sender, ua: UserAgent) -> str:
-    """What of the neutral SDP no media may be sent to; "" if nothing."""
+    """The first address or port of the neutral SDP to which no media may be sent; "" if there is none."""
     return media_fault(sdp, sender.host, sender.peer.media, ua.peers.controls)
 
 

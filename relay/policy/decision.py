@@ -1,8 +1,8 @@
-"""What a hook decides of a call: its answer read, checked, and applied to the route that the store has proven.
+"""Reads and checks a hook's decision about a call, and applies it to the route that the store has proven.
 
-Pure. An answer can shorten a call, turn its target to another party of the same business user, or refuse it; it grants
-nothing that the operator's configuration does not. Whatever is wrong in it refuses the call, and is named by its field.
-What only the store knows of an answer (`needs_store`) is checked by `relay.call_hooks`.
+Pure. A decision can shorten a call, send it to another party of the same business user, or refuse it; it grants
+nothing beyond the operator's configuration. Any fault in it refuses the call, and the faulty field is named.
+`relay.call_hooks` checks the parts that need the store (`needs_store`).
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Decision(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Wrong(NamedTuple):
-    """What is wrong with an answer. `field`: a name of ours, or "answer"; it holds no number."""
+    """A fault of an answer. `field`: a name of ours, or "answer"; it holds no number."""
 
     field: str
     reason: str
 
 
 class Bounds(NamedTuple):
-    """What the relay's configuration allows."""
+    """Limits of the relay's configuration on a decision."""
 
     parties: Parties
     recording: bool  # calls can be recorded

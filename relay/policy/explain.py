@@ -1,7 +1,7 @@
 """Explains a call: every check in the order of a real one, with its figures, up to the first that refuses it.
 
 The checks are those of `relay.call.admission`, `CallPolicy` and `evaluate`, called here one by one. Nothing is counted,
-noted, remembered or sent. What only a running relay knows is "not known" without one. Figures hold no real number.
+noted, remembered or sent. Without a running relay, its figures are "not known". Figures hold no real number.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Running(NamedTuple):
 
 
 def count_one_more(counts: CapCounts, rules: Rules) -> Counted:
-    """What a look-up that counts would say of one more call."""
+    """Frequency-cap result for one more call, from the given counts."""
     both = (
         (rules.caller_caps, counts.by_caller, FREQUENCY_CALLER),
         (rules.number_caps, counts.by_number, FREQUENCY_NUMBER),
@@ -141,7 +141,7 @@ class _Checks:
         self._why_not_known = why_not_known
 
     def refusal(self) -> Refusal | None:
-        """Of the first check that failed. Not an attribute: mypyc would take it for what it was before `add`."""
+        """The refusal of the first check that failed. A method: mypyc would assume that an attribute survives `add`."""
         return self._refusal
 
     def add(self, name: str, refusal: Refusal | None, figures: str = "") -> None:

@@ -81,7 +81,7 @@ def _filing(bound: BindingContext, asked: DialledCall, rules: Rules) -> str:
 
 
 def figures_of_callee(target: str | Refusal, rules: Rules) -> str:
-    """What the called party is."""
+    """The kind of the called party's number, or why there is none."""
     if isinstance(target, str):
         return _kind(rules.parties, target)
     return {"no_callee": "none", "own_number": "the caller itself"}.get(target.outcome, "may not be a party")
