@@ -92,7 +92,7 @@ class Rates:
         return len(granted) - sum(1 for _ in takewhile(lambda each: not 0 <= at_s - each < 1, granted))
 
     def has_room(self, name: str, most: int | None, at_s: float) -> bool:
-        """What `admit` would answer; it counts none."""
+        """Whether `admit` would admit one more event. Counts nothing."""
         return most is None or self.used(name, at_s) < self._ours(name, most)
 
     def counts(self, at_s: float) -> dict[str, int]:

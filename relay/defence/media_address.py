@@ -25,9 +25,9 @@ class Controls(NamedTuple):
 
 
 def media_fault(sdp: bytes, host: str, networks: tuple[IPv4Network | IPv6Network, ...], controls: Controls) -> str:
-    """What of a peer's masked SDP no media may be sent to, such as "port 2223"; "" if nothing. Raises ParseError.
+    """The first part of a peer's masked SDP to which no media may be sent, such as "port 2223"; "" if there is none.
 
-    `host`: the peer's signalling address; `networks`: where its media must be, empty: anywhere.
+    Raises ParseError. `host`: the peer's signalling address; `networks`: where its media must be, empty: anywhere.
     """
     parsed = parse_sdp(sdp)
     for media in parsed.media:

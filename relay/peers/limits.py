@@ -40,13 +40,13 @@ class PeerQuotas:
         return not quota.max_cps or self.rates.admit(name, quota.max_cps, now)
 
     def has_room(self, name: str, quota: Quota, now: float) -> bool:
-        """What `admits_call` would answer; it counts none."""
+        """Whether `admits_call` would admit one more call. Counts nothing."""
         if quota.max_calls and self.calls.everywhere(name) >= quota.max_calls:
             return False
         return self.has_rate(name, quota, now)
 
     def has_rate(self, name: str, quota: Quota, now: float) -> bool:
-        """What `admits_request` would answer; it counts none."""
+        """Whether `admits_request` would admit one more request. Counts nothing."""
         return not quota.max_cps or self.rates.has_room(name, quota.max_cps, now)
 
 
