@@ -26,7 +26,7 @@ _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 class Marks(NamedTuple):
-    """What identifies one side and must never reach the other.
+    """Marks that identify one side and must never reach the other.
 
     `word` is in whatever has room for one; the others stand where a word cannot.
     """
@@ -95,7 +95,7 @@ def insert_marks(data: bytes, marks: Marks, turn: int = 0, *, multipart: bool = 
     return text.encode("utf-8", "surrogateescape") + body
 
 
-# What carriers pass on or ignore, whatever it says.
+# Headers that carriers pass on or ignore, whatever they say.
 _PLAIN: Final = frozenset(
     """
     P-Asserted-Identity P-Preferred-Identity Remote-Party-ID Diversion History-Info P-Called-Party-ID

@@ -160,7 +160,7 @@ z: {w}
 q: {n}
 """
 
-# What passes in part: the rest of it must not.
+# Headers of which a part passes: the rest must not.
 PARTLY: Final = """
 k: timer, 100rel, {w}
 Supported: {w}, norefersub

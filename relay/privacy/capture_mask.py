@@ -1,8 +1,8 @@
 """Masking of captured SIP messages by an allow-list.
 
 A masked message is valid SIP. Addresses, tags, branches, Call-IDs and sequence numbers, which may tell who or what
-wrote them, become stand-ins, the same for the same value in all messages of a call. What is not known to be safe is
-`***`.
+wrote them, become stand-ins, the same for the same value in all messages of a call. Anything not known to be safe
+becomes `***`.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Line(NamedTuple):
 def lines_of(data: bytes) -> list[Line]:
     """The lines of a message, well-formed or not. Bytes that are not UTF-8 are surrogates.
 
-    What is more than the relay reads is one line without a name: a peer may send lines without end.
+    Lines beyond those that the relay reads become one without a name: a peer may send lines without end.
     """
     head, blank, body = data.decode("utf-8", "surrogateescape").lstrip("\r\n").partition("\r\n\r\n")
     start, *rest = _line_end.split(head, 1)

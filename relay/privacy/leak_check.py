@@ -28,8 +28,8 @@ class Leak(RelayError):
 class LeakCheck:
     """Search for the other party's number and addresses.
 
-    Only content from the relay itself or from the other side is searched. What the receiver itself has said is not: the
-    lines that echo its request (Via, From, Call-ID, Record-Route, Contact), and its registered Contact in Request-URI
+    Only content from the relay itself or from the other side is searched. The receiver's own words are left out: lines
+    that echo its request (Via, From, Call-ID, Record-Route, Contact), and its registered Contact in Request-URI
     and To. A party could plant guesses there and learn the other party's number from a failed check.
 
     A number of fewer than 7 digits is searched as a user part only, since "101" is also a payload type. An address

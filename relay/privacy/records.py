@@ -1,4 +1,4 @@
-"""What of a call record leaves the relay: in reports, in events of webhooks, and in the log.
+"""Fields of call records that leave the relay in reports, webhook events and the log.
 
 An allow-list: a field of `CallRecord` without a row of `FIELDS` goes nowhere, and a test asks for its row.
 """
