@@ -1,7 +1,7 @@
-"""What the relay hands to the backend for capture: SIP messages, steps and ends of calls, by a ring in shared memory.
+"""Hands SIP messages, steps and ends of calls to the backend for capture, by a ring in shared memory.
 
-The relay never waits for the backend: what finds no room in the ring is dropped and counted. The ring is anonymous
-memory, in no file: it holds real numbers.
+The relay never waits for the backend: a batch that finds no room in the ring is dropped and counted. The ring is
+anonymous memory, in no file: it holds real numbers.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def ended_well(outcome: str | None, ended_by: str | None, end_reason: str | None
 
 
 class Ended(NamedTuple):
-    """Of the closed record of a call or text message. Names as in `CallRecord`."""
+    """Fields of the closed record of a call or text message, named as in `CallRecord`."""
 
     call_id: str
     outcome: str | None

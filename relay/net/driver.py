@@ -45,8 +45,8 @@ from relay.sip.message import Flow
 # Timers may run this late, so that one loop timer serves many (RFC 3261's are 0.5 s and longer).
 GRAIN_S: Final = 0.05
 BUGS_LOGGED_PER_S: Final = 5
-# Of serving the backlog; then sockets are read and timers run. A message that arrives meanwhile waits for it, and a
-# call rings after two, its INVITE and the 180 to it: with 10 ms a flood by one peer took others' p99 to 40 ms.
+# Longest time to serve the backlog before sockets are read and timers run. A message that arrives meanwhile waits, and
+# a call rings after two of them (INVITE and 180): with 10 ms a flood by one peer took others' p99 to 40 ms.
 SLICE_S: Final = 0.003
 ANSWERS_FIRST_S: Final = 0.005  # longest further delay of late timers, in favour of responses that would stop them
 # Age of the oldest uncommitted record from which new calls are shed: they could not be answered. The journal is too

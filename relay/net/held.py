@@ -1,7 +1,7 @@
-"""What is captured of calls under way stays in the relay until their end: of most calls nothing is kept.
+"""Holds captured messages of calls under way until their end, since those of most calls are never needed.
 
-Messages are joined to calls by their SIP Call-ID. A call that ended well is forgotten; what was held of any other is
-written to the ring, and so is what follows for some seconds. Memory is bounded: the peer whose calls hold most gives up
+Messages are joined to calls by their SIP Call-ID. A call that ended well is forgotten. The messages of any other call
+go to the ring, also those of some seconds after its end. Memory is bounded: the peer whose calls hold most gives up
 its answered calls first, since most of them end well, then its oldest. It reads no clock.
 """
 
@@ -147,7 +147,7 @@ class HeldCalls:
         self._add_over(call)
 
     def step(self, item: Item, call_id: str) -> None:
-        """Hold a step of a call, or write it. Those of unknown calls are forgotten."""
+        """Hold a step of a call, or write it. Steps of unknown calls are forgotten."""
         call = self._calls.get(call_id)
         if call is not None and not call.is_given:
             self._hold(call, item, ITEM_BYTES)

@@ -1,4 +1,4 @@
-"""What the relay's own HTTP requests share: bounded look-ups of host names, and connections with bounded answers.
+"""Bounded name look-ups and bounded answers for the relay's own HTTP requests.
 
 Business users name the hosts: a name server may be silent, and a server hostile. It knows neither hooks nor webhooks.
 """

@@ -1,6 +1,6 @@
 """One TCP or TLS connection, one listening socket, and the limits on the number of connections.
 
-Of SIP it knows only the framing of streams (RFC 3261 18.3) and the keep-alive of RFC 5626 4.4.1.
+It knows no SIP but the framing of streams (RFC 3261 18.3) and the keep-alive of RFC 5626 4.4.1.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from relay.sip.message import Flow
 MAX_CARRIED = 1024  # flows remembered per connection; peers choose the ports in them
 MOST_PINGS = 20  # per second; RFC 5626 4.4.1 has minutes between two
 MOST_DIALLED = 64  # connections to ports of one host that are no configured targets: its Contacts choose them
-# A far end may be gone without a word, when it lost its power or a firewall its state. What waits longer than 20 s for
-# its acknowledgement breaks the connection; an idle one is asked every 60 s, which also keeps a firewall's state alive.
+# A far end may vanish silently, when it loses power or a firewall loses its state. Data without acknowledgement for
+# 20 s breaks the connection; an idle one is probed every 60 s, which also keeps a firewall's state alive.
 SOCKET_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000),  # ms
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
@@ -231,8 +231,8 @@ class ConnectionCounts:
     Unknown sources share `max_strangers`; one of them, with IPv6 one network of 64 bits, gets a fraction of it. Peers
     share the total fairly, whatever their number of addresses.
 
-    A connection that we open counts for the host that it goes to, as one from there would, since the far end makes us
-    open it: a Contact may name any port of its host. Configured targets are few, and may exceed the total.
+    Outbound connections count towards the destination's limit: its Contact, which may name any port of its host, made
+    us connect. Configured targets are few, and may exceed the total.
     """
 
     def __init__(self, limits: StreamLimits, peers: Peers) -> None:
