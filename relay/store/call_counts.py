@@ -114,7 +114,7 @@ _Kind = tuple[str | None, str, str | None, str, str | None, int, str]
 
 
 def _kind(record: CallRecord) -> _Kind | None:
-    """What decides where a record is counted: equal for many of a batch. None: nowhere."""
+    """The fields that decide where a record is counted: equal for many of a batch. None: it is not counted."""
     ended_at, outcome, business = record.ended_at, record.outcome, record.business
     if ended_at is None or outcome is None or business == PROBE_BUSINESS or record.kind == "message":
         return None
@@ -145,7 +145,7 @@ def _keys(kind: _Kind) -> Iterator[_Key]:
 
 
 def _owner_of_answered(business: str) -> str:
-    """What the owners of a business user's answered calls begin with: a prefix of numbers follows."""
+    """The beginning of the owners of a business user's answered calls; a prefix of numbers follows."""
     return f"answered {business} "
 
 

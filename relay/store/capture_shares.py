@@ -1,8 +1,7 @@
 """Shares of the room for captures: whose captures go when there are too many. It knows sizes, no rows.
 
 Peers have equal shares, and within a peer its business users; what one leaves is lent to others. So the failed calls of
-one push out no capture of another who has less. What is captured because somebody asked for it (`relay700 capture arm`)
-goes last.
+one push out no capture of another who has less. Captures that somebody asked for (`relay700 capture arm`) go last.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _NAME: Final = 8  # bytes of the keyed hash of a name
 
 
 class CaptureShare(NamedTuple):
-    """Whose room a capture takes. Peer and business user by name, or by the keyed hashes of a row."""
+    """The owner of a capture's room: peer and business user, by name or by the keyed hashes of a row."""
 
     is_armed: bool
     peer: bytes

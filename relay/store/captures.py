@@ -54,7 +54,7 @@ _RESEAL: Final = "UPDATE capture SET sealed = ? WHERE call_id = ? AND at = ?"
 
 
 class CaptureTable(Protocol):
-    """What differs between a file and a server."""
+    """Statements on captures that differ between SQLite and PostgreSQL."""
 
     begin: str  # the statement that begins a write transaction
     size: str  # the expression for the bytes of a row that are sealed

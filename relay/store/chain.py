@@ -216,7 +216,7 @@ def reseal_head(connection: Connection, sealer: Sealer, chain: Chain) -> None:
 
 
 def broken_head(chain: Chain) -> str:
-    """What is wrong, in words."""
+    """The fault in words."""
     return f"the head of {chain.words} was altered or removed"
 
 

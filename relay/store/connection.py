@@ -49,7 +49,7 @@ _SERVER_URL: Final = re.compile(
 
 
 def is_server_url(url: str) -> bool:
-    """Whether all drivers read the URL alike. Of any other they take a part of the password for host or port."""
+    """Whether all drivers read the URL alike. In other URLs they take a part of the password for host or port."""
     return _SERVER_URL.fullmatch(url) is not None
 
 

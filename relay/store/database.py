@@ -43,7 +43,7 @@ BUSY_TIMEOUT_S = 5.0
 LOCK_PATIENCE_S = 60.0  # longest wait for a table that a script changes
 LOCK_PAUSE_S = 1.0  # between two tries, for statements that queued behind the last one
 
-# What is deleted is overwritten. Debian's SQLite does so by default, others do not.
+# Overwrites deleted data. Debian's SQLite does so by default, others do not.
 SECURE_DELETE = "PRAGMA secure_delete = ON"
 # FULL: in WAL mode NORMAL does not sync commits, and a power failure would lose records of answered calls.
 # A page of records is rewritten many times while it fills; a checkpoint every 16 MiB copies it to the store once.

@@ -82,7 +82,7 @@ FIRST: Position = ("", "")  # before all filings
 
 
 class Documents(NamedTuple):
-    """Whose number it is."""
+    """The holder of the number, with an identity document."""
 
     holder: str  # name
     document_type: DocumentType

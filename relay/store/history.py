@@ -102,7 +102,7 @@ class _Key:
 
 @dataclass(slots=True)
 class History:
-    """What the audit log says of ends, and of uses of keys after them."""
+    """Ends of rights according to the audit log, and uses of keys after them."""
 
     accepted: _End = field(default_factory=lambda: _End(0, 0))  # the last `ledger.accept`
     faults: list[str] = field(default_factory=list)  # uses of keys found since they were last taken
@@ -229,7 +229,7 @@ class History:
             yield str(LedgerFault(table, row_key, what))
 
     def late(self, uses: Sequence[Use]) -> list[Use]:
-        """Those of `uses` that `late_calls` would name, as far as is known so far."""
+        """Select the uses that `late_calls` would name, as far as is known so far."""
         return [use for use, *_ in self._late(uses)]
 
     def _late(self, uses: Sequence[Use]) -> Iterator[tuple[Use, str, str, int]]:
@@ -331,7 +331,7 @@ class History:
 
 
 def _of_present(states: list[_State]) -> list[_State]:
-    """Those of the present business user with the id."""
+    """The states since the id was given to the present business user."""
     first = next((place for place in reversed(range(len(states))) if states[place].is_first), 0)
     return states[first:]
 

@@ -1,6 +1,6 @@
 """Hooks of business users in the store, and which parties and numbers are a business user's own.
 
-Owns the rows of `hook`, and the flag of `business` that tells a look-up of it. What it says of a row is proven.
+Owns the rows of `hook`, and the flag of `business` that tells a look-up of it. It returns proven rows only.
 """
 
 from __future__ import annotations

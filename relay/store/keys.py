@@ -58,7 +58,7 @@ class ApiKey(NamedTuple):
 
     @property
     def access_key_secret(self) -> str:
-        """What signs requests of Alibaba's API (`relay.compat`): SHA-256 of the secret, in hexadecimal."""
+        """The key that signs requests of Alibaba's API (`relay.compat`): SHA-256 of the secret, in hexadecimal."""
         return self.signing_key.hex()
 
     def is_secret(self, sealer: Sealer, secret: str) -> bool:

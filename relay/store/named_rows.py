@@ -2,7 +2,7 @@
 
 The ledger proves no other: a trigger, rule or cascade that relay700 did not write could have changed them. The database
 tells which rows a statement itself has changed, and how it left them, by RETURNING, which is added to each statement on
-a covered table. So no module that writes a table has to name its rows. Whatever is changed in another way, such as in a
+a covered table. So no module that writes a table has to name its rows. A row changed in another way, such as in a
 WITH, counts as not named.
 """
 

@@ -300,7 +300,7 @@ def number_seen_by(connection: Connection, number: Number, pool: Pool, business:
 
 
 def usage_seen_by(connection: Connection, pool: Pool, business: str | None, now_ms: int) -> PoolUsage:
-    """As `usage_of`. Of a common pool a business user sees its own bindings, and whole percents of the numbers.
+    """As `usage_of`. In a common pool a business user sees its own bindings, and whole percents of the numbers.
 
     Exact counts would show each binding of the others. `bound` includes the numbers that are cooling.
     """

@@ -1,7 +1,7 @@
 """Rows as they were proven: what a reader gets is what `require` has seen.
 
-On a server someone else may change a row between two statements of a unit of work. What is proven in such a unit is
-locked until it ends; so a row is proven before it is read, or read again afterwards. Else both are one moment's.
+On a server someone else may change a row between two statements of a unit of work. Rows that such a unit has proven
+are locked until it ends; so a row is proven before it is read, or read again afterwards. In a file both see one state.
 """
 
 from __future__ import annotations

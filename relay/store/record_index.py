@@ -119,7 +119,7 @@ def followed(connection: Connection) -> int:
 
 
 def add_index(connection: Connection, rows: Sequence[IndexRow]) -> None:
-    """Add rows. Those that are there are ignored."""
+    """Add rows. Existing ones are ignored."""
     insert(connection, _INSERT, rows, "ON CONFLICT DO NOTHING")
 
 

@@ -54,7 +54,7 @@ def _checked(connection: Connection, sealer: Sealer, clock_ms: Callable[[], int]
 
 
 class _Check:
-    """What is read once: the log, then the records (`see`), then the rows, and at last the uses of rights."""
+    """Reads once, in this order: the log, the records (`see`), the rows, and the uses of rights."""
 
     def __init__(self, connection: Connection, sealer: Sealer) -> None:
         """Raises StoreError if the head of the audit log was altered."""

@@ -39,7 +39,7 @@ _LEFT: Final = "a table, column, constraint, index, operator, type or function"
 
 
 class Vouched(NamedTuple):
-    """What the sealed head of the ledger says of the schema."""
+    """The schema according to the sealed head of the ledger."""
 
     scripts: int  # how many the store has seen
     objects: bytes  # as `hash_on_server` gave it then; b"" for a file

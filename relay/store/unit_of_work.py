@@ -113,7 +113,7 @@ class UnitOfWork(NamedTuple):
     def audit_refusals(self, refusals: Iterable[Refused]) -> None:
         """Add an entry for each refused step of a business user, and one with the count of all else.
 
-        A key could try numbers, since an existing one is answered differently. What the relay does is not counted.
+        A key could try numbers, since an existing one is answered differently. The relay's own steps are not counted.
         """
         kinds, tried = set(), 0
         for refused in refusals:

@@ -33,7 +33,7 @@ _DISABLE = "UPDATE webhook SET disabled_at = ? WHERE disabled_at IS NULL AND"
 
 
 class _Sealed(msgspec.Struct, array_like=True):
-    """What of a webhook is sealed."""
+    """The sealed part of a webhook's row."""
 
     url: str
     secret: str

@@ -331,7 +331,7 @@ def _is_held_up(made: _Made) -> bool:
 
 
 def _name_of(actor: Actor) -> str:
-    """Who has a turn: a business user with all its keys, an operator's key, a user of the machine, the relay."""
+    """The name that takes turns: a business user with all its keys, an operator's key, a local user, the relay."""
     return actor.name if actor.business is None else f"business:{actor.business}"
 
 

@@ -36,7 +36,7 @@ OVERFLOW_AFTER_S = 1.0  # longest time to write a batch to the store; after that
 
 
 class Batch(NamedTuple):
-    """What one transaction writes."""
+    """Commits, events and callers that one transaction writes."""
 
     up: list[Commit]  # the last state of each call that is up
     ended: list[Commit]  # in the order of the chain
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 
 
 class BatchWriter(Protocol):
-    """What a database does for the journal."""
+    """A database as the journal writes to it."""
 
     effect: str  # of an outage, for the operator
     faults: tuple[type[Exception], ...]  # errors of `write` that may pass

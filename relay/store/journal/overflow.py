@@ -10,7 +10,7 @@ Each entry is written to the store once, and nothing later is written before the
 the log is right. A process that starts meanwhile appends to the log, lays its entries over the calls that are up in
 the store, and counts its calls of the last 15 minutes against the caps; older ones count once they are in the store.
 Events of calls under way and last callers are not kept; on a server nor are calls that are up, since a node that takes
-them over would not see it. What another node has taken over or recorded meanwhile is left to that.
+them over would not see it. Calls that another node has taken over or recorded meanwhile are left to that node.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What waits to be written, in order: commits, and fire-and-forget writes. It knows no store and no table."""
+"""The queue of writes, in order: commits, and writes without acknowledgement. It knows no store and no table."""
 
 from __future__ import annotations
 

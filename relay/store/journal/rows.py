@@ -126,10 +126,10 @@ def read_live(place: Place, sealer: Sealer, report: Report) -> list[LiveCall]:
 
 
 def not_ours(place: Place, call_ids: list[str], seq: int) -> set[str]:
-    """Of calls that the overflow log has, those that need no record of it any more. Raises StoreError.
+    """Select the calls of the overflow log that need no record from it any more. Raises StoreError.
 
-    They have one that follows `seq` in the chain, or another node has taken them over and ends them: when it has, it
-    deletes its row. So rows are read before records.
+    They have a record that follows `seq` in the chain, or another node has taken them over and ends them: when it has,
+    it deletes its row. So rows are read before records.
     """
     found: set[str] = set()
     with reading(place) as connection:

@@ -1,4 +1,4 @@
-"""What a store on a PostgreSQL server does differently: connections, journal, look-up with caps, and its nodes.
+"""The store on a PostgreSQL server: connections, journal, look-up with caps, and its nodes.
 
-Imported only where the store is on a server. What both databases do alike is in `relay.store` and its journal.
+Imported only where the store is on a server. Code that both databases share is in `relay.store` and its journal.
 """

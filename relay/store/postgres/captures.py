@@ -66,12 +66,12 @@ class CapturePartitions:
 
 
 def _name(day: int) -> str:
-    """Of the partition of a day since 1970; in the order of days."""
+    """The name of the partition of a day since 1970. Names sort by day."""
     return f"capture_{datetime.fromtimestamp(day * 86_400, UTC):%Y%m%d}"
 
 
 def _partition(day: int) -> Iterator[str]:
-    # What is sealed does not compress, and is kept apart: a sum over the rows need not read it.
+    # Sealed bytes do not compress, and are kept apart: a sum over the rows need not read them.
     yield (
         f"CREATE TABLE IF NOT EXISTS {_name(day)} PARTITION OF capture"
         f" FOR VALUES FROM ({day * _DAY_US}) TO ({(day + 1) * _DAY_US}) WITH (toast_tuple_target = 128)"

@@ -35,7 +35,7 @@ _KEPT_MS: Final = 2 * _MEMORY_MS  # how long an idle row is kept
 _NOT_COUNTED: Final = Counted((), STORE_FAILED)
 SWEPT: Final = 256  # parts of the table, by the first byte of a hash
 
-# Of `found` those calls that may be counted: at most one row for each. `asked_at`: as in `Asked`.
+# The calls of `found` that may be counted, at most one row for each. `asked_at`: as in `Asked`.
 _CANDIDATE: Final = """
 candidate AS MATERIALIZED (
     SELECT place{keys}, CAST(extract(epoch FROM now()) * 1000 AS bigint) AS at{left}
@@ -132,7 +132,7 @@ class Counting:
         self._long = [capped for capped in self._capped if capped.long]
         self.width = 1 + len(self._capped)
         names = [capped.name for capped in self._capped]
-        # Of each call, with their types; `values` has them.
+        # The columns of each call, with their types; `values` has them.
         self.given = [(f"{name}_key", "bytea") for name in names]
         self.given += [(f"{capped.name}_index", "bigint") for capped in self._long]
         self.columns = ", ".join(["candidate.at", *(f"{name}.slice" for name in names)])

@@ -48,7 +48,7 @@ SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
 }
 
-# Of each call: the number, the caller's hash, the time (`Asked.unix_s`, in ms); then `Counting.given`, and its place.
+# Parameters of each call: number, caller's hash, time (`Asked.unix_s`, in ms); then `Counting.given`, and its place.
 _GIVEN: Final = (("number", "text"), ("caller", "bytea"), ("asked_at", "bigint"))
 # The route that is looked up: the caller's own, if it decides, else the one for any caller, if it is in force. So say
 # `decides` and `fallback` of `relay.store.lookup`, too.

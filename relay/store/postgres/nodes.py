@@ -251,7 +251,7 @@ class Node:
             self._report("node.altered", {"node": self.name, "effect": effect})
 
     def _told(self, rows: Iterable[asyncpg.Record]) -> list[Told]:
-        """The counts of the others, from the rows of _BEAT. What cannot be read is reported once for each node."""
+        """The counts of the others, from the rows of _BEAT. Each node's unreadable row is reported once."""
         others: list[Told] = []
         for _, _, name, counts in rows:
             if name is None:

@@ -12,7 +12,7 @@ from typing import Final
 
 _HERE: Final = "CAST(current_schema() AS regnamespace)"
 _MADE: Final = 16_384  # the server's own objects have smaller oids
-# What somebody has added to the server's own functions, operators and collations is found before the schema's.
+# Functions, operators and collations that somebody added to the server's own are found before those of the schema.
 _IN_REACH: Final = f"({{0}} = {_HERE} OR ({{0}} = CAST('pg_catalog' AS regnamespace) AND {{1}}oid >= {_MADE}))"
 
 # -- The settings and the schema of a session

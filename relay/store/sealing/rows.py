@@ -1,4 +1,4 @@
-"""What binds a row to its sealed column, and to its proof. Knows no SQL.
+"""Binds a row to its sealed column, and to its proof. Knows no SQL.
 
 A table's module declares its sealed column, for resealing. The sealed part of a binding is here, for the modules that
 write the rows and for the look-up.

@@ -82,7 +82,7 @@ class Sealer:
         self._lookup = hashlib.blake2b(key=self.hash_keys[0], digest_size=16)
         self._row = hashlib.blake2b(key=self.hash_keys[1], digest_size=16)
         self.sum_key = hashlib.blake2b(b"relay700 ledger sum", key=self.hash_keys[1], digest_size=32).digest()
-        # Of digest nonces, for all processes of the store: a phone that comes back is known after a restart.
+        # One key of digest nonces for all processes of the store: a phone that comes back is known after a restart.
         self.nonce_key = hashlib.blake2b(b"relay700 nonce", key=self.hash_keys[1], digest_size=32).digest()
         self._use(list(self._masters.values())[-1])
         # The rows refused until an operator has accepted them, as the head of the ledger last had them: by table and

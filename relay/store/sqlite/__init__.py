@@ -1,4 +1,4 @@
-"""What a store in an SQLite file does differently: how its journal writes, how a call is looked up.
+"""The store in an SQLite file: how its journal writes, how a call is looked up.
 
-What both databases do alike is in `relay.store` and its journal.
+Code that both databases share is in `relay.store` and its journal.
 """
