@@ -94,8 +94,8 @@ def bind_all(
 ) -> list[Binding | Refused]:
     """Make many bindings in one unit of work, each independently. Results are in the order of the requests.
 
-    What is refused already stays so. A hundred take about 15 ms, during which the store is locked for other writers:
-    split larger numbers.
+    Requests that are `Refused` already stay so. A hundred bindings take about 15 ms, during which the store is locked
+    for other writers: split larger numbers.
     """
     sweeps = _Sweeps(unit, rules)
     sweeps.run()
@@ -259,7 +259,7 @@ def change_live(unit: UnitOfWork, old: Binding, asked: BindingChange, rules: Bin
 
 
 def _with_expiry(old: Binding, asked: BindingChange, now_ms: int) -> Binding:
-    """The changed binding. Of one that ends some time after its last call, `expires_at` gives the latest end."""
+    """The changed binding. If it ends some time after its last call, `expires_at` gives the latest end."""
     changed = old._replace(**asked)
     if old.idle_ttl_s is None and changed.idle_ttl_s is None:
         return changed

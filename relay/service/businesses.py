@@ -111,7 +111,7 @@ class Fields(TypedDict, total=False):
 def apply(unit: UnitOfWork, asked: Fields, business_id: str = "") -> Business:
     """Make a business user, which can do nothing until it is approved. Without an id one is generated. Raises Refused.
 
-    Of the fields, `name` is required.
+    `name` is required.
     """
     new_id = fields.name("id", business_id) if business_id else f"b{secrets.token_hex(6)}"
     if new_id == PROBE_BUSINESS and unit.actor != RELAY:

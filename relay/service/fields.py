@@ -245,7 +245,7 @@ def _all_parsers(parties: Parties, now_ms: int) -> dict[str, Callable[[Any], Any
 
 
 def both_parties(written: Mapping[str, str], parties: Parties) -> dict[str, str | None]:
-    """Those of a and b that are given, as `party`. Raises Refused with all that are invalid."""
+    """Parse a and b, where given, as `party` does. Raises Refused with all that are invalid."""
     return _read(written, {field: partial(party, field, parties=parties) for field in ("a", "b")})
 
 

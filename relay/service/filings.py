@@ -227,7 +227,7 @@ def file_number(
 
 
 def _says(filing: FilingRow) -> dict[str, Any]:
-    """What is filed, without when and by whom."""
+    """The contents of the filing, without when and by whom it was filed."""
     fields_ = filing._asdict()
     return {name: fields_[name] for name in fields_.keys() - _OF_ACT}
 

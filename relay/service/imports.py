@@ -77,7 +77,7 @@ _Key = tuple[str | None, ...]  # of a binding: what tells it from all others
 
 
 class _Rehearsed(Exception):
-    """What a unit of work would have made."""
+    """Ends a rehearsed unit of work; carries its results."""
 
     def __init__(self, outcomes: list[ImportResult]) -> None:
         super().__init__()

@@ -97,8 +97,8 @@ def purge(
     actor: Actor = RELAY,
     going_on: Callable[[], bool] = lambda: True,
 ) -> Purged:
-    """Delete what has expired at `now_ms`, with an audit line before and after. It may take minutes. Of a kind whose
-    purge fails the second line has the fault and no count.
+    """Delete what has expired at `now_ms`, with an audit line before and after. It may take minutes. If the purge of a
+    kind fails, the second line has the fault and no count.
 
     `kept_in` is the folder of recordings. `going_on` is called before each transaction, and False ends the purge early.
     Raises StoreError if a chain is broken at its beginning, once all other kinds are purged.
