@@ -30,7 +30,7 @@ class Overtaken(Exception):
 
 
 class CallIndex:
-    """What the follower adds to the index.
+    """Rows that the follower adds to the index.
 
     `cursor`: behind the records of all rows; None if it is to be read anew. `followed`: the last record that is
     followed, which is further on while the index catches up.

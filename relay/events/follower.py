@@ -372,7 +372,7 @@ def _ended_s(stored: StoredRecord) -> float:
 
 
 def _cursors(connection: Connection) -> tuple[int, int]:
-    """Of events and of records."""
+    """The cursors of events and of records."""
     (events,) = connection.execute(_EVENT_CURSOR).fetchone()
     return events, followed(connection)
 

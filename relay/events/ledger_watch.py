@@ -214,7 +214,7 @@ class LedgerWatch:
         return found
 
     def _owners_of_lists(self, connection: Connection, refused: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Who may have lost an entry that barred a caller, where it is not known which entries are gone."""
+        """Owners that may have lost an entry that barred a caller, if it is not known which entries are gone."""
         return self._audit.history.list_owners(connection) if ("list_entry", "") in refused else []
 
     def _read_log(self, connection: Connection, *, all_: bool = False) -> bool:
@@ -228,7 +228,7 @@ class LedgerWatch:
         return True
 
     def _late_calls(self) -> list[str]:
-        """Calls after the end of what they used. Those of the last seconds wait for the next look."""
+        """Calls after the end of the right that they used. Calls of the last seconds wait for the next look."""
         now_ms = self._clock_ms()
         judged_to_ms = now_ms - CALL_GRACE_MS
         noted = [self._uses.popleft() for _ in range(len(self._uses))]

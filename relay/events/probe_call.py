@@ -60,7 +60,7 @@ class ProbeCall(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a call has shown. A failed one proves nothing: it did not get through."""
+    """The result of a probe call. A failed one proves nothing: it did not get through."""
 
     peer: str
     outcome: Outcome
@@ -333,7 +333,7 @@ def make_marks(number: str, host: str, not_marks: frozenset[str]) -> Marks:
 
 
 def _leaks(sender: _ProbeEnd, receiver: _ProbeEnd) -> list[str]:
-    """What of the sender's marks the receiver got, in words without the marks themselves."""
+    """The sender's marks that reached the receiver, in words without the marks themselves."""
     found = []
     for name, data in receiver.received:
         for mark in sender.marks.found_in(data):

@@ -98,7 +98,7 @@ def _left(call_id: str, files: list[_File], now_s: float) -> Left | None:
 class JoinedCapture:
     """The captures of a call, read once as one capture. Length, size and digest are known after all `parts`.
 
-    What is known of the streams comes first, as a packet of its own: without it no dynamic payload can be decoded.
+    The description of the streams comes first, as a packet: without it no dynamic payload can be decoded.
     """
 
     def __init__(self, captures: Sequence[Path], streams: dict[int, RtpStream] | None = None) -> None:
@@ -170,7 +170,7 @@ UNKNOWN_S = 86_400.0  # age after which no call record is expected any more
 
 
 class _Known(NamedTuple):
-    """What the store knows about a call."""
+    """The store's knowledge of a call."""
 
     record: CallRecord | None  # of the ended call
     taken: bool
@@ -296,7 +296,7 @@ def enter_recording(unit: UnitOfWork, recording: Recording, record: CallRecord) 
 
 
 def _streams(texts: Sequence[Path]) -> dict[int, RtpStream]:
-    """What rtpengine's texts say of the streams."""
+    """The streams by port, from rtpengine's texts."""
     said = []
     for path in texts:
         with path.open(encoding="utf-8", errors="replace") as file:

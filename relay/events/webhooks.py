@@ -235,7 +235,7 @@ def call_data(kind: str, record: CallRecord) -> dict[str, Any]:
 
 
 def of_binding(unit: UnitOfWork, binding_id: str | None) -> dict[str, str | None]:
-    """What an event has of the binding. An altered one gives None: it must not hold up the events of others."""
+    """The binding's fields in events. An altered binding gives None: it must not hold up the events of others."""
     try:
         binding = None if binding_id is None else find_binding(unit.connection, unit.sealer, binding_id)
     except StoreError:

@@ -153,7 +153,7 @@ class Traceback(NamedTuple):
 
 
 def span_of(at_ms: int) -> tuple[int, int]:
-    """What a time of day covers, its end not included: a whole minute its sixty seconds, a whole second that second.
+    """The span of a time of day, its end not included: a whole minute lasts sixty seconds, a whole second one.
 
     Police ask by the minute.
     """

@@ -135,7 +135,7 @@ _PAST: Final = "not kept for a past time"
 
 
 class Configured(NamedTuple):
-    """What explanations and replays take of a configuration. `note`: which one it is."""
+    """The parts of a configuration that explanations and replays use. `note`: which one it is."""
 
     rules: Rules
     settings: Settings

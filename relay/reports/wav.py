@@ -107,7 +107,7 @@ def _udp_of(data: bytes) -> int | None:
 
 
 class Wav(NamedTuple):
-    """What a first reading of a capture has found. `names`: codec by port and payload type; `tracks`: by port."""
+    """The result of a first reading of a capture. `names`: codec by port and payload type; `tracks`: by port."""
 
     begin_us: int
     end_us: int

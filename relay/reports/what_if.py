@@ -124,7 +124,7 @@ class _Replay:
             self._otherwise[f"{was} -> {would_be}"] += 1
 
     def _decide(self, record: CallRecord) -> Route | Refusal | None:
-        """What the other rules make of the attempt; None: it is forwarded."""
+        """The answer of the other rules to the attempt; None: it is forwarded."""
         at_s, dialled = record.received_at / 1000, record.number_dialled
         self._end_calls(record.received_at)
         peer = self._peers.get(record.peer_in)

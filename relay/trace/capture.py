@@ -98,7 +98,7 @@ class Keeper:
                 self._calls.drop_messages(call)
 
     def pending(self, call_id: str) -> CapturedCall | None:
-        """What is captured so far of a call that is up, or was until some seconds ago."""
+        """The capture so far of a call that is up, or was until some seconds ago."""
         call = self._calls.get(call_id)
         return None if call is None or not call.is_kept else self._calls.captured(call)
 

@@ -4,8 +4,8 @@ Both sides of a call carry its call id as the correlation id. At the end of a ca
 reports say how well the RTP of each side came. Unless the collector may see real numbers, messages and addresses are
 masked as in a ladder (`relay.privacy.capture_mask`); Call-IDs become random-looking ones, a different one for each.
 
-The format is that of "HEP3 Network Protocol Specification", revision 37. What a collector does not take is dropped
-and counted: nothing waits for it.
+The format is that of "HEP3 Network Protocol Specification", revision 37. Packets that a collector does not take are
+dropped and counted: nothing waits for it.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Ladder(NamedTuple):
 
 
 class View(NamedTuple):
-    """Who looks."""
+    """The viewer's side, and the real numbers to show."""
 
     side: Side | None = None  # None: both
     clear: frozenset[str] | None = frozenset()  # numbers to show; None: everything, as it was on the wire
@@ -132,7 +132,7 @@ def _with_crossings(row: Row, source: int, received: list[Line], sent: list[Line
 
 
 def _verdicts(received: list[Line], sent: list[Line]) -> tuple[Verdict | None, ...]:
-    """Of each line of the received message: the same line was sent, another one of that name, or none."""
+    """The verdict on each received line: the same line was sent, another one of that name, or none."""
     lines = {(_kind(line), line.value) for line in sent}
     kinds = {_kind(line) for line in sent}
     return tuple(
@@ -285,7 +285,7 @@ def _row_object(row: Row, ladder: Ladder) -> dict[str, Any]:
 
 
 def story_of(ladder: Ladder, words: Callable[[str], str] = str) -> str:
-    """What the record says of the call, in one line; "" without a record. `words`: a translation."""
+    """The call's record in one line; "" without a record. `words`: a translation."""
     record = ladder.record
     if record is None:
         return ""

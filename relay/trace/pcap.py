@@ -1,7 +1,7 @@
 """A ladder as a pcap file, for Wireshark and sngrep: made-up frames around the messages of both sides.
 
-Masked, messages and frames have the same stand-ins for addresses. What came by TLS is written as TCP, its port 5061 as
-5060, so that it is not taken for TLS.
+Masked, messages and frames have the same stand-ins for addresses. Messages that came by TLS are written as TCP, port
+5061 as 5060, so that they are not taken for TLS.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ ReadMessage = Callable[[Item], CapturedMessage]
 
 
 class PendingCall:
-    """What is captured so far of a call, or of the registrations of a peer."""
+    """The capture so far of a call, or of the registrations of a peer."""
 
     __slots__ = (
         "call_id",
