@@ -64,7 +64,7 @@ class LookUp:
         # No call comes of it: the caller has hung up (an answer is still due, and changes nothing), or the relay has
         # refused the route.
         self.given_up = False
-        # Of `CallPolicy`: what the caps on frequency have counted for it, and what to note of its caller.
+        # Set by `CallPolicy`: the count for the caps on frequency, and what to note of the caller.
         self.counted: object = None
         self.last_caller: object = None
 
@@ -191,7 +191,7 @@ class Note(NamedTuple):
 
     @property
     def level(self) -> str:
-        """Of the log."""
+        """The level in the log."""
         return _LEVELS.get(self.event, "warning")
 
 

@@ -1,4 +1,4 @@
-"""What is captured of one call: its SIP messages as received and sent, and what was done between them."""
+"""The capture of a call: its SIP messages as received and sent, and the steps between them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class HepRules(NamedTuple):
 
 
 class HepAgent(NamedTuple):
-    """What a collector is told of the sender."""
+    """The sender, as a HEP collector is told."""
 
     id: int
     name: str

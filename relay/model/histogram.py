@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-# Of call set-up: half of a second and more is the network's and the phone's, up to a minute the callee's.
+# Set-up times of calls: half a second and more is the network's and the phone's, up to a minute the callee's.
 # Not a tuple of floats for mypyc (2.4): it takes the value of such a constant as not set.
 CALL_BOUNDS_S: Final[Sequence[float]] = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0)
 REQUEST_BOUNDS_S: Final[Sequence[float]] = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -26,7 +26,7 @@ _is_fmtp: Final = re.compile(r"a=fmtp:(\d{1,3}) .*octet-align=1").match
 
 
 class RtpStream(NamedTuple):
-    """What is sent to one port."""
+    """The RTP sent to one port."""
 
     side: str  # "caller" or "callee"; "": not known
     types: dict[int, str]  # codecs by payload type, static ones only if they were named

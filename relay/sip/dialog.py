@@ -12,7 +12,7 @@ from relay.sip.headers import NameAddr, parse_name_addr
 from relay.sip.message import Request, Response
 from relay.sip.uri import SipUri, is_sips, parse_uri
 
-# Of a route set. Each of a peer's early dialogs keeps one, and one for the other side.
+# Limits of a route set. Each of a peer's early dialogs keeps one, and one for the other side.
 MOST_ROUTES: Final = 20
 LONGEST_ROUTE_SET: Final = 4_096  # characters
 

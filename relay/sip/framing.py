@@ -1,4 +1,4 @@
-"""What the bytes of a message tell before it is parsed: its end on a stream, its matching keys, what a response copies.
+"""Reads a message's bytes before it is parsed: its end on a stream, its matching keys, the headers a response copies.
 
 Framing (RFC 3261 18.3, with the keep-alives of RFC 5626 4.4.1) reads no header except Content-Length, and buffers at
 most one unfinished message.

@@ -1,7 +1,7 @@
 """SDP (RFC 4566) as a model without fields for names, e-mail addresses, phone numbers or keys.
 
 Parsing keeps the parts of an offer or answer (RFC 3264) and checks each value against its grammar, so that the output
-is valid SDP. What another party may see is not decided here.
+is valid SDP. `relay.privacy` decides what another party may see.
 """
 
 from __future__ import annotations
