@@ -1,4 +1,4 @@
-"""Outcomes of calls in words: what happened, why, and what to do. docs/OPERATIONS.md has the same with SIP."""
+"""Outcomes of calls in words: what happened, why, and what to do. docs/CALLS.md has the same with SIP."""
 
 from __future__ import annotations
 

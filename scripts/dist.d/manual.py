@@ -31,7 +31,7 @@ the configuration; its comments describe every setting
 database, key and recordings of the service
 .SH SEE ALSO
 .I /usr/share/doc/relay700
-has the manuals: README.md, docs/OPERATIONS.md, docs/API.md
+has the manuals: README.md leads to them
 """
 
 

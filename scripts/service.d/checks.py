@@ -25,7 +25,7 @@ DEFAULT_BURST = 5  # starts after which systemd gives up, unless the unit says o
 RELAY, PBX, CARRIER = (Address(host, 5060) for host in ("127.0.0.1", "127.0.0.3", "127.0.0.2"))  # of relay.toml
 LATE = "192.0.2.1"
 NODES, EDGE = {"a": "192.0.2.11", "b": "192.0.2.12"}, "192.0.2.30"  # of the manual
-MANUAL = (Path(__file__).parents[2] / "docs" / "OPERATIONS.md").read_text()
+MANUAL = (Path(__file__).parents[2] / "docs" / "NODES.md").read_text()
 KILLED_FOR_WHAT_IS_DENIED = "SystemCallErrorNumber=kill"  # the unit answers such a system call with EPERM
 DENIED = (
     "Operation not permitted",
@@ -322,7 +322,7 @@ async def test_it_makes_no_system_call_that_is_denied(unit: Unit) -> None:
 @pytest.fixture
 def nodes(machine: Machine) -> Iterator[list[Unit]]:
     """The manual's two nodes, in one PostgreSQL that is down."""
-    ((section),) = re.findall(r"^## Several nodes on one host\n(.*?)^## ", MANUAL, re.MULTILINE | re.DOTALL)
+    ((section),) = re.findall(r"^## Several nodes on one host\n(.*)\Z", MANUAL, re.MULTILINE | re.DOTALL)
     (example,) = re.findall(r"^```toml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     for statement in ("createuser relay700", "createdb --owner relay700 relay700"):
         assert f"`{statement}`" in section

@@ -112,7 +112,7 @@ class Unit:
         return self.systemctl("show", "--value", f"--property={property_}").strip()
 
     def kill(self, signal: str) -> None:
-        """As OPERATIONS.md has it."""
+        """Send a signal as docs/INSTALL.md says."""
         self.systemctl("kill", f"--signal={signal}", "--kill-whom=main")
 
     def change(self, there: str, here: str) -> None:

@@ -368,7 +368,7 @@ def test_dockerfile_labels_say_what_the_project_says(instructions: list[dockerfi
     }
 
 
-@pytest.mark.parametrize("manual", ["docs/OPERATIONS.md", "docs/zh/OPERATIONS.md"])
+@pytest.mark.parametrize("manual", ["docs/INSTALL.md", "docs/zh/INSTALL.md"])
 def test_parts_for_kubernetes_fit_image_and_api(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, instructions: list[dockerfile.Command], manual: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Two nodes of one host behind Kamailio, as docs/OPERATIONS.md has them: one is killed under load, and no call is lost.
+"""Two nodes of one host behind Kamailio, as docs/NODES.md has them: one is killed under load, and no call is lost.
 
 SIPp places calls through Kamailio all the time. First the node is started again at once, as systemd does; then it stays
 away until the other one has taken over its calls, and comes back while these are up.
@@ -29,7 +29,7 @@ from tests.support.waiting import until_seen
 
 pytestmark = pytest.mark.outside
 
-MANUAL = Path(__file__).parents[2] / "docs" / "OPERATIONS.md"
+MANUAL = Path(__file__).parents[2] / "docs" / "NODES.md"
 (EXAMPLE,) = re.findall(r"^```toml\n(.*?)^```$", MANUAL.read_text(), re.MULTILINE | re.DOTALL)
 EDGE, SECOND_RELAY = "127.0.0.30", "127.0.0.9"
 NUMBERS = [f"70010000001{n:04}" for n in range(1, 21)]  # enough for each node to have some

@@ -26,7 +26,7 @@ RULES = Path("config/prometheus/relay700.rules.yml")
 RULE_TESTS = Path("tests/data/prometheus/relay700.rules.test.yml")
 EXAMPLE = Path("config/prometheus/prometheus.yml")
 DASHBOARD = Path("config/grafana/relay700.json")
-MANUAL = Path("docs/OPERATIONS.md")
+MANUAL = Path("docs/ALERTS.md")
 VARIABLES = {"$job": "relay700", "$instance": ".*", "$__rate_interval": "1m"}
 
 
@@ -53,7 +53,7 @@ def test_each_alert_fires_and_stays_quiet() -> None:
 
 
 def test_the_manual_says_what_to_do_about_each_alert() -> None:
-    described = re.findall(r"^\| `(Relay700\w+)` \|", MANUAL.read_text(), re.MULTILINE)
+    described = re.findall(r"^- `(Relay700\w+)`:", MANUAL.read_text(), re.MULTILINE)
     assert sorted(described) == sorted(alerts())
 
 

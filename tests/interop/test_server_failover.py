@@ -1,4 +1,4 @@
-"""PostgreSQL fails over to a standby, as OPERATIONS has it, while nodes serve calls and their follower works."""
+"""PostgreSQL fails over to a standby, as docs/NODES.md has it, while nodes serve calls and their follower works."""
 
 from __future__ import annotations
 

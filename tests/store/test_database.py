@@ -257,10 +257,10 @@ def test_missing_store_is_not_created(disk: Disk) -> None:
     assert not disk.path.exists()
 
 
-# -- The backup command of docs/OPERATIONS.md: the copy is private and can be restored
+# -- The backup command of docs/STORE.md: the copy is private and can be restored
 
 
-(COMMAND,) = re.findall(r"^.*\.backup copy\.db.*$", Path("docs/OPERATIONS.md").read_text(), re.MULTILINE)
+(COMMAND,) = re.findall(r"^.*\.backup copy\.db.*$", Path("docs/STORE.md").read_text(), re.MULTILINE)
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def test_name_of_a_partition_is_run_as_no_statement(server: tuple[PostgresServer
 def test_a_dump_without_captures_is_a_whole_store(server: tuple[PostgresServer, Sealer], tmp_path: Path) -> None:
     """With the option that the manual names."""
     place, sealer = server
-    options = {*re.findall(r"(--exclude-table\S*)='([^']+)'", Path("docs/OPERATIONS.md").read_text())}
+    options = {*re.findall(r"(--exclude-table\S*)='([^']+)'", Path("docs/STORE.md").read_text())}
     with closing(Captures(*server)) as captures:
         captures.save([captured(1)])
     copy = place._replace(url=shared_server().url(shared_server().new_database()))
