@@ -1,4 +1,4 @@
-"""docs/COMPLIANCE.md names tests that exist, for each section and each test purpose of ETSI."""
+"""docs/COMPLIANCE.md names tests that exist for each section, and tests/data for each test purpose of ETSI."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-DOCUMENT = Path("docs/COMPLIANCE.md")
-ROWS = [
-    row
-    for row in re.findall(r"^\| (.*) \|$", DOCUMENT.read_text(), re.MULTILINE)
-    if not row.startswith(("section", "purposes"))
-]
+SECTIONS = re.findall(r"^- (.*)$", Path("docs/COMPLIANCE.md").read_text(), re.MULTILINE)
+_SECTION = re.compile(r"\*\*(.+?)\*\* (.+?)(?: → (.+?))?: ((?:`tests/|no test: ).+)")  # number, demand, what we do, tests
+ETSI = Path("tests/data/etsi_ts_102_027_2.md").read_text()
+ROWS = [" | ".join(found.groups("done")) for line in SECTIONS if (found := _SECTION.fullmatch(line))]
+ROWS += re.findall(r"^\| (SIP_.*) \|$", ETSI, re.MULTILINE)
 MOST_WORDS = 25  # of a cell
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 # The last number of each group of purposes in TS 102 027-2 V4.1.1.
@@ -33,6 +32,10 @@ def names_in(path: str) -> frozenset[str]:
     functions = ast.FunctionDef | ast.AsyncFunctionDef
     tree = ast.parse(Path(path).read_text())
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, functions))
+
+
+def test_each_line_has_a_section_its_demand_and_what_is_done() -> None:
+    assert [line for line in SECTIONS if not _SECTION.fullmatch(line)] == []
 
 
 @pytest.mark.parametrize("row", ROWS)
