@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from copy import copy
+from inspect import cleandoc
 from io import StringIO
 from typing import Any, NoReturn
 
@@ -71,7 +72,7 @@ def _copy(command: click.Command) -> click.Command:
 
 
 def _paragraphs(text: str | None) -> str | None:
-    return text and "\n\n".join(map(_paragraph, text.split("\n\n")))
+    return text and "\n\n".join(map(_paragraph, cleandoc(text).split("\n\n")))
 
 
 def _paragraph(text: str) -> str:

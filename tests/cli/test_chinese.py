@@ -60,6 +60,12 @@ def test_help_of_every_command_is_chinese_and_fits_a_terminal() -> None:
 
 
 @pytest.mark.usefixtures("chinese")
+def test_lines_that_help_keeps_are_translated_as_one_message_on_each_python() -> None:
+    """Before 3.13 a docstring keeps its indentation."""
+    assert "\n  GXYB  同上，但 b 拨 y\n" in CliRunner().invoke(main, ["bind", "--help"]).stdout
+
+
+@pytest.mark.usefixtures("chinese")
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
