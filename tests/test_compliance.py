@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 SECTIONS = re.findall(r"^- (.*)$", Path("docs/COMPLIANCE.md").read_text(), re.MULTILINE)
-_SECTION = re.compile(r"\*\*(.+?)\*\* (.+?)(?: → (.+?))?: ((?:`tests/|no test: ).+)")  # number, demand, what we do, tests
+_SECTION = re.compile(
+    r"\*\*(.+?)\*\* (.+?)(?: → (.+?))?: ((?:`tests/|no test: ).+)"
+)  # number, demand, what we do, tests
 ETSI = Path("tests/data/etsi_ts_102_027_2.md").read_text()
 ROWS = [" | ".join(found.groups("done")) for line in SECTIONS if (found := _SECTION.fullmatch(line))]
 ROWS += re.findall(r"^\| (SIP_.*) \|$", ETSI, re.MULTILINE)
