@@ -327,8 +327,8 @@ def _hooks(
     if config.verify is None and config.hooks is None:
         return None
     from relay.call_hooks import CallHooks, HookLimits, HookStore
+    from relay.net.hook_client import HookClient, HookEndpoint
     from relay.net.spans import Spans
-    from relay.net.verify import HookClient, HookEndpoint
 
     verify = hooks = None
     if config.verify is not None:

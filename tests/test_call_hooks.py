@@ -16,8 +16,8 @@ from relay.config.parties import read_parties
 from relay.config.tables import NumbersTable
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
-from relay.net import verify
-from relay.net.verify import HookClient, HookEndpoint
+from relay.net import hook_client
+from relay.net.hook_client import HookClient, HookEndpoint
 from relay.policy.call_policy import CallPolicy
 from relay.policy.decision import FAILURES, Bounds
 from relay.policy.rules import Rules
@@ -284,7 +284,7 @@ async def test_an_answer_without_the_right_signature_refuses_even_where_a_failur
 
 
 async def test_a_flood_makes_no_call_pass_unasked(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "MOST_OF_ONE", 0)
+    monkeypatch.setattr(hook_client, "MOST_OF_ONE", 0)
     shop.hook()
     shop.fail_open = True
     assert short(await shop.call()) == ("verification_failed", "hook")

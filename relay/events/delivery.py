@@ -26,10 +26,10 @@ from relay.events import alibaba
 from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, write_events
 from relay.log import Outage
 from relay.net.bell import Bell
+from relay.net.hook_client import SIGNATURE, signature_header
 from relay.net.http_client import OWNER, AnswerTooLong, BoundedConnector, SystemResolver
-from relay.net.public import NotPublic, any_socket, public_socket
+from relay.net.public_address import NotPublic, any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Spans
-from relay.net.verify import SIGNATURE, signature_header
 from relay.store.connection import Place
 from relay.store.database import Reader
 from relay.store.sealing.sealer import Sealer

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from relay.errors import Refused
 from relay.model.call import PROBE_BUSINESS
 from relay.net.hosts import is_loopback
-from relay.net.public import why_never
+from relay.net.public_address import why_never
 from relay.service import fields, keys
 from relay.service.businesses import get as get_business
 from relay.service.placement import BindRules

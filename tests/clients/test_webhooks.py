@@ -8,7 +8,7 @@ import pytest
 from relay700_client import BadSignature, read_events
 from relay700_client.models import AlteredEvent, NumberCoolingEvent, OtherEvent
 
-from relay.net.verify import signature_header
+from relay.net.hook_client import signature_header
 
 SECRET, NOW_S = "whsec_abc", 1_800_000_000
 EVENT = {"id": "e1", "at": "2026-01-31T08:00:00.000Z", "business_id": "acme"}

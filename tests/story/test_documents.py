@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from relay.net.verify import HookClient, HookEndpoint
+from relay.net.hook_client import HookClient, HookEndpoint
 from tests.interop.conftest import running_relay
 from tests.story.calls import Ends, call
 from tests.story.company import INBOX, PATIENCE_S, Client

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from relay.net.verify import SIGNATURE, answer_signature
+from relay.net.hook_client import SIGNATURE, answer_signature
 
 HOST = "127.0.0.1"
 SECRET = "secret of the tests"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.net.public import is_public, why_never
+from relay.net.public_address import is_public, why_never
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "64:ff9b::808:808"])

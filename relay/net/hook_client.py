@@ -18,7 +18,7 @@ import aiohttp
 
 from relay.errors import Report
 from relay.net.http_client import OWNER, AnswerTooLong, BoundedConnector, SystemResolver
-from relay.net.public import any_socket, public_socket
+from relay.net.public_address import any_socket, public_socket
 from relay.net.spans import Attributes, RequestSpan, Span, Spans
 from relay.policy.decision import Breaker
 

@@ -19,8 +19,15 @@ import pytest
 from aiohttp import web
 from aiohttp.client_proto import ResponseHandler
 
-from relay.net import verify
-from relay.net.verify import LONGEST_ANSWER, SIGNATURE, HookClient, HookEndpoint, answer_signature, signature_header
+from relay.net import hook_client
+from relay.net.hook_client import (
+    LONGEST_ANSWER,
+    SIGNATURE,
+    HookClient,
+    HookEndpoint,
+    answer_signature,
+    signature_header,
+)
 from relay.policy.decision import FAILURES, LATELY_S, OPEN_S
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -254,7 +261,7 @@ async def test_forged_answers_do_not_open_the_breaker() -> None:
 
 
 async def test_one_business_user_has_a_share_of_the_questions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "MOST_OF_ONE", 1)
+    monkeypatch.setattr(hook_client, "MOST_OF_ONE", 1)
     begun = asyncio.Event()
 
     async def slow(request: web.Request) -> web.StreamResponse:
@@ -274,7 +281,7 @@ async def test_one_business_user_has_a_share_of_the_questions(monkeypatch: pytes
 async def test_slow_hooks_of_several_business_users_leave_some_questions_to_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(verify, "MOST_OPEN", 8)
+    monkeypatch.setattr(hook_client, "MOST_OPEN", 8)
 
     async def slow_but_one(request: web.Request) -> web.StreamResponse:
         if (await request.json())["business_id"] != "honest":
