@@ -44,8 +44,8 @@ from relay.model.settings import PROBE_PEER
 from relay.net.bell import Bell
 from relay.net.capture import Ring
 from relay.net.control import ControlClient, SharedAnswers, control_path
-from relay.net.process import RELOAD, STOP
 from relay.net.spans import Spans
+from relay.net.supervisor import RELOAD, STOP
 from relay.policy.fraud import Watch
 from relay.reports.explain import Configured
 from relay.service.complaints import ComplaintRate, high_complaints

@@ -14,7 +14,7 @@ from relay.defence.limits import FairQueue, is_within_share
 from relay.errors import Report
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
-from relay.net.process import Tasks
+from relay.net.supervisor import Tasks
 from relay.policy.call_policy import CallPolicy, OnRouted
 from relay.policy.evaluate import Counted, LookupResult
 from relay.policy.rules import STORE_FAILED, Rules

@@ -30,7 +30,9 @@ from relay.net.bell import make_bell, ring
 from relay.net.capture import Capture, Ring, make_memory
 from relay.net.control import Answer, ControlServer, Handlers, control_path
 from relay.net.hosts import is_literal
-from relay.net.process import RELOAD, SPARE, Child, Notifier, Tasks, take_descriptors
+from relay.net.runtime import SPARE, take_descriptors
+from relay.net.supervisor import RELOAD, Child, Tasks
+from relay.net.systemd import Notifier
 from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.sip.message import transport_address
 from relay.sip_service import SipService

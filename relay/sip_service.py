@@ -29,8 +29,8 @@ from relay.model.call import CallRecord, Refusal, Route
 from relay.net.capture import Capture
 from relay.net.control import BanLog
 from relay.net.driver import AttemptNotes, Driver
-from relay.net.process import collect_all, collect_samples, take_huge_pages
 from relay.net.rtpengine import Rtpengine
+from relay.net.runtime import collect_all, collect_samples, take_huge_pages
 from relay.net.tls import read_secret
 from relay.net.tokens import tokens
 from relay.net.transports import Transports

@@ -13,7 +13,7 @@ from relay.errors import Report
 from relay.model.actions import Mediate, Mediated
 from relay.model.settings import RtpengineAddress
 from relay.net import ng
-from relay.net.process import Tasks
+from relay.net.supervisor import Tasks
 
 # Waits for an answer; a command is retransmitted after each. rtpengine recognises a retransmission by its cookie.
 WAITS_S = (0.2, 0.3, 0.5)

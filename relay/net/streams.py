@@ -17,9 +17,9 @@ from functools import partial
 from relay.defence.bans import GRAVE, Ban, Bans, Known, source_of
 from relay.model.settings import Settings, StreamLimits, Target, TlsFiles
 from relay.net.hosts import Resolver, family_of, is_literal
-from relay.net.process import Tasks
 from relay.net.queues import Turns
 from relay.net.stream import ConnectionCounts, StreamConnection, StreamListener
+from relay.net.supervisor import Tasks
 from relay.net.tls import client_context, names_host, peer_contexts, server_context
 from relay.peers.peers import Peers, host_of
 from relay.sip.headers import parse_via
