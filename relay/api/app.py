@@ -25,7 +25,6 @@ from relay.api import (
     docs,
     explain,
     filings,
-    groups,
     hooks,
     keys,
     ladders,
@@ -51,7 +50,7 @@ from relay.api.problems import (
 from relay.api.routes import Router
 from relay.defence.limits import Rates
 from relay.errors import ParseError, Refused, StoreError
-from relay.operations import bindings
+from relay.operations import bindings, groups, lists
 from relay.operations.field_errors import field_errors
 from relay.operations.operation import lacks
 from relay.operations.shapes import ResponseModel
@@ -108,10 +107,10 @@ async def openapi(_: Request) -> Response:
 _ROUTERS = (
     router_of(bindings, "bindings"),
     batches.router,
-    groups.router,
+    router_of(groups, "groups"),
     filings.router,
     capture.router,
-    groups.list_router,
+    router_of(lists, "lists"),
     numbers.router,
     numbers.pool_router,
     calls.router,

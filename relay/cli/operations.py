@@ -56,7 +56,7 @@ class Command(NamedTuple):
     """How the command of an operation differs from what its declaration says."""
 
     declared: Operation
-    says: str = ""  # the line for people, with fields of the response in braces; "": the response itself
+    says: str = ""  # the line for people, with fields of path and response in braces; "": the response itself
     told: Told | None = None  # prints the response instead
     columns: Sequence[str] = ()  # of a list
     newest: str = ""  # sorts a list by this time of its items, the latest first
@@ -74,8 +74,7 @@ class Command(NamedTuple):
         self.check(given)
         asked = self._asked(given)
         with opened(config_path, make=self.makes) as store:
-            peers = [peer.name for peer in store.config.settings.peers]
-            asker = Asker(operator_cli(), store.sealer, store.rules, is_local=True, clear=clear, peers=peers)
+            asker = asker_of(store, clear=clear)
             if self.declared.kind == "list":
                 self._list(store, asker, asked, reason, limit, as_json=as_json)
                 return
@@ -83,7 +82,7 @@ class Command(NamedTuple):
                 shown = (self._changed if self.declared.kind == "change" else self._read)(store, asker, asked, reason)
             except Refused as refused:
                 raise self._with_hint(refused) from None
-        self._show(shown, asker, as_json=as_json)
+        self._show(shown, asker, asked, as_json=as_json)
 
     def _asked(self, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments of the operation. Raises Refused for a request that its shape does not allow."""
@@ -137,7 +136,7 @@ class Command(NamedTuple):
     def _print(self, objects: Iterable[dict[str, Any]], *, as_json: bool) -> None:
         show_list(objects, self.columns, as_json=as_json, limit=sys.maxsize)
 
-    def _show(self, shown: BaseModel, asker: Asker, *, as_json: bool) -> None:
+    def _show(self, shown: BaseModel, asker: Asker, asked: dict[str, Any], *, as_json: bool) -> None:
         if warning := getattr(shown, "warning", None):
             say(f"warning: {warning}", err=True)
         values = self._object(shown, asker)
@@ -148,7 +147,7 @@ class Command(NamedTuple):
         elif self.told:
             self.told(shown)
         else:
-            say(self.says.format_map(values))
+            say(self.says.format_map(asked | values))
 
     def _object(self, shown: BaseModel, asker: Asker) -> dict[str, Any]:
         """A response as commands print it; a business user's texts with the numbers in them masked, unless in clear."""
@@ -162,6 +161,12 @@ class Command(NamedTuple):
         if refused.kind != "not_found" or refused.field or not self.listed_by:
             return refused
         return Refused("not_found", "", f"{refused.problem}: `relay700 {self.listed_by}` shows them")
+
+
+def asker_of(store: Opened, *, clear: bool) -> Asker:
+    """The user who types a command."""
+    peers = [peer.name for peer in store.config.settings.peers]
+    return Asker(operator_cli(), store.sealer, store.rules, is_local=True, clear=clear, peers=peers)
 
 
 def command_of(name: str, command: Command, *, arguments: Sequence[str] = (), help: str = "") -> click.Command:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
@@ -83,6 +83,10 @@ class Asker(NamedTuple):
         """A business user's text as it wrote it; for operators, unless in clear, with the numbers in it masked."""
         return text if self.clear or self.business is not None else mask_numbers(text, sender="")
 
+    @overload
+    def number(self, number: str) -> str: ...
+    @overload
+    def number(self, number: str | None) -> str | None: ...
     def number(self, number: str | None) -> str | None:
         """A real number to show: masked, unless in clear."""
         return number if self.clear or number is None else mask_number(number)

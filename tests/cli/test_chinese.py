@@ -73,7 +73,7 @@ def test_lines_that_help_keeps_are_translated_as_one_message_on_each_python() ->
         (["bind", "AXB"], "缺少选项 '--a'：AXB 绑定需要它，除非给出 --late。"),
         (["bindings", "lst"], "没有命令 'lst'。是否想输入 'list'？"),
         (["bindings", "show"], "缺少参数 'BINDING_ID'。"),
-        (["lists", "show"], "缺少参数 '{business|binding}'。可选：\n\tbusiness,\n\tbinding"),
+        (["lists", "show"], "缺少参数 'business|binding'。可选：\n\tbusiness,\n\tbinding"),
         (["unbind", "a", "b"], "多余的参数（b）"),
         (["report", "daily", "x"], "'DAY' 的值无效：不是日期：请写如 2026-01-31，或 today"),
     ],

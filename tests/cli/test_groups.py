@@ -54,7 +54,7 @@ def test_members_are_masked_and_their_reading_is_logged(relay700: Command, group
     assert relay700.objects("audit", "list", "--action", "read") == []
     assert "8613800000001" in relay700.done("groups", "show", group["id"], "--reveal", "--reason", "case 7")
     (entry,) = relay700.objects("audit", "list", "--action", "read")
-    assert (entry["object"], entry["reason"]) == (group["id"], "case 7")
+    assert (entry["object"], entry["reason"]) == (f"group {group['id']}", "case 7")
 
 
 def test_a_number_in_the_name_of_a_group_is_masked(relay700: Command) -> None:

@@ -1,4 +1,4 @@
-"""Routes of groups and lists."""
+"""Operations of groups."""
 
 from __future__ import annotations
 
@@ -57,27 +57,20 @@ async def test_members_are_paginated(company: Client) -> None:
     assert sorted(seen) == [f"86{member}" for member in members]
 
 
+async def test_a_cursor_is_of_the_members_of_one_group(company: Client) -> None:
+    """A position in another list would skip some items, or be none at all."""
+    first, second = [await company.post("/v1/groups", {"name": name, "members": [A, C]}) for name in ("a", "b")]
+    cursor = (await company.get(f"/v1/groups/{first['id']}/members?limit=1"))["next"]
+    assert len((await company.get(f"/v1/groups/{first['id']}/members?cursor={cursor}"))["items"]) == 1
+    for other in (f"/v1/groups/{second['id']}/members", "/v1/groups", "/v1/lists/business/acme/entries"):
+        await company.refused("GET", f"{other}?cursor={cursor}", "invalid")
+
+
 async def test_an_invalid_member_is_named(company: Client) -> None:
     problem = await company.refused("POST", "/v1/groups", "invalid", {"name": "riders", "members": [A, "x"]})
     assert problem["errors"][0]["field"] == "members.1"
     problem = await company.refused("POST", "/v1/groups", "invalid", {"name": "riders", "members": [PREFIX + "0001"]})
     assert problem["errors"][0]["field"] == "members.0"
-
-
-async def test_callers_are_put_on_lists_and_removed(company: Client) -> None:
-    binding = await company.post("/v1/bindings", {"mode": "AXN", "a": A, "order_id": "1"})
-    for owner in ("business/acme", f"binding/{binding['id']}"):
-        path = f"/v1/lists/{owner}/entries"
-        entry = await company.ask("PUT", path, {"number": C, "kind": "black"})
-        assert (entry["number"], entry["kind"]) == ("137****0003", "black")
-        assert (await company.ask("PUT", path, {"number": C, "kind": "white"}))["kind"] == "white"
-        (listed,) = (await company.get(path))["items"]
-        assert (listed["number"], listed["kind"]) == ("137****0003", "white")
-        (clear,) = (await company.get(f"{path}?reveal=true&reason=audit"))["items"]
-        assert clear["number"] == f"86{C}"
-        assert await company.ask("DELETE", path, {"number": C}) == {"number": "137****0003"}
-        await company.refused("DELETE", path, "not_found", {"number": C})
-        assert (await company.get(path))["items"] == []
 
 
 async def test_an_operator_without_parties_read_takes_no_number_away(api: Api, company: Client) -> None:
@@ -107,28 +100,9 @@ async def test_an_operator_without_parties_read_adds_no_members(api: Api, compan
     assert (await company.get(f"/v1/groups/{group['id']}"))["size"] == 1
 
 
-async def test_an_operator_without_parties_read_puts_no_number_on_a_list(api: Api, company: Client) -> None:
-    """A right guess would leave the list as long as it was, and could turn the entry of the business user round."""
-    await company.ask("PUT", "/v1/lists/business/acme/entries", {"number": A, "kind": "black"})
-    before = await company.get("/v1/lists/business/acme/entries")
-    blind = await api.operator(OPERATOR_SCOPES - {"parties:read"})
-    for guess in (A, C):
-        asked = {"number": guess, "kind": "white"}
-        problem = await blind.refused("PUT", "/v1/lists/business/acme/entries", "forbidden", asked)
-        assert problem["errors"][0]["field"] == "number"
-    assert await company.get("/v1/lists/business/acme/entries") == before
-
-
 async def test_members_that_are_refused_are_audited_with_their_count(company: Client, operator: Client) -> None:
     group = await company.post("/v1/groups", {"name": "riders", "members": [A]})
     asked = {"members": [f"1370000{n:04}" for n in range(1000)]}
     await company.refused("POST", f"/v1/groups/{group['id']}/members", "quota", asked)
     line, *_ = (await operator.get("/v1/audit?action=change.refused"))["items"]
     assert line["details"] == {"refused": 1000, "kinds": ["quota"]}
-
-
-async def test_a_list_of_an_unknown_owner_is_not_found(company: Client) -> None:
-    for owner in ("business/nobody", "binding/0123456789abcdef", "business/default"):
-        await company.refused("GET", f"/v1/lists/{owner}/entries", "not_found")
-        await company.refused("PUT", f"/v1/lists/{owner}/entries", "not_found", {"number": C, "kind": "black"})
-    await company.refused("GET", "/v1/lists/number/acme/entries", "not_found")
