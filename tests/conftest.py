@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,11 +19,8 @@ os.environ["LC_ALL"] = "C.UTF-8"  # commands answer in English, wherever the tes
 settings.register_profile("relay700", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("relay700")
 
-TESTS = Path(__file__).parent
-INTEROP = TESTS / "interop"
-DIST = TESTS / "dist"
 # Tests of what mypyc compiles (pyproject.toml), and of calls through it: `.ci/run` runs them on the compiled code too.
-COMPILED = [TESTS / name for name in "call canary defence ladder model net peers policy privacy sip store".split()]
+COMPILED = "call canary defence ladder model net peers policy privacy sip store".split()
 # Packages and modules whose tests run on SQLite and on PostgreSQL (tests/support/places.py).
 ON_BOTH = (
     "tests.service.",
@@ -89,9 +85,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     not those of artifacts, which wait for the compiler.
     """
     for item in items:
-        if INTEROP in item.path.parents:
+        if (room := _room(item)) == "interop":
             item.add_marker(pytest.mark.outside)
-        elif any(room in item.path.parents for room in COMPILED):
+        elif room in COMPILED:
             item.add_marker(pytest.mark.compiled)
-    first = {item.path for item in items if item.get_closest_marker("outside") and DIST not in item.path.parents}
-    items.sort(key=lambda item: item.path not in first)
+    first = {_file(item) for item in items if item.get_closest_marker("outside") and _room(item) != "dist"}
+    items.sort(key=lambda item: _file(item) not in first)
+
+
+def _room(item: pytest.Item) -> str:
+    return item.nodeid.split("/", 2)[1]
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
