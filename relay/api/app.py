@@ -21,18 +21,16 @@ from relay.api import (
     batches,
     businesses,
     calls,
-    capture,
+    dead_letters,
     docs,
     explain,
     filings,
-    hooks,
     keys,
     ladders,
     numbers,
     oversight,
     peers,
     recordings,
-    webhooks,
 )
 from relay.api.auth import Authentication, Nonces, RequestLimits, named_by
 from relay.api.backend import Backend
@@ -50,7 +48,7 @@ from relay.api.problems import (
 from relay.api.routes import Router
 from relay.defence.limits import Rates
 from relay.errors import ParseError, Refused, StoreError
-from relay.operations import bindings, groups, lists
+from relay.operations import bindings, capture, groups, hooks, lists, webhooks
 from relay.operations.field_errors import field_errors
 from relay.operations.operation import lacks
 from relay.operations.shapes import ResponseModel
@@ -109,7 +107,7 @@ _ROUTERS = (
     batches.router,
     router_of(groups, "groups"),
     filings.router,
-    capture.router,
+    router_of(capture, "capture"),
     router_of(lists, "lists"),
     numbers.router,
     numbers.pool_router,
@@ -120,8 +118,9 @@ _ROUTERS = (
     ladders.router,
     businesses.router,
     keys.router,
-    webhooks.router,
-    hooks.router,
+    router_of(webhooks, "webhooks"),
+    dead_letters.router,
+    router_of(hooks, "hooks"),
     oversight.router,
     oversight.audit_router,
     peers.router,

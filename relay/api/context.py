@@ -94,7 +94,14 @@ class RequestContext(NamedTuple):
     def asker(self) -> Asker:
         """Who asks, for operations."""
         settings = self.backend.settings
-        return Asker(self.actor, self.backend.sealer, settings.rules, self.binds, peers=settings.peers)
+        return Asker(
+            self.actor,
+            self.backend.sealer,
+            settings.rules,
+            self.binds,
+            peers=settings.peers,
+            capture=self.backend.capture,
+        )
 
     def row(self, query: Callable[[Connection], T]) -> T:
         """Run a query in the event loop's thread: for single rows by primary key."""

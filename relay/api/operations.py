@@ -45,7 +45,9 @@ def _change(declared: Operation) -> tuple[_Endpoint, Any]:
         def do(unit: UnitOfWork) -> Answer:
             shown: BaseModel = declared.do(unit, context.asker, **asked)
             made = declared.status == 201 and (getattr(shown, "id", None) or getattr(shown, "prefix", None))
-            return Answer(shown, declared.status, f"{declared.path}/{made}" if made else None)
+            location = f"{declared.path}/{made}" if made and "{" not in declared.path else None
+            kept = shown.model_copy(update=dict.fromkeys(declared.secrets)) if declared.secrets else None
+            return Answer(shown, declared.status, location, kept)
 
         return await context.change(do)
 
@@ -75,7 +77,8 @@ def _list(declared: Operation) -> tuple[_Endpoint, Any]:
     async def list_(context: RequestContext, paging: Paging, **asked: Any) -> Page[Any]:
         reveal = asked.pop("reveal", _HIDDEN)
         if declared.request is not None and declared.method == "GET":
-            asked = {"asked": declared.request.model_construct(**asked)}
+            of_path = {name: asked.pop(name) for name in declared.given if name in asked}
+            asked = of_path | {"asked": declared.request.model_construct(**asked)}
         listing: Listing[Any, Any] = declared.do(context.asker, **asked)
         list_ = declared.list_.format_map(asked)
         part = await context.part(list_, paging, listing.read, listing.first, listing.position)
@@ -95,7 +98,9 @@ def _signed(endpoint: _Endpoint, declared: Operation, needs: type[Needs]) -> _En
     """Give an endpoint the name, text and parameters of its operation, which FastAPI reads."""
     parameters = [
         Parameter(
-            "context", Parameter.KEYWORD_ONLY, annotation=Annotated[RequestContext, Depends(needs(declared.scope))]
+            "context",
+            Parameter.KEYWORD_ONLY,
+            annotation=Annotated[RequestContext, Depends(needs(*filter(None, [declared.scope])))],
         ),
         *_parameters(declared),
     ]

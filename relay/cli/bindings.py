@@ -53,7 +53,7 @@ _NEEDED: Final = {
     "AXN": ("a",),
 }
 _OPTIONS: Final = {"group_id": "--group"}
-_STEP_COLUMNS: Final = ("at", "action", "by", "changed")
+_STEP_COLUMNS = ("at", "action", "by", "changed")
 _SHOWN_EVERY: Final = 500  # lines of an import between two updates of the progress bar
 _command = partial(Command, id_as="binding_id", listed_by="bindings list")
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 
-from relay.cli import config_option, say
+from relay.cli import config_option
+from relay.cli.operations import Command, command_of, printed
 from relay.cli.options import business_option, json_option, opened
-from relay.cli.output import plain, show_one
+from relay.cli.output import show_one
+from relay.operations import hooks as operations
 from relay.service import hooks as service
 from relay.service.hooks import PARTIES
-from relay.store.hooks import Hook, find_hook
 
 
 @click.group()
@@ -51,34 +52,10 @@ def set_(
                 unit, business, rules, url=url, parties=parties, unknown_callers=unknown, enabled=enabled
             )
         )
-    show_one(_plain(hook) | ({} if secret is None else {"secret": secret}), as_json=as_json)
+    shown = printed(operations.shown_hook(hook)) | ({} if secret is None else {"secret": secret})
+    show_one(shown, as_json=as_json)
 
 
-@hooks.command("show")
-@business_option
-@json_option
-@config_option
-def show_(config_path: Path | None, business: str, as_json: bool) -> None:
-    """Show the hook of a business user."""
-    with opened(config_path) as store:
-        hook = find_hook(store.reader, store.sealer, business)
-        if hook is None:
-            raise service.no_hook()
-        show_one(_plain(hook), as_json=as_json)
-
-
-@hooks.command("remove")
-@business_option
-@config_option
-def remove(config_path: Path | None, business: str) -> None:
-    """Remove the hook of a business user. From the next call on the bindings alone decide."""
-    with opened(config_path) as store:
-        store.run(lambda unit: service.drop_hook(unit, business))
-    say(f"removed the hook of {business}")
-
-
-def _plain(hook: Hook) -> dict[str, Any]:
-    """A hook as it is printed: without the secret."""
-    values = plain(hook)
-    del values["secret"]
-    return values
+_command = partial(Command, options=("business_id",))
+hooks.add_command(command_of("show", _command(operations.show_hook)))
+hooks.add_command(command_of("remove", _command(operations.remove_hook, says="removed the hook of {business}")))

@@ -6,7 +6,6 @@ What a command has beside that stands with its noun.
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -41,7 +40,7 @@ from relay.cli.options import (
     shown_object_options,
     stacked,
 )
-from relay.cli.output import first_of, newest, show_list, show_one
+from relay.cli.output import newest, show_list, show_one
 from relay.errors import Refused
 from relay.operations.field_errors import refused_by
 from relay.operations.operation import Asker, Listing, Operation
@@ -65,6 +64,7 @@ class Command(NamedTuple):
     check: Callable[[dict[str, Any]], None] = lambda _: None  # of the options; raises UsageError
     listed_by: str = ""  # the command that shows what there is
     makes: bool = False  # a missing store is created
+    options: tuple[str, ...] = ()  # parameters of the path that are options, `default` if they are left out
 
     def run(self, config_path: Path | None, limit: int | None = None, **given: Any) -> None:
         """Run the operation, and print its response. Raises RelayError."""
@@ -129,19 +129,16 @@ class Command(NamedTuple):
             said_in_clear(store, self.declared.revealed.format_map(asked), reason, listing.asked)
         items: Iterable[Any] = every(read, listing.first, listing.position)
         if self.newest:
-            items = newest(items, attrgetter(self.newest))
-        shown = (self._object(listing.show(item, asker), asker) for item in first_of(items, limit))
-        self._print(shown, as_json=as_json)
-
-    def _print(self, objects: Iterable[dict[str, Any]], *, as_json: bool) -> None:
-        show_list(objects, self.columns, as_json=as_json, limit=sys.maxsize)
+            items = newest(reversed([*items]), attrgetter(self.newest))  # of one moment the last
+        shown = (printed(listing.show(item, asker), self.id_as, clear=asker.clear) for item in items)
+        show_list(shown, self.columns, as_json=as_json, limit=limit)
 
     def _show(self, shown: BaseModel, asker: Asker, asked: dict[str, Any], *, as_json: bool) -> None:
         if warning := getattr(shown, "warning", None):
             say(f"warning: {warning}", err=True)
-        values = self._object(shown, asker)
+        values = printed(shown, self.id_as, clear=asker.clear)
         if self.columns:
-            self._print(values["items"], as_json=as_json)
+            show_list(values["items"], self.columns, as_json=as_json)
         elif as_json or not (self.told or self.says):
             show_one(values, as_json=as_json)
         elif self.told:
@@ -149,24 +146,26 @@ class Command(NamedTuple):
         else:
             say(self.says.format_map(asked | values))
 
-    def _object(self, shown: BaseModel, asker: Asker) -> dict[str, Any]:
-        """A response as commands print it; a business user's texts with the numbers in them masked, unless in clear."""
-        values = shown.model_dump(mode="json", exclude={"warning"})
-        for name, field in type(shown).model_fields.items():
-            if FREE_TEXT in field.metadata and values[name] and not asker.clear:
-                values[name] = mask_numbers(values[name], sender="")
-        return {self.id_as if name == "id" else STORE_NAMES.get(name, name): each for name, each in values.items()}
-
     def _with_hint(self, refused: Refused) -> Refused:
         if refused.kind != "not_found" or refused.field or not self.listed_by:
             return refused
         return Refused("not_found", "", f"{refused.problem}: `relay700 {self.listed_by}` shows them")
 
 
+def printed(shown: BaseModel, id_as: str = "id", *, clear: bool = False) -> dict[str, Any]:
+    """A response as commands print it; a business user's texts with the numbers in them masked, unless in clear."""
+    values = shown.model_dump(mode="json", exclude={"warning"})
+    for name, field in type(shown).model_fields.items():
+        if FREE_TEXT in field.metadata and values[name] and not clear:
+            values[name] = mask_numbers(values[name], sender="")
+    return {id_as if name == "id" else STORE_NAMES.get(name, name): each for name, each in values.items()}
+
+
 def asker_of(store: Opened, *, clear: bool) -> Asker:
     """The user who types a command."""
     peers = [peer.name for peer in store.config.settings.peers]
-    return Asker(operator_cli(), store.sealer, store.rules, is_local=True, clear=clear, peers=peers)
+    how = (store.sealer, store.rules)
+    return Asker(operator_cli(), *how, is_local=True, clear=clear, peers=peers, capture=store.config.capture)
 
 
 def command_of(name: str, command: Command, *, arguments: Sequence[str] = (), help: str = "") -> click.Command:
@@ -178,15 +177,17 @@ def command_of(name: str, command: Command, *, arguments: Sequence[str] = (), he
         command.run(**given)
 
     made = click.command(name, help=inspect.cleandoc(help or declared.do.__doc__ or ""))(run)
-    made.params[:0] = [*_of_path(declared), *_of_request(command, arguments)]
+    made.params[:0] = [*_of_path(command), *_of_request(command, arguments)]
     return made
 
 
-def _of_path(declared: Operation) -> Iterator[click.Parameter]:
-    for name, each in declared.given.items():
-        if name == "number":
+def _of_path(command: Command) -> Iterator[click.Parameter]:
+    for name, each in command.declared.given.items():
+        if name in command.options:
+            yield click.Option([f"--{_short(name)}", name], default="default", metavar="ID", show_default=True)
+        elif name == "number":
             yield click.Argument([name], type=number)
-        elif f"{{{name}}}" in declared.path:
+        elif f"{{{name}}}" in command.declared.path:
             yield _argument(name, each.annotation)
 
 
@@ -250,7 +251,9 @@ def _option(name: str, field: FieldInfo, *, changes: bool) -> click.Option:
         return click.Option([names, name], is_flag=True, **options)
     metavar = how.metavar or _metavar(name, of)
     if get_origin(of) is list:
-        return click.Option([option, name], multiple=True, metavar=metavar, **options | {"required": False})
+        choices = get_args(_type_of(get_args(of)[0]))
+        form: dict[str, Any] = {"type": click.Choice(choices)} if choices else {"metavar": metavar}
+        return click.Option([option, name], multiple=True, **form, **options | {"required": False})
     if choices := get_args(of):
         return click.Option([option, name], type=click.Choice(choices), **options)
     parse: Any = {int: _seconds if metavar == "TIME" else int, datetime: _past}.get(of, str)

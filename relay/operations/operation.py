@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from relay.defence.limits import Rates
 from relay.errors import Refused
+from relay.model.capture import CaptureRules
 from relay.model.numbers import mask_number, normalise_party
 from relay.policy.rules import DEFAULT_BUSINESS
 from relay.privacy.texts import mask_numbers
@@ -39,6 +40,7 @@ class Asker(NamedTuple):
     is_local: bool = False  # a command on this machine
     clear: bool = False
     peers: Collection[str] | None = None  # names of the configured peers; None: unknown
+    capture: CaptureRules = CaptureRules()
 
     @property
     def business(self) -> str | None:
@@ -125,6 +127,7 @@ class Operation(NamedTuple):
     scope: str
     status: int
     revealed: str  # what is revealed, in the audit log; "": it shows no real numbers
+    secrets: tuple[str, ...]  # fields of the response that are shown once
     parameters: dict[str, inspect.Parameter]
     result: Any  # the shape of the response; of a list, that of an item
 
@@ -158,20 +161,28 @@ class Operation(NamedTuple):
 
 
 def operation(
-    route: str, *, name: str, summary: str, scope: str, status: int = 200, revealed: str = "", item: Any = None
+    route: str,
+    *,
+    name: str,
+    summary: str,
+    scope: str,
+    status: int = 200,
+    revealed: str = "",
+    secrets: tuple[str, ...] = (),
+    item: Any = None,
 ) -> Callable[[Callable[..., Any]], Operation]:
     """Declare an operation. `route`: method and path, such as "GET /v1/bindings/{binding_id}".
 
-    `scope`: what a key must have. `revealed`: what the audit log names when real numbers are asked for with a reason,
-    such as "binding {binding_id}"; "": it shows none. Those of a change are shown by commands alone; its response
-    may be named, too. `item`: the shape of a list's items.
+    `scope`: what a key must have, "" for any. `revealed`: what the audit log names when real numbers are asked for with
+    a reason, such as "binding {binding_id}"; "": it shows none. Those of a change are shown by commands alone; its
+    response may be named, too. `item`: the shape of a list's items.
     """
     method, path = route.split()
 
     def declare(do: Callable[..., Any]) -> Operation:
         signature = inspect.signature(do, eval_str=True)
         result = item or signature.return_annotation
-        of_do = (dict(signature.parameters), result)
-        return Operation(do, cast(Method, method), path, name, summary, scope, status, revealed, *of_do)
+        how = (name, summary, scope, status, revealed, secrets)
+        return Operation(do, cast(Method, method), path, *how, dict(signature.parameters), result)
 
     return declare

@@ -36,7 +36,7 @@ def test_what_cannot_be_armed_is_refused(served: Command, usage: Callable[..., s
     assert "there is no such peer; write one of pbx" in served.refused("capture", "arm", "--peer", "x", "--for", "1h")
     assert "write one of --number, --business and --peer" in usage("capture", "arm", "--for", "1h")
     assert "not a duration" in usage("capture", "arm", "--peer", "pbx", "--for", "soon")
-    assert "7d at most" in served.refused("capture", "arm", "--peer", "pbx", "--for", "8d")
+    assert "for_s: must be at most 604800" in served.refused("capture", "arm", "--peer", "pbx", "--for", "8d")
     config = served.folder / "relay.toml"
     config.write_text(f'{config.read_text()}\n[capture]\nkeep = "off"\n')
     assert served.refused("capture", "arm", "--peer", "pbx", "--for", "1h").startswith("nothing is captured: ")

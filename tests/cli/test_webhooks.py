@@ -61,7 +61,7 @@ def test_a_webhook_is_shown_and_changed(relay700: Command, made: dict[str, Any])
     assert relay700.objects("webhooks", "show", made["id"]) == [disabled]
     assert f"{URL}/2" in relay700.done("webhooks", "show", made["id"])
     (enabled,) = relay700.objects("webhooks", "change", made["id"], "--enabled")
-    assert enabled == disabled | {"disabled_at": None}
+    assert enabled == disabled | {"disabled_at": None, "enabled": True}
     assert relay700.refused("webhooks", "show", "nothing").startswith("there is no such webhook")
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import pytest
-
-from relay.store.filings import FilingRow, put_filing
 from tests.api.conftest import A, Api, C, Client
 from tests.console.conftest import Console, text_of
 
@@ -51,19 +48,6 @@ async def test_an_operator_enters_answers_and_removes_documents(
     shown = await browser.see("/filings?state=rejected")
     assert '<span class="state rejected">refused by the carrier</span>' in shown
     assert '<option value="rejected" selected>refused by the carrier</option>' in shown
-
-
-@pytest.mark.parametrize("year", [9999, 10_000])
-async def test_a_filing_that_ends_after_all_calendars_is_shown(
-    console: Console, company: Client, operator: Client, api: Api, year: int
-) -> None:
-    end_ms = 253_402_300_799_000 + (year - 9999) * 86_400_000  # the last second of 9999, or a day later
-    stored = FilingRow("acme", f"86{A}", "CT-77", filed_at=1, filed_by="import", expires_at=end_ms)
-    await api.run(lambda unit: put_filing(unit, stored))
-    assert (await company.get("/v1/filings"))["items"][0]["expires_at"] == "2200-01-01T00:00:00.000Z"
-    browser = await console.of(operator)
-    for path in ("/filings", "/businesses/acme"):
-        assert "CT-77" in await browser.see(path)
 
 
 async def test_filings_that_end_soon_are_told(console: Console, api: Api, operator: Client) -> None:

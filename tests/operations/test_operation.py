@@ -33,10 +33,6 @@ def test_the_parameters_of_its_function_say_what_an_operation_does(
     assert (declared.kind, list(declared.given), declared.result) == (kind, given, result)
 
 
-def test_a_list_and_its_search_have_cursors_of_one_list() -> None:
-    assert bindings.list_bindings.list_ == bindings.search_bindings.list_ == "bindings"
-
-
 def test_numbers_are_masked_unless_in_clear() -> None:
     assert [asker(None, clear=clear).number(A) for clear in (False, True)] == [MASKED, A]
     assert asker(None).number(None) is None
