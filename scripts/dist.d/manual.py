@@ -43,7 +43,7 @@ def escaped(text: str) -> str:
 
 def commands(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[click.Context]:
     """The context of each command that does something, in the order of the help."""
-    context = click.Context(command, info_name=name, parent=parent)
+    context = click.Context(command, info_name=name, parent=parent, **command.context_settings)
     if not isinstance(command, click.Group):
         yield context
         return
