@@ -25,7 +25,7 @@ OK = "0000"
 _NAMES = {**NAMES, "a": "TelA", "b": "TelB", "x": "TelX", "pool": "CustomerPoolKey", "user_data": "UserData"}
 
 
-class _Once(Parameters):
+class _LateParameters(Parameters):
     """CallerParentId is the customer's own number for itself, and means nothing here."""
 
     customer_pool_key: str
@@ -33,7 +33,7 @@ class _Once(Parameters):
     caller_parent_id: Long | None = None
 
 
-class BindXB(_Once, kw_only=True):
+class BindXB(_LateParameters, kw_only=True):
     """B calls X; nobody is reached until there is an A."""
 
     tel_b: str
@@ -59,7 +59,7 @@ async def bind_xb(asked: BindXB, caller: Caller) -> Reply:
     return await _once(asked, caller, do)
 
 
-class BindAXBCall(_Once, kw_only=True):
+class BindAXBCall(_LateParameters, kw_only=True):
     """A calls X too, for so many seconds from now."""
 
     auth_id: Long
@@ -87,7 +87,7 @@ async def bind_axb_call(asked: BindAXBCall, caller: Caller) -> Reply:
     return await _once(asked, caller, do)
 
 
-class UnBindXB(_Once, kw_only=True):
+class UnBindXB(_LateParameters, kw_only=True):
     """End it, for A and B."""
 
     auth_id: Long
@@ -103,7 +103,7 @@ async def un_bind_xb(asked: UnBindXB, caller: Caller) -> Reply:
     return await _once(asked, caller, do)
 
 
-def _of(unit: UnitOfWork, caller: Caller, asked: _Once, auth_id: int, x: str | None) -> Binding:
+def _of(unit: UnitOfWork, caller: Caller, asked: _LateParameters, auth_id: int, x: str | None) -> Binding:
     """The binding that is meant. Raises Failure."""
     binding = find(unit.connection, unit.sealer, caller.business, auth_id, x, asked.customer_pool_key)
     if binding.mode != "AXB":
@@ -111,7 +111,7 @@ def _of(unit: UnitOfWork, caller: Caller, asked: _Once, auth_id: int, x: str | N
     return binding
 
 
-async def _once(asked: _Once, caller: Caller, do: Callable[[UnitOfWork, BindRules], Reply]) -> Reply:
+async def _once(asked: _LateParameters, caller: Caller, do: Callable[[UnitOfWork, BindRules], Reply]) -> Reply:
     """Do it, or give the answer to the same request of the last 24 hours. Raises Refused if it was another one."""
     name = type(asked).__name__
     owner, key = f"business {caller.business}", f"alibaba {name} {asked.req_id}"

@@ -53,7 +53,7 @@ _KEYS: Final = "SELECT substr(sealed, 1, 1), count(*) FROM capture GROUP BY subs
 _RESEAL: Final = "UPDATE capture SET sealed = ? WHERE call_id = ? AND at = ?"
 
 
-class CaptureTable(Protocol):
+class CaptureStatements(Protocol):
     """Statements on captures that differ between SQLite and PostgreSQL."""
 
     begin: str  # the statement that begins a write transaction
@@ -95,7 +95,7 @@ class Captures:
     def __init__(self, place: Place, sealer: Sealer, report: Report = lambda event, fields: None) -> None:
         self._sealer = sealer
         self._report = report
-        self._table: CaptureTable
+        self._table: CaptureStatements
         self._place = place
         if isinstance(place, PostgresServer):
             self._table = CapturePartitions(place)

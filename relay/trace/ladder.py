@@ -37,7 +37,7 @@ class Crossing(NamedTuple):
     lines: int
 
 
-class Row(NamedTuple):
+class LadderRow(NamedTuple):
     """A message, with its retransmissions."""
 
     at_us: int
@@ -62,7 +62,7 @@ class Ladder(NamedTuple):
     is_masked: bool
     side: Side | None  # the only side that is shown; None: both
     lanes: tuple[Lane, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[LadderRow, ...]
     marks: tuple[Mark, ...]
     lost: int
     record: CallRecord | None
@@ -120,7 +120,7 @@ def build_ladder(call: CapturedCall, record: CallRecord | None, view: View) -> L
 # -- What crossed
 
 
-def _with_crossings(row: Row, source: int, received: list[Line], sent: list[Line], *, masked: bool) -> Row:
+def _with_crossings(row: LadderRow, source: int, received: list[Line], sent: list[Line], *, masked: bool) -> LadderRow:
     verdicts = _verdicts(received, sent)
     counts = Counter(
         (shown_name(line, masked=masked), verdict)
@@ -185,7 +185,7 @@ class _Shown:
         if 100 < one.status < 300 and one.method == "INVITE" and one.leg_tag and one.leg_tag not in tags:
             tags.append(one.leg_tag)
 
-    def row(self, one: Seen, again: tuple[int, ...]) -> Row:
+    def row(self, one: Seen, again: tuple[int, ...]) -> LadderRow:
         captured = one.captured
         if self._mask is None:
             texts, data = [line.text for line in one.lines], captured.data
@@ -193,7 +193,7 @@ class _Shown:
             texts = self._mask.masked(one.lines, one.side, sent=one.sent)
             data = wire(one.lines, texts)
         tags = self._tags[one.lane]
-        return Row(
+        return LadderRow(
             at_us=captured.at_us,
             lane=one.lane,
             sent=one.sent,
@@ -267,7 +267,7 @@ def ladder_object(ladder: Ladder) -> dict[str, Any]:
     }
 
 
-def _row_object(row: Row, ladder: Ladder) -> dict[str, Any]:
+def _row_object(row: LadderRow, ladder: Ladder) -> dict[str, Any]:
     values = row._asdict()
     for name in ("at_us", "again_at_us", "lines", "data", "verdicts"):
         del values[name]

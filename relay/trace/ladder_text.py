@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 from relay.model.capture import Mark
 from relay.reports.disclosure import printable
 from relay.service.fields import format_moment
-from relay.trace.ladder import Crossing, Ladder, Lane, Row, story_of
+from relay.trace.ladder import Crossing, Ladder, LadderRow, Lane, story_of
 from relay.translation import N_, columns_of
 
 Style = Literal["head", "time", "request", "progress", "success", "failure", "mark", "withheld"]
@@ -113,7 +113,7 @@ class _Drawing:
         line = self._lives("", f"{text:{self._signs.line}>{_GAP}}")
         return self._paint(f"{line}  #{lane.number}", "head") if self._attempts > 1 else self._paint(line, "head")
 
-    def _message(self, number: int, row: Row) -> str:
+    def _message(self, number: int, row: LadderRow) -> str:
         signs, is_left = self._signs, row.lane == 0
         label = f" {row.what} {signs.times}{len(row.again_at_us) + 1} " if row.again_at_us else f" {row.what} "
         if len(label) > _GAP - 4:
@@ -127,7 +127,7 @@ class _Drawing:
         line = f"{self._time(row.at_us)}{signs.life}{cells[0]}{signs.life}{cells[1]}{signs.life}"
         return f"{line}{number:4} {self._notes(row)}".rstrip()
 
-    def _notes(self, row: Row) -> str:
+    def _notes(self, row: LadderRow) -> str:
         notes = []
         if (self._ladder.lanes[row.lane].side == "callee" and self._attempts > 1) or row.early_dialog:
             notes.append(f"#{row.lane}{row.early_dialog}" if row.lane else row.early_dialog)
@@ -182,7 +182,7 @@ def _title(lane: Lane) -> str:
     return " ".join(filter(None, (lane.peer, lane.address)))
 
 
-def _style(row: Row) -> Style:
+def _style(row: LadderRow) -> Style:
     if not row.status:
         return "request"
     return "progress" if row.status < 200 else "success" if row.status < 300 else "failure"

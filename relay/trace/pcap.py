@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 from dpkt import ethernet, ip, ip6, pcap, tcp, udp
 
-from relay.trace.ladder import Ladder, Row
+from relay.trace.ladder import Ladder, LadderRow
 
 _MOST: int = 65_000  # bytes of a message; a longer one is cut
 _HOPS = 64
@@ -37,7 +37,7 @@ class _Frames:
     def __init__(self) -> None:
         self._sent: dict[tuple[str, str], int] = {}
 
-    def frame(self, row: Row) -> bytes:
+    def frame(self, row: LadderRow) -> bytes:
         source, target = (row.local, row.remote) if row.sent else (row.remote, row.local)
         data = row.data[:_MOST]
         return _network(source, target, self._transport(source, target, data, row.transport))

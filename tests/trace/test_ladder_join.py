@@ -8,7 +8,7 @@ import pytest
 
 from relay.model.capture import CapturedCall
 from relay.trace.ladder import Ladder as Shown
-from relay.trace.ladder import Row, View, build_ladder, operator_view
+from relay.trace.ladder import LadderRow, View, build_ladder, operator_view
 from tests.ladder.descriptions import ANSWER, HOLD, OFFER
 from tests.ladder.ladder import Ladder, answer, connect, hang_up, reinvite, ring, update
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, X, peer
@@ -31,7 +31,7 @@ def picture(ladder: Shown) -> list[str]:
     return [_line(number, row) for number, row in enumerate(ladder.rows)]
 
 
-def _line(number: int, row: Row) -> str:
+def _line(number: int, row: LadderRow) -> str:
     times = f" x{len(row.again_at_us) + 1}" if row.again_at_us else ""
     source = "" if row.made_from is None else f" from {row.made_from}"
     return f"{number} {'to' if row.sent else 'by'} {row.lane}{row.early_dialog} {row.what}{times}{source}"

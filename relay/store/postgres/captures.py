@@ -24,7 +24,7 @@ WHERE inhparent = CAST('capture' AS regclass) ORDER BY relname
 
 
 class CapturePartitions:
-    """As `relay.store.captures.CaptureTable`."""
+    """As `relay.store.captures.CaptureStatements`."""
 
     begin = "BEGIN READ WRITE"
     size = "length(sealed)"

@@ -49,7 +49,7 @@ class _OtherFormat(sqlite3.DatabaseError):
 
 
 class CaptureFile:
-    """As `relay.store.captures.CaptureTable`."""
+    """As `relay.store.captures.CaptureStatements`."""
 
     begin = "BEGIN IMMEDIATE"
     size = "size"
