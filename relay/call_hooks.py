@@ -22,11 +22,11 @@ from relay.model.actions import LookUp
 from relay.model.binding import Binding
 from relay.model.call import Refusal, Route
 from relay.model.numbers import mask_number
+from relay.model.outcomes import VERIFICATION_FAILED, VERIFICATION_REFUSED
 from relay.net.hook_client import HookClient, HookEndpoint
 from relay.net.supervisor import Tasks
 from relay.policy.call_policy import OnRouted
 from relay.policy.decision import UNKNOWN, Bounds, Decision, Wrong, apply_decision, read_decision, refuse_undecided
-from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
 from relay.service import bindings, fields
 from relay.service.placement import BindRules, PlacementRequest
 from relay.store.connection import Connection, Place

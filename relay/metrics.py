@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from relay.model.histogram import CALL_BOUNDS_S
-from relay.policy.evaluate import OFFERED, OUTCOMES, REFUSALS
+from relay.model.outcomes import OFFERED, OUTCOMES, REFUSALS
 
 PREFIX = "relay700_"
 Statistics = Mapping[str, Any]  # number; count by label value; `relay.model.histogram.Form`

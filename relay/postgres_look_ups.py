@@ -14,10 +14,11 @@ from relay.defence.limits import FairQueue, is_within_share
 from relay.errors import Report
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
+from relay.model.outcomes import STORE_FAILED
 from relay.net.supervisor import Tasks
 from relay.policy.call_policy import CallPolicy, OnRouted
 from relay.policy.evaluate import Counted, LookupResult
-from relay.policy.rules import STORE_FAILED, Rules
+from relay.policy.rules import Rules
 from relay.store.connection import PostgresServer
 from relay.store.postgres.lookup import CONNECTIONS, PATIENCE_S, Asked, PostgresRouteReader
 from relay.store.sealing.sealer import Sealer

@@ -24,7 +24,7 @@ from relay.cli import main
 from relay.config.tables import Tables
 from relay.console.app import ROUTES
 from relay.model import actions
-from relay.policy.evaluate import OUTCOMES
+from relay.model.outcomes import OUTCOMES
 from tests.config.test_tables import msgspec_struct
 from tests.test_metrics import read
 

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from relay.api.backend import RequestCounts
 from relay.call.engine import Engine
 from relay.metrics import text, with_zeros
-from relay.policy.evaluate import REFUSALS
+from relay.model.outcomes import REFUSALS
 from relay.sip_service import tokens
 from tests.call.support import settings
 

@@ -11,9 +11,10 @@ import pytest
 
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
+from relay.model.outcomes import STORE_FAILED
 from relay.model.settings import Peer
 from relay.policy.call_policy import CallPolicy, OnRouted
-from relay.policy.rules import STORE_FAILED, Rules
+from relay.policy.rules import Rules
 from relay.postgres_look_ups import MOST_TOGETHER, MOST_WAITING, PostgresLookUps
 from relay.store.connection import PostgresServer
 from relay.store.postgres.lookup import CONNECTIONS, Asked

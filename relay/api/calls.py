@@ -18,6 +18,7 @@ from relay.api.routes import Router
 from relay.errors import Refused
 from relay.model.binding import MODES
 from relay.model.call import CallRecord, Kind
+from relay.model.outcomes import END_REASONS, OUTCOMES
 from relay.operations.shapes import (
     BINDING_ID,
     Masked,
@@ -33,7 +34,6 @@ from relay.operations.shapes import (
     given_ms,
     one_of,
 )
-from relay.policy.evaluate import END_REASONS, OUTCOMES
 from relay.privacy.records import mask_texts
 from relay.reports.disclosure import CallState, record_form, state_of, with_moments
 from relay.reports.export import MEDIA_TYPES, Format, check_format, export_parts

@@ -12,6 +12,7 @@ from relay.api.context import Needs, RequestContext
 from relay.api.routes import Router
 from relay.errors import Refused
 from relay.model.numbers import is_700
+from relay.model.outcomes import OUTCOMES
 from relay.operations.shapes import (
     Masked,
     Moment,
@@ -25,7 +26,6 @@ from relay.operations.shapes import (
     given_ms,
     one_of,
 )
-from relay.policy.evaluate import OUTCOMES
 from relay.policy.explain import TrialCall, Verdict
 from relay.reports.explain import EXPLANATIONS_PER_S, GRANTED, explain_at, peer_named
 from relay.service import fields

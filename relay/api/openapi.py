@@ -23,7 +23,7 @@ from relay.model.binding import Direction, Mode
 from relay.model.call import Kind as CallKind
 from relay.model.call import Language
 from relay.model.capture import ArmKind
-from relay.policy.evaluate import OUTCOMES
+from relay.model.outcomes import OUTCOMES
 from relay.policy.explain import Verdict
 from relay.reports.disclosure import CallState
 from relay.service.businesses import Scenario

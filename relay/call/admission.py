@@ -8,6 +8,17 @@ from relay.defence.limits import is_within_share
 from relay.errors import ParseError, ProtocolError
 from relay.model.call import Refusal, Route
 from relay.model.numbers import LENGTH_700, is_700
+from relay.model.outcomes import (
+    BAD_CONTACT,
+    BAD_EXTENSION,
+    LOOP,
+    MEDIA_FAILED,
+    NOT_SECURE,
+    NUMBER_UNKNOWN,
+    OVER_LIMIT,
+    TOO_MANY_HOPS,
+    TOO_SHORT,
+)
 from relay.model.settings import may_call_as
 from relay.peers.limits import SETTING_UP, UP
 from relay.peers.peers import number_of_uri
@@ -27,21 +38,6 @@ if TYPE_CHECKING:
     from relay.sip.message import Flow
 
 RETRY: Final = "Retry-After: 5\r\n"
-NUMBER_UNKNOWN: Final = Refusal("number_unknown", 404, 1)
-TOO_SHORT: Final = Refusal("number_unknown", 484, 28)
-OVER_LIMIT: Final = Refusal("over_limit", 503, 42, retry_after_s=5)
-DRAINING: Final = Refusal("draining", 503, 41, retry_after_s=30)
-MEDIA_FAILED: Final = Refusal("media_failed", 503, 47, retry_after_s=5)  # Q.850 47: resource unavailable
-LOOP: Final = Refusal("failed", 482, 25)
-TOO_MANY_HOPS: Final = Refusal("failed", 483, 25)
-BAD_EXTENSION: Final = Refusal("failed", 420, 111)
-NUMBER_IN_TEXT: Final = Refusal("number_in_text", 403, 21)
-NOT_SECURE: Final = Refusal("not_secure", 480, 21)  # sips: without TLS; status of RFC 5630 5.1.1
-TOO_LONG: Final = Refusal("failed", 513, 111)
-BAD_CONTACT: Final = Refusal("failed", 400, 111)
-STRANGER: Final = Refusal("caller_not_allowed", 403, 21)
-REFUSED_TOO_OFTEN: Final = Refusal("over_limit", 503, 42, end_reason="refused_too_often")
-CALLER_NOT_OF_PEER: Final = Refusal("caller_not_allowed", 403, 21, end_reason="caller_not_of_peer")
 
 
 def number_dialled(request: Request) -> str:

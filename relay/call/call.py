@@ -13,12 +13,13 @@ from relay.call.saved_state import CallState
 from relay.call.state_codec import dump_call
 from relay.call.states import ANSWER, CALL_LIFE, COMMITTED, END, ENDED, OVER, REFRESH, REFUSE, RESUME, step
 from relay.errors import ParseError, ProtocolError
+from relay.model import outcomes
 from relay.model.actions import Continuation
 from relay.model.call import PROBE_BUSINESS, Route, record_id
 from relay.model.capture import Side
+from relay.model.outcomes import Outcome
 from relay.peers.limits import SETTING_UP, UP, CallReservation
 from relay.privacy import masking
-from relay.privacy.masking import Verdict
 from relay.sip.message import Request, Response
 
 if TYPE_CHECKING:
@@ -166,14 +167,14 @@ class Call(OpenRecord):
             if self.live_events:
                 self._ua.outbox.emit("ringing", self.record())
 
-    def closed(self, verdict: Verdict, by: str, reason: str, then: Continuation, now: float) -> None:
+    def closed(self, outcome: Outcome, by: str, reason: str, then: Continuation, now: float) -> None:
         """The attempt failed: commit the record, then answer the caller."""
         self.session = self._recorder = None
         self._enter(REFUSE)
         self.ended_at = self.wall_ms(now)
-        self.sip_status, self.q850_cause, self.outcome = verdict.status, verdict.q850_cause or None, verdict.outcome
+        self.sip_status, self.q850_cause, self.outcome = outcome.status, outcome.q850_cause or None, outcome.name
         self.ended_by, self.end_reason = by, reason
-        self._count(verdict.outcome)
+        self._count(outcome.name)
         self.reservation.give_back()
         self._waiting_for_end.append(then)
         self._commit_end(now)
@@ -197,12 +198,12 @@ class Call(OpenRecord):
         if self.live_events:
             self._ua.outbox.emit("answered", record)
 
-    def withdraw(self, verdict: Verdict, then: Continuation, now: float) -> None:
+    def withdraw(self, outcome: Outcome, then: Continuation, now: float) -> None:
         """The answer of a call that is up is not given: commit the end, hang up the callee, then refuse the caller."""
         self._enter(END)
         self.answered_at, self.ended_at = None, self.wall_ms(now)
-        self.sip_status, self.q850_cause, self.outcome = verdict.status, verdict.q850_cause, verdict.outcome
-        self.ended_by, self.end_reason = "relay", verdict.outcome
+        self.sip_status, self.q850_cause, self.outcome = outcome.status, outcome.q850_cause, outcome.name
+        self.ended_by, self.end_reason = "relay", outcome.name
         self._stop()
         self._waiting_for_end.append(then)
         self._commit_end(now)
@@ -312,7 +313,7 @@ class Call(OpenRecord):
         `extra`: masked Reason line for the BYEs. A call still in setup is stopped instead.
         """
         if self.session is not None:
-            self.session.stop(masking.LEAK if reason == "leak_check" else masking.STOPPED, reason, now)
+            self.session.stop(outcomes.LEAK if reason == "leak_check" else outcomes.STOPPED, reason, now)
             return
         if self.state != UP or self.caller is None or self.callee is None:
             return

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from relay.call.progress import write_progress
 from relay.call.state_codec import head_of
 from relay.errors import ParseError
+from relay.model.outcomes import Outcome
 from relay.privacy import masking
-from relay.privacy.masking import Body, Verdict
+from relay.privacy.masking import Body
 from relay.privacy.messages import Reply, contact_line, timestamp_line
 from relay.privacy.sdp import SdpWriter, session_id
 from relay.sip.dialog import Dialog
@@ -84,11 +85,11 @@ class CallerInvite:
         extra = leg.contact + masking.mask_response_headers(response)
         return leg.write(self._reply, 200, extra=extra, body=body)
 
-    def refusal(self, verdict: Verdict, extra: str) -> bytes:
-        """The final response for the verdict. `extra`: further header lines."""
-        if verdict.q850_cause and verdict.status != 487:
-            extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
-        return self._reply.write(verdict.status, to_tag=self.choose_tag(), extra=extra)
+    def refusal(self, outcome: Outcome, extra: str) -> bytes:
+        """The final response for the outcome. `extra`: further header lines."""
+        if outcome.q850_cause and outcome.status != 487:
+            extra += f"Reason: Q.850;cause={outcome.q850_cause}\r\n"
+        return self._reply.write(outcome.status, to_tag=self.choose_tag(), extra=extra)
 
     def announce(self, sdp: bytes, codecs: frozenset[str] | None, dialled: str, now: float) -> None:
         """Send a 183 with the announcement's SDP. Raises ProtocolError and ParseError if it cannot be written."""

@@ -15,6 +15,7 @@ from relay.call.text_message import TextMessage, TextMessages
 from relay.defence.limits import PeerShares, Strangers
 from relay.defence.stateless import DRAINING, Options, StatelessServer
 from relay.errors import ParseError, ProtocolError
+from relay.model import outcomes
 from relay.privacy import masking
 from relay.privacy.messages import Reply, timestamp_line, unsupported_line
 from relay.sip.message import Flow, Request, check_request
@@ -111,7 +112,7 @@ class OutOfDialog:
         if request.to_tag is not None or not self._is_recorded(request):
             self._stateless.answer(reply, 403, now)
         elif not self.closed:
-            self._refuse(request, reply, Strangers.PEER, admission.STRANGER, now)
+            self._refuse(request, reply, Strangers.PEER, outcomes.STRANGER, now)
 
     def _is_recorded(self, request: Request) -> bool:
         """Whether the request leaves a call record."""
@@ -143,20 +144,20 @@ class OutOfDialog:
             objection = (admission.refusal_of_error(error), "")
         # A merged request to another number (RFC 3261 8.2.2.2).
         if self._calls.by_invite[session.call.invite_key] is not session.call:
-            session.refuse(admission.LOOP, now)
+            session.refuse(outcomes.LOOP, now)
         elif self.draining:
-            session.refuse(admission.DRAINING, now)
+            session.refuse(outcomes.DRAINING, now)
         elif objection:
             session.refuse(objection[0], now, objection[1])
         elif len(invite.head) > MOST_HEAD:
-            session.refuse(admission.TOO_LONG, now)
+            session.refuse(outcomes.TOO_LONG, now)
         elif refusal := admission.refusal_of_number(settings, dialled):
             session.refuse(refusal, now)
         elif admission.is_ours(settings, dialled):
             session.call.reservation.comes_from(peer.name)
             session.look_up()
         elif not admission.may_forward_as(settings, peer, session.call.caller_number):
-            session.refuse(admission.CALLER_NOT_OF_PEER, now)
+            session.refuse(outcomes.CALLER_NOT_OF_PEER, now)
         else:
             session.call.reservation.comes_from(peer.name)
             shown = "" if masking.asks_for_privacy(request) else session.call.caller_number
@@ -185,9 +186,9 @@ class OutOfDialog:
     def _message(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
         message = TextMessage(self._messages, peer, request, reply, now)
         if self.draining:
-            message.refuse(admission.DRAINING, now)
+            message.refuse(outcomes.DRAINING, now)
         elif len(head_of(request)) > MOST_HEAD:
-            message.refuse(admission.TOO_LONG, now)
+            message.refuse(outcomes.TOO_LONG, now)
         else:
             message.begin(now)
 

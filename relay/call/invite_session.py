@@ -19,13 +19,14 @@ from relay.call.media import Sender, fault_in, mask_for_rtpengine
 from relay.call.outbound_attempt import TIMED_OUT, OutboundAttempt, SessionBase
 from relay.call.state_codec import dump_attempt
 from relay.errors import ParseError, ProtocolError
+from relay.model import outcomes
 from relay.model.call import Refusal, Route, refusal_on_route
+from relay.model.outcomes import Outcome
 from relay.peers.limits import ANNOUNCING, is_one_admitted, next_admitted
 from relay.peers.targets import is_tried_elsewhere, mark_unreachable, select_secure, who_ended
 from relay.privacy import masking
 from relay.privacy.codecs import common_codecs
 from relay.privacy.leak_check import Leak, leak_check_towards_callee, leak_check_towards_caller
-from relay.privacy.masking import Verdict
 from relay.privacy.sdp import SdpWriter, session_id
 from relay.sip.message import Request, Response
 
@@ -180,7 +181,7 @@ class InviteSession(SessionBase):
             return
         targets = self._ua.peers.candidates(answer.callee, now, self._ua.token)
         if self._invite.secure and not (targets := select_secure(targets)):
-            self.refuse(refusal_on_route(admission.NOT_SECURE, answer), now)
+            self.refuse(refusal_on_route(outcomes.NOT_SECURE, answer), now)
             return
         self._enter(states.ROUTE)
         self._pending_look_up = None
@@ -210,13 +211,13 @@ class InviteSession(SessionBase):
         if media.reserved or self.decided:
             self._begin(now)
         else:
-            self.refuse(admission.MEDIA_FAILED, now)
+            self.refuse(outcomes.MEDIA_FAILED, now)
 
     def _begin(self, now: float) -> None:
-        self._try_next(masking.NO_PEER, "no_peer", now)
+        self._try_next(outcomes.NO_PEER, "no_peer", now)
 
-    def _try_next(self, verdict: Verdict, reason: str, now: float, admitted: TargetState | None = None) -> None:
-        """Try `admitted`, then the next targets; without one, refuse with `verdict`."""
+    def _try_next(self, outcome: Outcome, reason: str, now: float, admitted: TargetState | None = None) -> None:
+        """Try `admitted`, then the next targets; without one, refuse with `outcome`."""
         if self.decided:  # cancelled while rtpengine was working
             return
         unusable: tuple[Refusal, str] | None = None
@@ -226,7 +227,7 @@ class InviteSession(SessionBase):
             admitted = None
             self.call.reservation.goes_to(target.peer.name)
             if media is not None and not media.suits(target.flow.host):
-                then = partial(self._try_next, verdict, reason, admitted=target)
+                then = partial(self._try_next, outcome, reason, admitted=target)
                 media.anchor_again(target.flow.host, self._invite.request, self.call.fail_closed, then, now)
                 return
             attempt = self.attempt_at(target)
@@ -245,9 +246,9 @@ class InviteSession(SessionBase):
         if unusable is not None:
             self.refuse(unusable[0], now, unusable[1])
         elif self.call.peer_out is None and not was_none:  # every peer is at its limit
-            self.refuse(admission.OVER_LIMIT, now)
+            self.refuse(outcomes.OVER_LIMIT, now)
         else:
-            self._close(verdict, who_ended(reason), reason, now)
+            self._close(outcome, who_ended(reason), reason, now)
 
     def attempt_at(self, target: TargetState) -> OutboundAttempt:
         """A new attempt at the target, not sent yet."""
@@ -286,7 +287,7 @@ class InviteSession(SessionBase):
         if now >= self._ring_ends_at:
             self._not_answered(now)
         elif attempt is not None and now >= self._silence_ends_at() and self._has_other(now):
-            self._pass_over(attempt, masking.NO_PROGRESS, now)
+            self._pass_over(attempt, outcomes.NO_PROGRESS, now)
         elif self.route is not None:
             self._watch(now)
 
@@ -294,41 +295,41 @@ class InviteSession(SessionBase):
         """Whether another target would take the call."""
         return is_one_admitted(self._targets, self._counts.quotas_out.has_room, now)
 
-    def _pass_over(self, attempt: OutboundAttempt, verdict: Verdict, now: float) -> None:
+    def _pass_over(self, attempt: OutboundAttempt, outcome: Outcome, now: float) -> None:
         """Cancel the attempt at a target that seems gone, and try the next one."""
         mark_unreachable(self._ua.outbox, attempt.target, now)
         self._abandon_attempt(now, TIMED_OUT)
-        self._try_next(verdict, "no_response", now)
+        self._try_next(outcome, "no_response", now)
 
     def disconnected(self, attempt: OutboundAttempt, now: float) -> None:
-        self._pass_over(attempt, masking.NO_CONNECTION, now)
+        self._pass_over(attempt, outcomes.NO_CONNECTION, now)
 
     def refused(self, response: Response, now: float) -> None:
         rang = self.call.rang_at is not None
-        verdict, extra = masking.mask_refusal(response, self._invite.request, rang=rang)
-        self._failed(response.status, verdict, now, extra)
+        outcome, extra = masking.mask_refusal(response, self._invite.request, rang=rang)
+        self._failed(response.status, outcome, now, extra)
 
     def failed(self, why: str, now: float) -> None:
-        self._failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
+        self._failed(None, outcomes.NO_PROGRESS if why == "timeout" else outcomes.NO_CONNECTION, now)
 
     def unusable(self, error: ProtocolError | ParseError, now: float) -> None:
         self._attempt = None
         if isinstance(error, masking.NotAnchored):
-            self.refuse(admission.MEDIA_FAILED, now)
+            self.refuse(outcomes.MEDIA_FAILED, now)
         else:
             self._close(masking.mask_final(488, rang=False), "relay", "failed", now)
 
-    def _failed(self, status: int | None, verdict: Verdict, now: float, extra: str = "") -> None:
+    def _failed(self, status: int | None, outcome: Outcome, now: float, extra: str = "") -> None:
         """The attempt failed, with `status` None for no response. 5xx and silence try the next target, and 408 does
         before it rings: afterwards it would ring again."""
         self._attempt = None
         if self.decided:
             return
         reason = "no_response" if status is None else f"sip_{status}"
-        if is_tried_elsewhere(status) and verdict is not masking.NO_ANSWER:
-            self._try_next(verdict, reason, now)
+        if is_tried_elsewhere(status) and outcome is not outcomes.NO_ANSWER:
+            self._try_next(outcome, reason, now)
         else:
-            self._close(verdict, who_ended(reason), reason, now, extra)
+            self._close(outcome, who_ended(reason), reason, now, extra)
 
     # -- responses to the caller
 
@@ -412,12 +413,12 @@ class InviteSession(SessionBase):
             self.call.when_end_committed(give, now)
             return
         self._enter(states.STOP)
-        verdict = masking.NOT_STORED
-        self._ua.outbox.refusals[verdict.outcome] += 1
-        data = self._invite.refusal(verdict, admission.RETRY)
+        outcome = outcomes.NOT_STORED
+        self._ua.outbox.refusals[outcome.name] += 1
+        data = self._invite.refusal(outcome, admission.RETRY)
         self._invite.release()
         caller.answer_due = caller.bye_due = False
-        self.call.withdraw(verdict, partial(self._send_final, verdict.status, data), now)
+        self.call.withdraw(outcome, partial(self._send_final, outcome.status, data), now)
         caller.forget()
 
     # -- failure
@@ -429,8 +430,8 @@ class InviteSession(SessionBase):
         self._ua.outbox.refusals[refusal.outcome] += 1
         if refusal.retry_after_s is not None:
             extra += f"Retry-After: {refusal.retry_after_s}\r\n"
-        verdict = Verdict(refusal.status, refusal.q850_cause or 0, refusal.outcome)
-        self._close(verdict, "relay", refusal.end_reason or refusal.outcome, now, extra)
+        outcome = Outcome(refusal.outcome, refusal.status, refusal.q850_cause or 0)
+        self._close(outcome, "relay", refusal.end_reason or refusal.outcome, now, extra)
 
     def choose_tag(self) -> str:
         """The To tag for the response to a CANCEL."""
@@ -444,13 +445,13 @@ class InviteSession(SessionBase):
             return
         self._abandon_attempt(now, masking.mask_reason(request))
         self._decide(states.CANCEL)
-        self._finish(masking.CANCELLED, "caller", "cancel", "", now)
+        self._finish(outcomes.CANCELLED, "caller", "cancel", "", now)
 
     def _not_answered(self, now: float) -> None:
         """The time to ring is over, or that of the invitation."""
-        attempt, verdict, reason = self._attempt, masking.NO_ANSWER, "ring_timeout"
+        attempt, outcome, reason = self._attempt, outcomes.NO_ANSWER, "ring_timeout"
         if attempt is not None and attempt.is_silent:
-            verdict, reason = masking.NO_PROGRESS, "no_response"
+            outcome, reason = outcomes.NO_PROGRESS, "no_response"
             if now >= attempt.started_at + self._settings.no_progress_s:  # a later target may have had less time
                 mark_unreachable(self._ua.outbox, attempt.target, now)
         self._abandon_attempt(now, TIMED_OUT)
@@ -458,31 +459,31 @@ class InviteSession(SessionBase):
         # Terminated) response SHOULD be generated."
         if now >= self._expires_at:
             self._decide(states.REFUSE)
-            self._finish(verdict._replace(status=487), "relay", INVITE_EXPIRED, "", now)
+            self._finish(outcome._replace(status=487), "relay", INVITE_EXPIRED, "", now)
         else:
-            self._close(verdict, "relay", reason, now)
+            self._close(outcome, "relay", reason, now)
 
-    def stop(self, verdict: Verdict, reason: str, now: float) -> None:
+    def stop(self, outcome: Outcome, reason: str, now: float) -> None:
         if self._announcement is not None:
             self._announcement.end(now)
         if not self.decided:
             self._abandon_attempt(now, "")
             self._decide(states.STOP)
-            self._finish(verdict, "relay", reason, "", now)
+            self._finish(outcome, "relay", reason, "", now)
 
-    def lose(self, attempts: list[OutboundAttempt], closed: Verdict | None, now: float) -> None:
+    def lose(self, attempts: list[OutboundAttempt], closed: Outcome | None, now: float) -> None:
         """Close a session that a crash cut short: cancel its INVITEs, commit the record, refuse the caller.
 
-        `closed`: the verdict in the store, if the record was closed before the crash.
+        `closed`: the outcome in the store, if the record was closed before the crash.
         """
         for attempt in attempts:
             self._outstanding.append(attempt)
             attempt.cancel(now, "")
         self._decide(states.LOSE)
         if closed is None:
-            self._finish(masking.LOST, "relay", LOST_AT_RESTART, admission.RETRY, now)
+            self._finish(outcomes.LOST, "relay", LOST_AT_RESTART, admission.RETRY, now)
             return
-        data = self._invite.refusal(closed, admission.RETRY if closed.status == masking.LOST.status else "")
+        data = self._invite.refusal(closed, admission.RETRY if closed.status == outcomes.LOST.status else "")
         self._invite.release()
         self.call.was_closed(now)
         self._send_final(closed.status, data, now)
@@ -492,13 +493,13 @@ class InviteSession(SessionBase):
             self._attempt.cancel(now, reason)
             self._attempt = None
 
-    def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
+    def _close(self, outcome: Outcome, by: str, reason: str, now: float, extra: str = "") -> None:
         """Choose the final response; send it at once, or after an announcement."""
-        if self._can_hear(verdict.outcome):
+        if self._can_hear(outcome.name):
             self._decide(states.ANNOUNCE)
             self._give_trying(now)
-            finish = partial(self._announced, verdict, by, reason, extra)
-            sound = self._sound or OF_REFUSAL[verdict.outcome]
+            finish = partial(self._announced, outcome, by, reason, extra)
+            sound = self._sound or OF_REFUSAL[outcome.name]
             self._announcement = Announcement(
                 self._ua,
                 self._counts.stages,
@@ -512,7 +513,7 @@ class InviteSession(SessionBase):
             self._announcement.begin(self._offer)
         else:
             self._decide(states.REFUSE)
-            self._finish(verdict, by, reason, extra, now)
+            self._finish(outcome, by, reason, extra, now)
 
     def _can_hear(self, outcome: str) -> bool:
         """Whether the caller can hear an announcement, and has not heard the callee's network."""
@@ -527,16 +528,16 @@ class InviteSession(SessionBase):
     def _show(self, sdp: bytes, now: float) -> None:
         self._invite.announce(sdp, self.call.caller_peer.codecs, self.call.dialled, now)
 
-    def _announced(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
+    def _announced(self, outcome: Outcome, by: str, reason: str, extra: str, now: float) -> None:
         self._announcement = None
         self._enter(states.REFUSE)
-        self._finish(verdict, by, reason, extra, now)
+        self._finish(outcome, by, reason, extra, now)
 
-    def _finish(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
+    def _finish(self, outcome: Outcome, by: str, reason: str, extra: str, now: float) -> None:
         self._keep_once()  # else a restart would take a retransmitted INVITE for a new call
-        data = self._invite.refusal(verdict, extra)
+        data = self._invite.refusal(outcome, extra)
         self._invite.release()
-        self.call.closed(verdict, by, reason, partial(self._send_final, verdict.status, data), now)
+        self.call.closed(outcome, by, reason, partial(self._send_final, outcome.status, data), now)
 
     def _send_final(self, status: int, data: bytes, now: float) -> None:
         """The record is durable: send the caller his final response."""

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from relay.call.media import Kind, Media
     from relay.call.saved_state import SentInvite
     from relay.model.call import Route
+    from relay.model.outcomes import Outcome
     from relay.model.settings import Listener
     from relay.peers.targets import TargetState
-    from relay.privacy.masking import Verdict
     from relay.sip.message import Flow
 
 MOST_FORKS: Final = 8  # early dialogs of one INVITE; further ones are ignored
@@ -89,7 +89,7 @@ class SessionBase:
         """The caller gave up, by CANCEL or by BYE in an early dialog."""
         raise NotImplementedError
 
-    def stop(self, verdict: Verdict, reason: str, now: float) -> None:
+    def stop(self, outcome: Outcome, reason: str, now: float) -> None:
         """End the session for the relay's own reasons: a leak, the shutdown."""
         raise NotImplementedError
 

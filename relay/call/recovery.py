@@ -21,12 +21,12 @@ from relay.errors import ParseError, StoreError
 from relay.model.actions import Mediate
 from relay.model.call import Route
 from relay.model.capture import Side
+from relay.model.outcomes import LOST, Outcome
 from relay.model.settings import Listener, Peer, Target
 from relay.peers.peers import host_port
 from relay.peers.targets import TargetState
 from relay.privacy.codecs import common_codecs
 from relay.privacy.leak_check import leak_check_towards_callee, leak_check_towards_caller
-from relay.privacy.masking import LOST, Verdict
 from relay.privacy.messages import Reply
 from relay.sip.message import Flow, Request, parse_message
 
@@ -180,8 +180,8 @@ class Recovery:
         record, stored = kept.record, kept.stored
         self._outbox.link(record.call_id, record.caller_leg_call_id, "caller", record.peer_in, invite.flow)
         status = LOST.status if stored is None else stored.sip_status or LOST.status
-        verdict = LOST if status == LOST.status else Verdict(status, 0, "")
-        data = invite.refusal(verdict, RETRY if verdict is LOST else "")
+        outcome = LOST if status == LOST.status else Outcome("", status, 0)
+        data = invite.refusal(outcome, RETRY if outcome is LOST else "")
 
         def answer(at: float) -> None:
             invite.respond(status, data, at)
@@ -197,11 +197,11 @@ class Recovery:
         session = self._session(record, invite, now)
         answered = stored is not None and stored.answered_at is not None
         winner = stored.callee_leg_call_id if stored is not None and answered else None
-        closed: Verdict | None = None
+        closed: Outcome | None = None
         if answered:
             closed = LOST
         elif stored is not None:
-            closed = Verdict(stored.sip_status or LOST.status, stored.q850_cause or 0, "")
+            closed = Outcome("", stored.sip_status or LOST.status, stored.q850_cause or 0)
         session.lose(self._attempts(session, kept, state, winner, now), closed, now)
         if state.media:
             self._outbox.mediate(Mediate(0, "delete", record.call_id, state.media))
@@ -310,7 +310,7 @@ class Recovery:
             ended_at=max(self._calls.clock.ms(now), record.received_at),  # the clock may have been set back
             sip_status=LOST.status,
             q850_cause=LOST.q850_cause,
-            outcome=LOST.outcome,
+            outcome=LOST.name,
             ended_by="relay",
             end_reason=LOST_AT_RESTART,
         )

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Final
 from relay.call import admission
 from relay.call.state_codec import dump_attempt, head_of
 from relay.errors import ParseError, ProtocolError
+from relay.model import outcomes
 from relay.model.call import CallRecord, Refusal, Route, record_id, refusal_on_route
 from relay.model.numbers import is_700
+from relay.model.outcomes import DELIVERED, Outcome
 from relay.peers.limits import is_one_admitted, next_admitted
 from relay.peers.peers import party_uri, user_for
 from relay.peers.targets import is_tried_elsewhere, mark_responded, mark_unreachable, select_secure, who_ended
 from relay.peers.user_agent import ClientRequest, UserAgent
 from relay.privacy import masking
 from relay.privacy.leak_check import LeakCheck, leak_check_towards_callee
-from relay.privacy.masking import Verdict
 from relay.privacy.messages import OutgoingRequest, Reply
 from relay.privacy.text_memory import TextMemory, mask_across, tails_after
 from relay.privacy.texts import MOST_PASSES, mask_within, read_text, text_body
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from relay.sip.timers import Timer, WallClock
     from relay.sip.transaction import ServerTransaction
 
-DELIVERED: Final = Verdict(200, 0, "delivered")
 PATIENCE: Final = 0.9  # fraction of the sender's timer F, after which a response is useless (RFC 4320 3)
 
 
@@ -142,11 +142,11 @@ class TextMessage:
             self.refuse(admission.refusal_of_error(error), now, admission.lines_for(error))
             return
         if self._all.by_key[self._key] is not self:  # merged, to another number (RFC 3261 8.2.2.2)
-            self.refuse(admission.LOOP, now)
+            self.refuse(outcomes.LOOP, now)
         elif objection is not None:
             self.refuse(objection[0], now, objection[1])
         elif not admission.is_ours(settings, record.number_dialled):
-            self.refuse(admission.refusal_of_number(settings, record.number_dialled) or admission.NUMBER_UNKNOWN, now)
+            self.refuse(admission.refusal_of_number(settings, record.number_dialled) or outcomes.NUMBER_UNKNOWN, now)
         else:
             self._pending_look_up = self._ua.outbox.look_up(
                 record.number_dialled, record.caller, self._routed, "message", self._peer, self.call_id
@@ -171,11 +171,11 @@ class TextMessage:
             if look_up is not None:
                 look_up.last_caller = None
             self._record = self._record._replace(number_shown=answer.shown)  # also after a restart: `granted_since`
-            self.refuse(refusal_on_route(admission.NUMBER_IN_TEXT, answer), now)
+            self.refuse(refusal_on_route(outcomes.NUMBER_IN_TEXT, answer), now)
             return
         targets = self._ua.peers.candidates(answer.callee, now, self._ua.token)
         if is_sips(self._request.uri) and not (targets := select_secure(targets)):
-            self.refuse(refusal_on_route(admission.NOT_SECURE, answer), now)
+            self.refuse(refusal_on_route(outcomes.NOT_SECURE, answer), now)
             return
         texts.remember(sender, answer.binding_id, tails_after(before, text), now)
         self._pending_look_up = None
@@ -196,20 +196,20 @@ class TextMessage:
             decided_by=answer.decided_by or None,
         )
         self._targets = targets
-        self._try_next(masking.NO_PEER, "no_peer", now)
+        self._try_next(outcomes.NO_PEER, "no_peer", now)
 
     # -- the targets
 
-    def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
-        """Try the next target; without one, refuse with `verdict`."""
+    def _try_next(self, outcome: Outcome, reason: str, now: float) -> None:
+        """Try the next target; without one, refuse with `outcome`."""
         outbox = self._ua.outbox
         was_none = not self._targets
         target = next_admitted(self._targets, self._all.counts.quotas_out.admits_request, now)
         if target is None:
             if self._record.peer_out is None and not was_none:  # every peer is at its limit
-                self.refuse(admission.OVER_LIMIT, now)
+                self.refuse(outcomes.OVER_LIMIT, now)
             else:
-                self._close(verdict, who_ended(reason), reason, now)
+                self._close(outcome, who_ended(reason), reason, now)
             return
         assert self._route is not None
         assert self._body is not None
@@ -217,7 +217,7 @@ class TextMessage:
         if not delivery.start(self._request, self._route, self._body, self._leak_check(target), now):
             outbox.counters["leak_check"] += 1
             outbox.note("leak_check", call_id=self._record.call_id, towards="callee")
-            self._close(masking.LEAK, "relay", "leak_check", now)
+            self._close(outcomes.LEAK, "relay", "leak_check", now)
             return
         self._delivery = delivery
         self._record = self._record._replace(peer_out=target.peer.name, callee_leg_call_id=delivery.call_id)
@@ -244,9 +244,9 @@ class TextMessage:
         if delivery is not None and gives_up:
             mark_unreachable(self._ua.outbox, delivery.target, now)
         if is_over:
-            self._close(masking.NO_PROGRESS, "relay", "no_response", now)
+            self._close(outcomes.NO_PROGRESS, "relay", "no_response", now)
         elif gives_up:
-            self._try_next(masking.NO_PROGRESS, "no_response", now)
+            self._try_next(outcomes.NO_PROGRESS, "no_response", now)
         else:
             self._watch(now)
 
@@ -272,15 +272,15 @@ class TextMessage:
         """The target did not respond, or the transport failed."""
         if delivery is self._delivery and not self._decided:
             mark_unreachable(self._ua.outbox, delivery.target, now)
-            self._failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
+            self._failed(None, outcomes.NO_PROGRESS if why == "timeout" else outcomes.NO_CONNECTION, now)
 
-    def _failed(self, status: int | None, verdict: Verdict, now: float) -> None:
+    def _failed(self, status: int | None, outcome: Outcome, now: float) -> None:
         self._delivery = None
         reason = "no_response" if status is None else f"sip_{status}"
         if is_tried_elsewhere(status):
-            self._try_next(verdict, reason, now)
+            self._try_next(outcome, reason, now)
         else:
-            self._close(verdict, who_ended(reason), reason, now)
+            self._close(outcome, who_ended(reason), reason, now)
 
     # -- the response
 
@@ -299,15 +299,15 @@ class TextMessage:
             )
         if refusal.retry_after_s is not None:
             extra += f"Retry-After: {refusal.retry_after_s}\r\n"
-        verdict = Verdict(refusal.status, refusal.q850_cause or 0, refusal.outcome)
-        self._close(verdict, "relay", refusal.end_reason or refusal.outcome, now, extra)
+        outcome = Outcome(refusal.outcome, refusal.status, refusal.q850_cause or 0)
+        self._close(outcome, "relay", refusal.end_reason or refusal.outcome, now, extra)
 
     def stop(self, now: float) -> None:
         """Answer the message at shutdown."""
         if not self._decided:
-            self._close(masking.STOPPED, "relay", "shutdown", now)
+            self._close(outcomes.STOPPED, "relay", "shutdown", now)
 
-    def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
+    def _close(self, outcome: Outcome, by: str, reason: str, now: float, extra: str = "") -> None:
         """Commit the record, then answer the sender."""
         ua = self._ua
         self._decided = True
@@ -315,18 +315,18 @@ class TextMessage:
             self._pending_look_up.given_up = True
         self._delivery = None
         ua.timers.cancel(self._timer)
-        if verdict.q850_cause:
-            extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
-        data = self._reply.write(verdict.status, to_tag=ua.token(), extra=extra)
+        if outcome.q850_cause:
+            extra += f"Reason: Q.850;cause={outcome.q850_cause}\r\n"
+        data = self._reply.write(outcome.status, to_tag=ua.token(), extra=extra)
         self._record = self._record._replace(
             ended_at=self._wall_ms(now),
-            sip_status=verdict.status,
-            q850_cause=verdict.q850_cause or None,
-            outcome=verdict.outcome,
+            sip_status=outcome.status,
+            q850_cause=outcome.q850_cause or None,
+            outcome=outcome.name,
             ended_by=by,
             end_reason=reason,
         )
-        ua.outbox.commit(self._record, None, partial(self._answer, verdict.status, data))
+        ua.outbox.commit(self._record, None, partial(self._answer, outcome.status, data))
 
     def _wall_ms(self, now: float) -> int:
         return int((now + self._clock_offset_s) * 1000)

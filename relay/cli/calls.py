@@ -76,7 +76,7 @@ def calls() -> None:
 
 def _outcome(text: str) -> str:
     """A click type: an outcome of call records."""
-    from relay.policy.evaluate import OUTCOMES
+    from relay.model.outcomes import OUTCOMES
 
     if text not in OUTCOMES:
         words = f"there is no outcome {text}. These are the outcomes:"

@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple
 
 from relay.compat.providers import Outcome, ProviderCall
 from relay.model.call import CallRecord
-from relay.policy.evaluate import ANSWERED, REFUSALS
+from relay.model.outcomes import ANSWERED, REFUSALS
 
 Kind = Literal["missing_here", "missing_there", "outcome", "duration"]
 KINDS: Final[tuple[Kind, ...]] = ("missing_here", "missing_there", "outcome", "duration")

@@ -21,7 +21,7 @@ _PEER: Final = N_("Ask who runs the peer: the ladder has its answer and the Call
 _MEDIA: Final = N_("Compare the codecs of both sides in the ladder: peer.codecs, peer.media.")
 
 # A peer's final answer to the INVITE -> the cause. A status that is not listed counts as its class (x00), as for the
-# outcome (`relay.privacy.masking`). Where the outcome says it all, there is none.
+# outcome (`relay.model.outcomes`). Where the outcome says it all, there is none.
 _ANSWERS: Final[dict[int, tuple[str, str]]] = {
     300: (
         N_("The peer sent the call to another address, which the relay does not follow."),

@@ -18,7 +18,7 @@ from relay.console.outcomes import OUTCOMES, Class, class_of
 from relay.console.page import Page, PageRoute, get
 from relay.console.references import holds_real_number
 from relay.console.tables import search_party
-from relay.policy.evaluate import ANSWERED
+from relay.model.outcomes import ANSWERED
 from relay.service.complaints import complaint_rates
 from relay.store.call_counts import (
     PeriodCounts,

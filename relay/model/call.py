@@ -11,7 +11,7 @@ DecidedBy = Literal["", "hook", "verify"]  # "": the binding alone; else the hoo
 
 
 class Refusal(NamedTuple):
-    """A refused call. `outcome` is one of `relay.policy.evaluate.OUTCOMES`; the three codes go to the caller."""
+    """A refused call. `outcome` is one of `relay.model.outcomes.OUTCOMES`; the three codes go to the caller."""
 
     outcome: str
     status: int  # SIP

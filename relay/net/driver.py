@@ -16,7 +16,6 @@ from typing import Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.admission import OVER_LIMIT
 from relay.defence.bans import Bans
 from relay.defence.shedding import Rank
 from relay.model.actions import (
@@ -34,11 +33,11 @@ from relay.model.actions import (
     SendAll,
 )
 from relay.model.call import CallRecord, Refusal, Route
+from relay.model.outcomes import OVER_LIMIT, STORE_FAILED
 from relay.net.capture import Capture
 from relay.net.queues import BEHIND_S, Backlog, OverloadState, Waiting
 from relay.net.transports import Transports
 from relay.policy.call_policy import OnRouted
-from relay.policy.rules import STORE_FAILED
 from relay.privacy.records import ended_call
 from relay.sip.message import Flow
 

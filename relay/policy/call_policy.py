@@ -13,25 +13,22 @@ from functools import partial
 from itertools import islice
 from typing import Final
 
-from relay.call.admission import CALLER_NOT_OF_PEER, NUMBER_UNKNOWN, REFUSED_TOO_OFTEN
 from relay.defence.limits import Rates
 from relay.errors import Report
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route, refusal_on_route
-from relay.model.settings import Peer, may_call_as
-from relay.policy.evaluate import Counted, DialledCall, LookupResult, evaluate, with_binding
-from relay.policy.rules import (
+from relay.model.outcomes import (
     BUSINESS_RATE,
     CALLER_INTERNATIONAL,
-    MEMORY_S,
+    CALLER_NOT_OF_PEER,
     NO_BINDING,
+    NUMBER_UNKNOWN,
+    REFUSED_TOO_OFTEN,
     VERIFICATION_FAILED,
-    LastCaller,
-    Recent,
-    RefusalCaps,
-    Rules,
-    quota,
 )
+from relay.model.settings import Peer, may_call_as
+from relay.policy.evaluate import Counted, DialledCall, LookupResult, evaluate, with_binding
+from relay.policy.rules import MEMORY_S, LastCaller, Recent, RefusalCaps, Rules, quota
 
 OnRouted = Callable[[int, Route | Refusal], None]  # LookUp.token, answer
 

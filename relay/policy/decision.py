@@ -17,7 +17,7 @@ from relay.errors import ParseError
 from relay.model.binding import MAX_CALL_S, RING_TIMEOUT_S
 from relay.model.call import DecidedBy, Refusal, Route, refusal_on_route
 from relay.model.numbers import Parties, normalise_700, parse_party
-from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
+from relay.model.outcomes import VERIFICATION_FAILED, VERIFICATION_REFUSED
 
 ANNOUNCEMENTS: Final = frozenset(OF_REFUSAL.values())
 UNKNOWN: Final = "no field of an answer"

@@ -5,18 +5,13 @@ Stateless, without store or clock. Counts over several calls are kept by `Recent
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
-from types import ModuleType
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from relay.call import admission, text_message
-from relay.call.admission import NUMBER_UNKNOWN
 from relay.model.binding import GROUP_MODES
 from relay.model.call import PROBE_BUSINESS, ConcurrencyCap, Refusal, Route
 from relay.model.numbers import NO_CALLS, is_700, is_foreign
-from relay.policy import rules
-from relay.policy.rules import (
+from relay.model.outcomes import (
     BUSINESS_BUSY,
     BUSINESS_REVOKED,
     BUSINESS_SUSPENDED,
@@ -29,23 +24,17 @@ from relay.policy.rules import (
     FREQUENCY_CALLER,
     FREQUENCY_NUMBER,
     LEGACY_ENDED,
-    MEMORY_S,
     NO_BINDING,
     NO_CALLEE,
     NOT_FILED,
     NUMBER_BUSY,
     NUMBER_LOCKED,
+    NUMBER_UNKNOWN,
     OUTSIDE_HOURS,
     OWN_NUMBER,
     PARTY_NOT_ALLOWED,
-    Cap,
-    Recent,
-    Rules,
-    parse_hours,
-    quota,
 )
-from relay.privacy import masking
-from relay.privacy.masking import Verdict
+from relay.policy.rules import MEMORY_S, Cap, Recent, Rules, parse_hours, quota
 
 ALWAYS_MS: Final = 1 << 62
 
@@ -371,45 +360,3 @@ def _caps(bound: BindingContext, number: str, rules: Rules) -> tuple[Concurrency
     if most_of_number:
         caps.append((f"number {number}", most_of_number, NUMBER_BUSY))
     return tuple(caps)
-
-
-# -- All outcomes of call records, collected from the modules that decide them
-
-ANSWERED: Final = "answered"
-
-
-def _refusals(module: ModuleType) -> Iterator[str]:
-    return (value.outcome for value in vars(module).values() if isinstance(value, Refusal))
-
-
-def _reasons(module: ModuleType) -> Iterator[str]:
-    return (value.end_reason or value.outcome for value in vars(module).values() if isinstance(value, Refusal))
-
-
-def _verdicts(module: ModuleType) -> Iterator[str]:
-    tables = (value.values() for value in vars(module).values() if isinstance(value, dict))
-    values = chain(vars(module).values(), *tables)
-    return (value.outcome for value in values if isinstance(value, Verdict))
-
-
-# Outcomes of calls refused by the relay itself.
-REFUSALS: Final = frozenset(chain(_refusals(rules), _refusals(admission)))
-OFFERED: Final = frozenset({ANSWERED, *_verdicts(masking)})  # of calls that were offered to a peer
-OUTCOMES: Final = tuple(sorted({*OFFERED, *REFUSALS, *_verdicts(text_message)}))
-
-# All `end_reason`s of call records but those that quote the called side: "sip_" and its status.
-_ENDS: Final = (
-    *("ack_timeout", "bye", "cancel", "hung_up", "invite_expired", "leak_check", "lost_at_restart", "max_duration"),
-    *(
-        "media_failed",
-        "media_timeout",
-        "no_peer",
-        "no_response",
-        "not_restorable",
-        "peer_gone",
-        "recording_failed",
-        "ring_timeout",
-    ),
-    *("session_expired", "shutdown"),
-)
-END_REASONS: Final = tuple(sorted({*_ENDS, *_reasons(rules), *_reasons(admission)}))

@@ -11,10 +11,22 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from relay.call import admission
-from relay.call.admission import CALLER_NOT_OF_PEER, DRAINING, OVER_LIMIT, REFUSED_TOO_OFTEN, STRANGER
 from relay.call.engine import Engine
+from relay.model import outcomes
 from relay.model.call import Refusal, Route, refusal_on_route
 from relay.model.numbers import CHINA, mask_number
+from relay.model.outcomes import (
+    BUSINESS_RATE,
+    CALLER_NOT_OF_PEER,
+    DRAINING,
+    FREQUENCY_CALLER,
+    FREQUENCY_NUMBER,
+    NO_BINDING,
+    NO_PEER,
+    OVER_LIMIT,
+    REFUSED_TOO_OFTEN,
+    STRANGER,
+)
 from relay.model.settings import Peer, Settings, may_call_as
 from relay.peers.peers import Peers
 from relay.peers.targets import TargetChoice
@@ -41,16 +53,7 @@ from relay.policy.figures import (
     figures_of_callee,
     figures_of_caps,
 )
-from relay.policy.rules import (
-    BUSINESS_RATE,
-    FREQUENCY_CALLER,
-    FREQUENCY_NUMBER,
-    NO_BINDING,
-    Recent,
-    Rules,
-    quota,
-)
-from relay.privacy.masking import NO_PEER
+from relay.policy.rules import Recent, Rules, quota
 
 Verdict = Literal["pass", "fail", "not reached", "not known", "not applicable", "not asked"]
 NOT_OF_ONE: Final = "the INVITE itself decides"
@@ -237,7 +240,7 @@ def _form(settings: Settings, number: str) -> str:
     refusal = admission.refusal_of_number(settings, number)
     if refusal is None:
         return "another number: forwarded"
-    return "too short" if refusal is admission.TOO_SHORT else "not a number of the platform"
+    return "too short" if refusal is outcomes.TOO_SHORT else "not a number of the platform"
 
 
 def _pauses(checks: _Checks, call: TrialCall, peer: Peer, running: Running) -> None:
@@ -392,7 +395,7 @@ def _targets(checks: _Checks, route: Route, settings: Settings, running: Running
         figures = f"no route for {_in_e164(route.callee)}"
     answer: Route | Refusal = route
     if not targets:
-        answer = refusal_on_route(Refusal(NO_PEER.outcome, NO_PEER.status, NO_PEER.q850_cause), route)
+        answer = refusal_on_route(Refusal(NO_PEER.name, NO_PEER.status, NO_PEER.q850_cause), route)
     elif all([target.is_full for target in targets]):
         answer = refusal_on_route(OVER_LIMIT, route)
     checks.add("targets", answer if isinstance(answer, Refusal) else None, figures)

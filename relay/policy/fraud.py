@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Final, NamedTuple
 
-from relay.call.admission import CALLER_NOT_OF_PEER, REFUSED_TOO_OFTEN
 from relay.model.call import PROBE_BUSINESS, CallRecord
 from relay.model.numbers import is_700
+from relay.model.outcomes import CALLER_NOT_OF_PEER, REFUSED_TOO_OFTEN
 
 WINDOW_MS: Final = 600_000
 _KEPT_MS: Final = 2 * WINDOW_MS  # a caller or number: records are in the order of calls' ends, at_ms is their start

@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from relay.errors import ParseError
-from relay.model.call import Refusal
 from relay.model.numbers import MOBILES_ALONE, Parties
 
 _CHINA_S: Final = 8 * 3600
@@ -125,34 +124,6 @@ class Rules(NamedTuple):
     @property
     def number_windows_s(self) -> tuple[int, ...]:
         return tuple(cap.window_s for cap in self.number_caps if cap.window_s > MEMORY_S)
-
-
-# Q.850: 1 unallocated number, 20 subscriber absent, 21 call rejected, 22 number changed, 31 normal, 41 temporary
-# failure, 42 congestion.
-NUMBER_LOCKED: Final = Refusal("number_locked", 480, 31)
-LEGACY_ENDED: Final = Refusal("legacy_ended", 410, 22)
-CALLER_ANONYMOUS: Final = Refusal("caller_anonymous", 433, 21)  # RFC 5079
-CALLER_INTERNATIONAL: Final = Refusal("caller_international", 403, 21)
-NO_BINDING: Final = Refusal("no_binding", 403, 21)
-EXPIRED: Final = Refusal("expired", 403, 21)
-BUSINESS_SUSPENDED: Final = Refusal("business_suspended", 403, 21)
-BUSINESS_REVOKED: Final = Refusal("business_revoked", 403, 21)
-DIRECTION_BARRED: Final = Refusal("direction_barred", 403, 21)
-CALLER_BLACKLISTED: Final = Refusal("caller_blacklisted", 403, 21)
-CALLER_NOT_LISTED: Final = Refusal("caller_not_listed", 403, 21)
-OUTSIDE_HOURS: Final = Refusal("outside_hours", 480, 31)
-PARTY_NOT_ALLOWED: Final = Refusal("party_not_allowed", 403, 21)
-NOT_FILED: Final = Refusal("not_filed", 403, 21)
-NO_CALLEE: Final = Refusal("no_callee", 480, 20)
-OWN_NUMBER: Final = Refusal("own_number", 403, 21)
-FREQUENCY_CALLER: Final = Refusal("frequency_caller", 403, 21)
-FREQUENCY_NUMBER: Final = Refusal("frequency_number", 403, 21)
-BUSINESS_RATE: Final = Refusal("business_rate", 503, 42, retry_after_s=1)
-BUSINESS_BUSY: Final = Refusal("business_busy", 503, 42, retry_after_s=5)
-NUMBER_BUSY: Final = Refusal("number_busy", 503, 42, retry_after_s=5)
-VERIFICATION_REFUSED: Final = Refusal("verification_refused", 403, 21)
-VERIFICATION_FAILED: Final = Refusal("verification_failed", 503, 41, retry_after_s=5)
-STORE_FAILED: Final = Refusal("store_failed", 503, 41, retry_after_s=5)
 
 
 # -- Counts by key of the calls granted in the last quarter of an hour; rebuilt at a start

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from relay.errors import ParseError, ProtocolError
+from relay.model.outcomes import CALLEE_BAD_EXTENSION, NO_ANSWER, OF_FINAL_STATUS, Outcome
 from relay.privacy.sdp import SdpWriter, mask_description
 from relay.sip.headers import parse_min_se, parse_reason, parse_session_expires
 from relay.sip.message import Message, Request, Response
@@ -36,52 +37,6 @@ LONGEST_SESSION_S: Final = 86_400  # cap of relayed session timers: too short to
 # 181 and 199 reveal the callee's forwarding and forking; the caller sees ringing or progress only.
 _PROVISIONAL: Final = {180: 180, 181: 182, 182: 182, 183: 183}
 
-
-class Verdict(NamedTuple):
-    """How a failed attempt is answered to the caller, and its outcome in the call record."""
-
-    status: int
-    q850_cause: int
-    outcome: str
-
-
-# A callee's final status -> the caller's. 3xx carries a real target, 401/407/503 reveal the callee's network: none of
-# them is shown. A status that is not listed is treated as its class (x00).
-_FINAL: Final = {
-    300: Verdict(480, 20, "unreachable"),
-    400: Verdict(480, 41, "failed"),
-    401: Verdict(480, 21, "failed"),
-    403: Verdict(480, 21, "rejected"),
-    404: Verdict(404, 1, "unreachable"),
-    407: Verdict(480, 21, "failed"),
-    408: Verdict(480, 18, "unreachable"),
-    410: Verdict(404, 22, "unreachable"),
-    415: Verdict(488, 88, "failed"),
-    420: Verdict(480, 111, "failed"),
-    422: Verdict(422, 31, "failed"),
-    480: Verdict(480, 18, "unreachable"),
-    484: Verdict(404, 28, "unreachable"),
-    486: Verdict(486, 17, "busy"),
-    488: Verdict(488, 88, "failed"),
-    500: Verdict(480, 41, "failed"),
-    503: Verdict(480, 34, "unreachable"),
-    504: Verdict(480, 102, "unreachable"),
-    600: Verdict(486, 17, "busy"),
-    603: Verdict(603, 21, "rejected"),
-    604: Verdict(404, 1, "unreachable"),
-    606: Verdict(488, 88, "failed"),
-}
-NO_ANSWER: Final = Verdict(480, 19, "no_answer")
-LEAK: Final = Verdict(480, 41, "failed")
-NO_PEER: Final = Verdict(480, 3, "unreachable")  # Q.850 3: no route to destination
-NO_PROGRESS: Final = Verdict(480, 102, "unreachable")  # Q.850 102: recovery on timer expiry
-NO_CONNECTION: Final = Verdict(480, 38, "unreachable")  # Q.850 38: network out of order
-CANCELLED: Final = Verdict(487, 16, "cancelled")
-STOPPED: Final = Verdict(480, 31, "failed")  # by an operator, or the shutdown; Q.850 31: normal, unspecified
-LOST: Final = Verdict(503, 41, "failed")  # cut short by a crash
-NOT_STORED: Final = Verdict(503, 41, "store_failed")  # answered, but the store does not take that
-BAD_EXTENSION: Final = Verdict(420, 111, "failed")
-
 _IN_DIALOG: Final = frozenset({400, 408, 415, 422, 481, 487, 488, 491, 500})
 
 
@@ -90,21 +45,21 @@ def mask_provisional(status: int) -> int | None:
     return _PROVISIONAL.get(status)
 
 
-def mask_final(status: int, *, rang: bool) -> Verdict:
-    """The verdict on a callee's final 3xx-6xx to the initial INVITE. `rang`: it had sent 180."""
+def mask_final(status: int, *, rang: bool) -> Outcome:
+    """The outcome on a callee's final 3xx-6xx to the initial INVITE. `rang`: it had sent 180."""
     if rang and status in (408, 480):
         return NO_ANSWER
-    return _FINAL.get(status) or _FINAL[status // 100 * 100]
+    return OF_FINAL_STATUS.get(status) or OF_FINAL_STATUS[status // 100 * 100]
 
 
-def mask_refusal(response: Response, request: Request, *, rang: bool) -> tuple[Verdict, str]:
+def mask_refusal(response: Response, request: Request, *, rang: bool) -> tuple[Outcome, str]:
     """`mask_final` of a response to the caller's INVITE, and the header lines without which he cannot ask again: those
     of a 422 (Min-SE), and of a 420 that names option tags he requires (Unsupported, RFC 3261 8.1.3.5)."""
     status = response.status
     if status == 420 and response.has("unsupported"):
         required = tuple([tag for tag in OPTION_TAGS if requires(request, tag)])
         if line := mask_tokens("Unsupported", ",".join(response.get_all("unsupported")), required):
-            return BAD_EXTENSION, line
+            return CALLEE_BAD_EXTENSION, line
     return mask_final(status, rang=rang), mask_response_headers(response) if status == 422 else ""
 
 

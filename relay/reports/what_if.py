@@ -13,22 +13,26 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from relay.call.admission import (
-    CALLER_NOT_OF_PEER,
-    MEDIA_FAILED,
-    OVER_LIMIT,
-    REFUSED_TOO_OFTEN,
-    STRANGER,
-    refusal_of_number,
-)
 from relay.call.admission import is_ours as is_of_platform
+from relay.call.admission import refusal_of_number
 from relay.model.actions import LookUp
 from relay.model.call import CallRecord, Refusal, Route
+from relay.model.outcomes import (
+    CALLER_NOT_OF_PEER,
+    MEDIA_FAILED,
+    OF_POLICY,
+    OVER_LIMIT,
+    REFUSALS,
+    REFUSED_TOO_OFTEN,
+    STORE_FAILED,
+    STRANGER,
+    VERIFICATION_FAILED,
+    VERIFICATION_REFUSED,
+)
 from relay.peers.limits import CallCounts
-from relay.policy import rules as rules_module
 from relay.policy.call_policy import CallPolicy
-from relay.policy.evaluate import REFUSALS, LookupResult
-from relay.policy.rules import MEMORY_S, STORE_FAILED, VERIFICATION_FAILED, VERIFICATION_REFUSED
+from relay.policy.evaluate import LookupResult
+from relay.policy.rules import MEMORY_S
 from relay.reports.explain import Configured
 from relay.store.connection import Connection
 from relay.store.lookup_at import Moment, PastLookUps
@@ -44,7 +48,7 @@ LIMITS: Final = (
 _DAY_S: Final = 86_400
 _SWEEP_EACH: Final = 50_000  # attempts between two deletions of old counts
 # Refusals that the replay can decide; for two of them only by the reason.
-_DECIDED: Final = frozenset(each.outcome for each in vars(rules_module).values() if isinstance(each, Refusal)) - {
+_DECIDED: Final = frozenset(each.outcome for each in OF_POLICY) - {
     STORE_FAILED.outcome,
     VERIFICATION_FAILED.outcome,
     VERIFICATION_REFUSED.outcome,

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from relay.model.call import PROBE_BUSINESS, CallRecord
 from relay.model.histogram import CALL_BOUNDS_S
 from relay.model.numbers import is_700
-from relay.policy.evaluate import ANSWERED
+from relay.model.outcomes import ANSWERED
 from relay.store.connection import Connection
 
 SPANS: Final = {60: 2 * 3_600, 600: 2 * 86_400, 3_600: 35 * 86_400}  # length of a span: how long it is kept, in seconds

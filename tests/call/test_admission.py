@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from relay.call import admission
-from relay.call.admission import NUMBER_UNKNOWN, OVER_LIMIT, TOO_SHORT
 from relay.errors import ParseError, ProtocolError
+from relay.model import outcomes
 from relay.model.call import Refusal
+from relay.model.outcomes import NUMBER_UNKNOWN, OVER_LIMIT, TOO_SHORT
 from relay.peers.limits import SETTING_UP, UP
 from tests.call.support import FLOW, Parts, invite, peer, settings
 
@@ -103,10 +104,10 @@ def test_forwarded_route_has_no_binding() -> None:
 @pytest.mark.parametrize(
     ("lines", "refusal", "extra"),
     [
-        (("Max-Forwards: 0",), admission.TOO_MANY_HOPS, ""),
-        (("Contact: <tel:1>",), admission.BAD_CONTACT, ""),
-        (("From: <sip:x@h>;tag=ours",), admission.LOOP, ""),
-        (("Require: 100rel, foo, bar",), admission.BAD_EXTENSION, "Unsupported: foo, bar\r\n"),
+        (("Max-Forwards: 0",), outcomes.TOO_MANY_HOPS, ""),
+        (("Contact: <tel:1>",), outcomes.BAD_CONTACT, ""),
+        (("From: <sip:x@h>;tag=ours",), outcomes.LOOP, ""),
+        (("Require: 100rel, foo, bar",), outcomes.BAD_EXTENSION, "Unsupported: foo, bar\r\n"),
     ],
 )
 def test_invite_is_refused_before_its_number_is_judged(lines: tuple[str, ...], refusal: Refusal, extra: str) -> None:

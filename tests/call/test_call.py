@@ -9,7 +9,7 @@ import pytest
 from relay.call.call import Call
 from relay.model.actions import Commit
 from relay.model.call import Route
-from relay.privacy.masking import CANCELLED
+from relay.model.outcomes import CANCELLED
 from tests.call.support import FLOW, Parts, peer
 
 A, B, X = "8613800000001", "8613900000002", "700100000010001"

@@ -6,7 +6,7 @@ import pytest
 
 from relay.call.caller_invite import CallerInvite
 from relay.model.actions import Send
-from relay.privacy.masking import CANCELLED, NO_PEER, Verdict
+from relay.model.outcomes import CANCELLED, NO_PEER, Outcome
 from relay.privacy.messages import Reply
 from relay.sip.message import Request, Response, parse_message
 from tests.call.support import FLOW, Parts, invite
@@ -32,12 +32,12 @@ def test_trying_has_no_tag() -> None:
     assert (trying.status, trying.to_tag, made.is_trying) == (100, None, True)
 
 
-@pytest.mark.parametrize(("verdict", "reason"), [(NO_PEER, True), (CANCELLED, False), (Verdict(404, 0, "x"), False)])
-def test_refusal_names_its_cause_except_to_a_cancelled_invite(verdict: Verdict, reason: bool) -> None:
+@pytest.mark.parametrize(("outcome", "reason"), [(NO_PEER, True), (CANCELLED, False), (Outcome("x", 404, 0), False)])
+def test_refusal_names_its_cause_except_to_a_cancelled_invite(outcome: Outcome, reason: bool) -> None:
     made, _ = arrived(invite())
-    refusal = response(made.refusal(verdict, "Retry-After: 5\r\n"))
-    assert (refusal.status, refusal.get("retry-after")) == (verdict.status, "5")
-    assert refusal.get("reason") == (f"Q.850;cause={verdict.q850_cause}" if reason else None)
+    refusal = response(made.refusal(outcome, "Retry-After: 5\r\n"))
+    assert (refusal.status, refusal.get("retry-after")) == (outcome.status, "5")
+    assert refusal.get("reason") == (f"Q.850;cause={outcome.q850_cause}" if reason else None)
 
 
 @pytest.mark.parametrize(("uri", "secure"), [("sip:700@192.0.2.10", False), ("sips:700@192.0.2.10", True)])

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from relay.model.call import Route
+from relay.model.outcomes import NO_CALLEE
 from relay.policy.call_policy import CallPolicy
-from relay.policy.rules import NO_CALLEE, Rules
+from relay.policy.rules import Rules
 from relay.store.database import open_store
 from relay.store.sqlite.lookup import RouteReader
 from relay.store.writer import now_ms

@@ -17,7 +17,7 @@ import pytest
 
 from relay.cli.output import A_SCREEN, json_line, record_row, shower, table, written
 from relay.errors import StoreError
-from relay.policy.evaluate import OUTCOMES
+from relay.model.outcomes import OUTCOMES
 from relay.reports.disclosure import printable
 from relay.store.database import open_store
 from tests.cli.conftest import Command

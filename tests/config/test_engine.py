@@ -11,9 +11,9 @@ from relay.call.announcement import OF_REFUSAL, SOUNDS
 from relay.config import parse_config
 from relay.config.engine import MOST_BYTES, SHIPPED, SoundFiles, read_sounds
 from relay.errors import ConfigError
-from relay.model.call import LANGUAGES, Language, Refusal
+from relay.model.call import LANGUAGES, Language
+from relay.model.outcomes import OF_POLICY
 from relay.model.settings import Announcements, Listener, TlsFiles
-from relay.policy import rules
 from relay.service.retention import DAY_MS
 from relay.store.recordings import Recordings
 from tests.config.support import PEER, config, problem
@@ -272,7 +272,7 @@ def test_sounds_differ_by_language() -> None:
 
 
 def test_announced_outcomes_exist() -> None:
-    known = {value.outcome for value in vars(rules).values() if isinstance(value, Refusal)}
+    known = {refusal.outcome for refusal in OF_POLICY}
     of_callees = {"busy", "rejected", "no_answer", "unreachable", "number_unknown"}
     assert set(OF_REFUSAL) <= known | of_callees
 

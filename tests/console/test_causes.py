@@ -6,7 +6,7 @@ import pytest
 
 from relay.console.causes import Cause, answer_of, cause_of
 from relay.console.outcomes import OUTCOMES
-from relay.policy.evaluate import END_REASONS, REFUSALS
+from relay.model.outcomes import END_REASONS, REFUSALS
 from relay.privacy.masking import mask_final
 from tests.api.conftest import Api, Client
 from tests.console.conftest import Console, text_of
@@ -25,13 +25,13 @@ def cause(outcome: str, end_reason: str, sip_status: int = 480, **changes: objec
 
 @pytest.mark.parametrize("status", range(300, 700))
 def test_an_answer_of_a_peer_is_told_as_what_it_is(status: int) -> None:
-    verdict = mask_final(status, rang=False)
-    found = cause(verdict.outcome, f"sip_{status}", verdict.status)
+    outcome = mask_final(status, rang=False)
+    found = cause(outcome.name, f"sip_{status}", outcome.status)
     assert found is not None and found.why not in GENERIC and found.do
 
 
 def test_the_same_status_after_ringing_is_nobody_who_answers() -> None:
-    found = cause(mask_final(480, rang=True).outcome, "sip_480")
+    found = cause(mask_final(480, rang=True).name, "sip_480")
     assert found is not None and "nobody answered" in found.why
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from relay.console.outcomes import CLASSES, OUTCOMES
-from relay.policy.evaluate import OUTCOMES as ALL
-from relay.policy.evaluate import REFUSALS
+from relay.model.outcomes import OUTCOMES as ALL
+from relay.model.outcomes import REFUSALS
 
 
 def test_every_outcome_has_words() -> None:

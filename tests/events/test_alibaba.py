@@ -15,7 +15,7 @@ from relay.events import delivery as module
 from relay.events import webhooks as service
 from relay.events.alibaba import UNCONNECTED, is_accepted
 from relay.events.webhooks import Kind, call_data, make, write_events
-from relay.policy.evaluate import REFUSALS
+from relay.model.outcomes import REFUSALS
 from relay.store.webhooks import OutboxEvent, Webhook, queue_event
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop, delivering

@@ -8,16 +8,14 @@ from relay.call.state_codec import MOST_HEAD
 from relay.defence.limits import SHARE
 from relay.model.actions import Note
 from relay.model.call import Refusal, Route
+from relay.model.outcomes import OF_POLICY
 from relay.model.settings import Limits
-from relay.policy import rules
 from relay.policy.rules import Cap, Rules
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.ladder import Ladder, answer, bye, call, connect, hang_up, restart, ring
 from tests.ladder.settings import STRANGER_HOST, A, B, X, Y
 from tests.ladder.side import Side
 from tests.ladder.test_claims import CARRIER, Gated, pbx
-
-POLICY = [refusal for refusal in vars(rules).values() if isinstance(refusal, Refusal)]
 
 
 def is_refused(ladder: Ladder, status: int, *, cause: int | None, retry_after: str | None = None) -> None:
@@ -34,7 +32,7 @@ def is_refused(ladder: Ladder, status: int, *, cause: int | None, retry_after: s
     [
         ("caller_not_allowed", 403, 21, None),
         ("over_limit", 503, 42, 60),
-        *((told.outcome, told.status, told.q850_cause, told.retry_after_s) for told in POLICY),
+        *((told.outcome, told.status, told.q850_cause, told.retry_after_s) for told in OF_POLICY),
     ],
 )
 def test_look_ups_refusal_is_sent(outcome: str, status: int, cause: int, retry_after_s: int | None) -> None:

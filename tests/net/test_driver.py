@@ -29,13 +29,13 @@ from relay.model.actions import (
     SendAll,
 )
 from relay.model.call import CallRecord, Refusal, Route
+from relay.model.outcomes import STORE_FAILED
 from relay.model.settings import Limits, Peer, StreamLimits
 from relay.net.capture import ENDED, MARK, RECEIVED, SENT, Capture, Ended, Ring, make_memory, read_items
 from relay.net.driver import MOST_TIMERS, STALLED_S, Driver, OnMediated
 from relay.net.queues import MOST_BYTES
 from relay.net.transports import Transports
 from relay.policy.call_policy import OnRouted
-from relay.policy.rules import STORE_FAILED
 from relay.sip.message import Flow
 from tests.net.support import Log, address_of, hold_up_the_loop, settings_for, until
 from tests.support.stored import X, live_record

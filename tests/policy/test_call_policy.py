@@ -8,20 +8,12 @@ import pytest
 
 from relay.model.actions import LookUp
 from relay.model.call import Kind, Refusal, Route
+from relay.model.outcomes import NO_BINDING, STORE_FAILED, VERIFICATION_REFUSED
 from relay.model.settings import CallerNumbers, Peer
 from relay.policy import call_policy
 from relay.policy.call_policy import FIRST_PAUSE_S, WINDOW_S, CallPolicy, OnRouted, RefusedAttempts
 from relay.policy.evaluate import LookupResult
-from relay.policy.rules import (
-    NO_BINDING,
-    STORE_FAILED,
-    VERIFICATION_REFUSED,
-    Cap,
-    LastCaller,
-    Quotas,
-    RefusalCaps,
-    Rules,
-)
+from relay.policy.rules import Cap, LastCaller, Quotas, RefusalCaps, Rules
 from tests.policy.cases import FOREIGN, FOUND, ID, NOW_S, C, found, named_peer, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from relay.call.admission import CALLER_NOT_OF_PEER
-from relay.call.invite_session import LOST_AT_RESTART
-from relay.call.recovery import _NOT_RESTORABLE
 from relay.config.parties import read_parties
 from relay.config.tables import NumbersTable
 from relay.model.call import PROBE_BUSINESS, Refusal, Route
 from relay.model.numbers import KINDS
-from relay.policy.evaluate import END_REASONS, OUTCOMES, REFUSALS, Counted
-from relay.policy.rules import BUSINESS_BUSY, FREQUENCY_CALLER, NO_LIMIT, NUMBER_BUSY, Cap, Hours, Quotas, Recent
+from relay.model.outcomes import (
+    BUSINESS_BUSY,
+    FREQUENCY_CALLER,
+    NUMBER_BUSY,
+)
+from relay.policy.evaluate import Counted
+from relay.policy.rules import NO_LIMIT, Cap, Hours, Quotas, Recent
 from tests.policy.cases import BOUND, FOREIGN, ID, NOW_S, C, found, judged, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
 
@@ -329,41 +329,6 @@ def test_other_refusals_come_before_frequency_caps() -> None:
 def test_the_default_case_is_granted() -> None:
     assert judged(found()) == Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", industrial_id=ID)
     assert BOUND.party == "a"
-
-
-# -- All outcomes of records
-
-# An outcome missing from OUTCOMES would be refused as a filter.
-NAMED = (
-    "answered busy no_answer rejected cancelled unreachable no_binding expired direction_barred number_unknown"
-    " number_locked caller_not_allowed business_suspended over_limit store_failed failed"
-    " delivered media_failed number_in_text draining legacy_ended verification_refused"
-).split()
-
-
-def test_outcomes_include_those_of_the_contract() -> None:
-    assert set(NAMED) <= set(OUTCOMES)
-    assert list(OUTCOMES) == sorted(set(OUTCOMES))
-
-
-def test_each_reason_that_a_call_ends_with_is_listed() -> None:
-    """Texts given to what ends a call, an attempt or a text message; `sip_` and a status apart."""
-    ending = {"end", "disconnect", "closed", "stop", "_close", "_finish", "_try_next"}
-    given = {
-        argument.value
-        for path in Path("relay/call").glob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ending
-        for argument in node.args
-        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
-    }
-    assert given - {"", "relay", "caller", "callee"} <= set(END_REASONS)
-    assert {LOST_AT_RESTART, _NOT_RESTORABLE, CALLER_NOT_OF_PEER.end_reason, "bye", "no_binding"} <= set(END_REASONS)
-
-
-def test_refusals_are_outcomes_of_the_relay_itself() -> None:
-    assert "no_binding" in REFUSALS
-    assert not REFUSALS & {"answered", "busy", "cancelled"}
 
 
 # -- the probe

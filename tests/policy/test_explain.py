@@ -13,15 +13,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from relay.call.admission import STRANGER, refusal_of_number
+from relay.call.admission import refusal_of_number
 from relay.call.engine import Engine
 from relay.model.call import Refusal, Route
+from relay.model.outcomes import STORE_FAILED, STRANGER
 from relay.model.settings import CallerNumbers, Limits, PeerRoute, Quota
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult
 from relay.policy.explain import AFTER_BINDING, Explanation, Running, TrialCall, explain
 from relay.policy.figures import CapCounts
-from relay.policy.rules import STORE_FAILED, Cap, Hours, LastCaller, Quotas, RefusalCaps, Rules
+from relay.policy.rules import Cap, Hours, LastCaller, Quotas, RefusalCaps, Rules
 from tests.ladder.ladder import Ladder
 from tests.ladder.settings import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, X, Y, peer, settings_for
 from tests.policy.cases import BOUND, FOREIGN, NOW_S, C, found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relay.model.outcomes import NO_CALLEE, OWN_NUMBER, PARTY_NOT_ALLOWED
 from relay.policy.evaluate import OF_BINDING, OF_NUMBER, DialledCall
 from relay.policy.figures import (
     FIGURES_OF_BINDING,
@@ -12,7 +13,7 @@ from relay.policy.figures import (
     figures_of_callee,
     figures_of_caps,
 )
-from relay.policy.rules import NO_CALLEE, OWN_NUMBER, PARTY_NOT_ALLOWED, Cap, Hours, Rules
+from relay.policy.rules import Cap, Hours, Rules
 from tests.policy.cases import NOW_S, found
 from tests.support.stored import NOW_MS, A, B, X
 

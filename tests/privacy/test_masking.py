@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import ParseError, ProtocolError
+from relay.model import outcomes
+from relay.model.outcomes import Outcome
 from relay.privacy import masking
-from relay.privacy.masking import Verdict
 from relay.privacy.sdp import SdpWriter
 from relay.sip.message import PHRASES, Request, Response
 from tests.ladder.descriptions import OFFER
@@ -36,10 +37,10 @@ def _cut(header: str) -> tuple[str, str]:
 @pytest.mark.parametrize("rang", [False, True])
 def test_every_final_status_has_a_verdict(rang: bool) -> None:
     for status in range(300, 700):
-        verdict = masking.mask_final(status, rang=rang)
-        assert verdict.status in {404, 422, 480, 486, 488, 603} & PHRASES.keys(), status
-        assert verdict.outcome in OUTCOMES, status
-        assert 0 < verdict.q850_cause < 128, status
+        outcome = masking.mask_final(status, rang=rang)
+        assert outcome.status in {404, 422, 480, 486, 488, 603} & PHRASES.keys(), status
+        assert outcome.name in OUTCOMES, status
+        assert 0 < outcome.q850_cause < 128, status
 
 
 def test_statuses_of_the_callees_network_are_not_shown() -> None:
@@ -48,31 +49,31 @@ def test_statuses_of_the_callees_network_are_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "rang", "verdict"),
+    ("status", "rang", "outcome"),
     [
-        (486, True, Verdict(486, 17, "busy")),
-        (600, False, Verdict(486, 17, "busy")),
-        (603, False, Verdict(603, 21, "rejected")),
-        (404, False, Verdict(404, 1, "unreachable")),
-        (480, False, Verdict(480, 18, "unreachable")),
-        (480, True, Verdict(480, 19, "no_answer")),
-        (408, True, Verdict(480, 19, "no_answer")),
+        (486, True, Outcome("busy", 486, 17)),
+        (600, False, Outcome("busy", 486, 17)),
+        (603, False, Outcome("rejected", 603, 21)),
+        (404, False, Outcome("unreachable", 404, 1)),
+        (480, False, Outcome("unreachable", 480, 18)),
+        (480, True, Outcome("no_answer", 480, 19)),
+        (408, True, Outcome("no_answer", 480, 19)),
     ],
 )
-def test_verdict_depends_on_ringing(status: int, rang: bool, verdict: Verdict) -> None:
-    assert masking.mask_final(status, rang=rang) == verdict
+def test_verdict_depends_on_ringing(status: int, rang: bool, outcome: Outcome) -> None:
+    assert masking.mask_final(status, rang=rang) == outcome
 
 
 def test_refusal_has_the_headers_without_which_the_caller_cannot_ask_again() -> None:
     asked = request("Require: timer", "Require: 100rel")
     refused = response("Unsupported: x, 100REL", "Unsupported: timer", status=420)
     assert masking.mask_refusal(refused, asked, rang=False) == (
-        *(Verdict(420, 111, "failed"), "Unsupported: 100rel, timer\r\n"),
+        *(Outcome("failed", 420, 111), "Unsupported: 100rel, timer\r\n"),
     )
-    assert masking.mask_refusal(refused, request(), rang=False) == (Verdict(480, 111, "failed"), "")
+    assert masking.mask_refusal(refused, request(), rang=False) == (Outcome("failed", 480, 111), "")
     small = response("Min-SE: 1800", "X-Callee: bob", status=422)
-    assert masking.mask_refusal(small, asked, rang=False) == (Verdict(422, 31, "failed"), "Min-SE: 1800\r\n")
-    assert masking.mask_refusal(response("Min-SE: 1800", status=408), asked, rang=True) == (masking.NO_ANSWER, "")
+    assert masking.mask_refusal(small, asked, rang=False) == (Outcome("failed", 422, 31), "Min-SE: 1800\r\n")
+    assert masking.mask_refusal(response("Min-SE: 1800", status=408), asked, rang=True) == (outcomes.NO_ANSWER, "")
 
 
 def test_every_in_dialog_status_has_our_reason_phrase() -> None:

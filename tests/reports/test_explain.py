@@ -11,9 +11,10 @@ import pytest
 
 from relay.errors import Refused
 from relay.model.call import Refusal
+from relay.model.outcomes import STORE_FAILED
 from relay.policy.explain import TrialCall, explain
 from relay.policy.figures import CapCounts
-from relay.policy.rules import STORE_FAILED, Cap, Rules
+from relay.policy.rules import Cap, Rules
 from relay.reports.explain import (
     Configured,
     counts_at,

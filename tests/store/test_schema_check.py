@@ -14,8 +14,9 @@ from typing import NamedTuple
 import pytest
 
 from relay.errors import StoreError
+from relay.model.outcomes import STORE_FAILED
 from relay.policy.evaluate import LookupResult
-from relay.policy.rules import STORE_FAILED, Rules
+from relay.policy.rules import Rules
 from relay.store.connection import Connection, PostgresServer, one_moment
 from relay.store.database import connect, open_store, reading
 from relay.store.ledger import require

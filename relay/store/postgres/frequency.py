@@ -19,8 +19,9 @@ from typing import Final, NamedTuple
 
 from relay.model.call import Refusal
 from relay.model.numbers import NO_CALLS
+from relay.model.outcomes import FREQUENCY_CALLER, FREQUENCY_NUMBER, STORE_FAILED
 from relay.policy.evaluate import Counted
-from relay.policy.rules import FREQUENCY_CALLER, FREQUENCY_NUMBER, MEMORY_S, STORE_FAILED, Cap, Rules
+from relay.policy.rules import MEMORY_S, Cap, Rules
 from relay.store.record_index import number_key, pair_key
 from relay.store.sealing.sealer import Sealer
 

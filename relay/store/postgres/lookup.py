@@ -18,9 +18,10 @@ import asyncpg
 
 from relay.errors import Report, StoreError
 from relay.model.call import Refusal
+from relay.model.outcomes import STORE_FAILED
 from relay.policy.evaluate import Counted, LookupResult
 from relay.policy.figures import CapCounts
-from relay.policy.rules import STORE_FAILED, Rules
+from relay.policy.rules import Rules
 from relay.store.connection import LookupOutage, PostgresServer
 from relay.store.database import one_moment, reading
 from relay.store.ledger import HEAD, open_ledger_head

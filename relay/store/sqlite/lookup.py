@@ -14,8 +14,9 @@ import msgspec
 
 from relay.errors import Report, StoreError
 from relay.model.call import CallRecord, Refusal
+from relay.model.outcomes import STORE_FAILED
 from relay.policy.evaluate import LookupResult
-from relay.policy.rules import STORE_FAILED, Rules
+from relay.policy.rules import Rules
 from relay.store.connection import DATABASE_ERRORS, Connection, LookupOutage
 from relay.store.database import connect_reader, reading, reason_of
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log

@@ -16,8 +16,9 @@ import pytest
 from relay.model.actions import LookUp
 from relay.model.call import Refusal, Route
 from relay.model.numbers import HELD
+from relay.model.outcomes import FREQUENCY_NUMBER, VERIFICATION_REFUSED
 from relay.policy.call_policy import CallPolicy, OnRouted
-from relay.policy.rules import FREQUENCY_NUMBER, VERIFICATION_REFUSED, Cap, Rules
+from relay.policy.rules import Cap, Rules
 from relay.postgres_look_ups import SWEEP_EACH, PostgresLookUps
 from relay.store.connection import Connection, PostgresServer
 from relay.store.numbers import set_locks

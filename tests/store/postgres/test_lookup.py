@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from relay.model.call import Refusal
+from relay.model.outcomes import STORE_FAILED
 from relay.policy.evaluate import LookupResult
 from relay.policy.figures import CapCounts
-from relay.policy.rules import STORE_FAILED, Cap, Rules
+from relay.policy.rules import Cap, Rules
 from relay.store.postgres.lookup import Asked, PostgresRouteReader
 from relay.store.record_index import add_index, number_key, pair_key
 from tests.support import postgres

@@ -13,9 +13,10 @@ import pytest
 
 from relay.model.actions import Commit, LookUp
 from relay.model.call import Refusal, Route
+from relay.model.outcomes import BUSINESS_BUSY, STORE_FAILED
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import BindingContext, LookupResult
-from relay.policy.rules import BUSINESS_BUSY, STORE_FAILED, Cap, LastCaller, Rules
+from relay.policy.rules import Cap, LastCaller, Rules
 from relay.store.database import connect
 from relay.store.sqlite.lookup import CALM_LOOKS, LOOKS, GrantedCall, RouteReader, granted_since
 from tests.store.conftest import Disk, Reported, Waiter, opened, read_by_another_process
