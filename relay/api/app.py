@@ -27,7 +27,6 @@ from relay.api import (
     filings,
     keys,
     ladders,
-    numbers,
     oversight,
     peers,
     recordings,
@@ -48,7 +47,7 @@ from relay.api.problems import (
 from relay.api.routes import Router
 from relay.defence.limits import Rates
 from relay.errors import ParseError, Refused, StoreError
-from relay.operations import bindings, capture, groups, hooks, lists, webhooks
+from relay.operations import bindings, capture, groups, hooks, lists, numbers, pools, webhooks
 from relay.operations.field_errors import field_errors
 from relay.operations.operation import lacks
 from relay.operations.shapes import ResponseModel
@@ -109,8 +108,8 @@ _ROUTERS = (
     filings.router,
     router_of(capture, "capture"),
     router_of(lists, "lists"),
-    numbers.router,
-    numbers.pool_router,
+    router_of(numbers, "numbers"),
+    router_of(pools, "pools"),
     calls.router,
     recordings.router,
     recordings.link_router,

@@ -276,7 +276,9 @@ def _metavar(name: str, of: object) -> str:
         return "HH:MM-HH:MM"
     if of is datetime:
         return "TIME"
-    return "ID" if name.endswith("_id") else "SECONDS" if name.endswith("_s") else "TEXT"
+    if of is int:
+        return "SECONDS" if name.endswith("_s") else "N"
+    return "ID" if name.endswith("_id") else "TEXT"
 
 
 def _type_of(found: Any) -> Any:

@@ -34,6 +34,7 @@ _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 CLEAN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 _NUMBER_700 = f"^700[0-9]{{{LENGTH_700 - 3}}}$"
+DIGITS = "^[0-9]{1,15}$"
 _PLATFORM_NUMBER = r"^\+?[0-9]{3,17}$"
 BINDING_ID = "^[0-9a-f]{8,40}$"
 _PREFIX = f"^{PREFIX}$"
@@ -45,6 +46,7 @@ _HOURS = r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9]$"
 FORMS = {
     CLEAN: N_("must not contain control characters"),
     _NUMBER_700: N_("must be the 15 digits of a 700 number, such as 700100000010001"),
+    DIGITS: N_("must be 1 to 15 digits"),
     _PLATFORM_NUMBER: N_("must be a 700 number, such as 700100000010001, or an old middle number"),
     _PREFIX: PREFIX_WORDS,
     _NAME: NAME_WORDS,

@@ -1,4 +1,4 @@
-"""Routes of prefixes, numbers and pools."""
+"""Operations of prefixes and numbers."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ async def test_numbers_are_moved_to_a_pool_of_a_business_user(api: Api, operator
     await operator.post("/v1/pools", {"id": "acme-bj", "business_id": "acme", "area": "010", "warn_percent": 50})
     assert await operator.post("/v1/numbers/move", {"pool_id": "acme-bj", "numbers": [X, Y]}, 200) == {"moved": 2}
     assert [number["number"] for number in (await company.get("/v1/numbers"))["items"]] == [X, Y]
+    assert [number["number"] for number in (await company.get(f"/v1/numbers?prefix={Y}"))["items"]] == [Y]
     usage = await company.get("/v1/pools/acme-bj/usage")
     assert (usage["total"], usage["free"], usage["percent"], usage["warning"]) == (2, 2, 0, False)
     await company_binds(api, X)
@@ -97,33 +98,6 @@ async def test_a_legacy_number_is_shown_to_the_business_user_of_its_bindings_alo
     await rival.refused("GET", f"/v1/numbers/{old}", "number_unknown")
 
 
-async def test_the_usage_of_a_common_pool_shows_no_single_binding_of_another(api: Api, operator: Client) -> None:
-    await operator.post("/v1/prefixes", {"prefix": PREFIX})
-    await operator.post("/v1/pools", {"id": "common"})
-    numbers = [f"{PREFIX}{serial:04d}" for serial in range(300)]
-    await operator.post("/v1/numbers/move", {"pool_id": "common", "numbers": numbers}, 200)
-    rival = await api.company("rival")
-    before = await rival.get("/v1/pools/common/usage")
-    for number in numbers[:2]:
-        await company_binds(api, number)
-    assert await rival.get("/v1/pools/common/usage") == before
-    company = await api.company("acme")
-    assert await company.get("/v1/pools/common/usage") == before | {"bindings": 2}
-    await company_binds(api, numbers[2])
-    assert await rival.get("/v1/pools/common/usage") == before | {"free": 297, "bound": 3, "percent": 1}
-    assert (await operator.get("/v1/pools/common/usage"))["bindings"] == 3
-
-
-async def test_a_pool_is_changed_and_made_common(api: Api, operator: Client) -> None:
-    await api.company("acme")
-    made = await operator.post("/v1/pools", {"id": "bj", "business_id": "acme", "area": "010"})
-    changed = await operator.ask("PATCH", "/v1/pools/bj", {"business_id": None, "max_bindings": 5})
-    assert changed == made | {"business_id": None, "max_bindings": 5}
-    assert await operator.get("/v1/pools/bj") == changed
-    assert changed in (await operator.get("/v1/pools"))["items"]
-    await operator.refused("POST", "/v1/pools", "state_conflict", {"id": "bj"})
-
-
 async def test_a_peer_that_is_not_configured_is_refused(api: Api, operator: Client) -> None:
     api.backend.settings = api.backend.settings._replace(peers=("carrier",))
     wrong = {"prefix": PREFIX, "peer": "carier"}
@@ -131,3 +105,8 @@ async def test_a_peer_that_is_not_configured_is_refused(api: Api, operator: Clie
     assert error["field"] == "peer" and "carrier" in error["problem"]
     await operator.post("/v1/prefixes", {"prefix": PREFIX, "peer": "carrier"})
     await operator.refused("PATCH", f"/v1/prefixes/{PREFIX}", "not_found", {"peer": "carier"})
+
+
+async def test_a_loaded_prefix_has_a_location(operator: Client) -> None:
+    answer = await operator.http.post("/v1/prefixes", json={"prefix": PREFIX})
+    assert answer.headers["location"] == f"/v1/prefixes/{PREFIX}"
