@@ -30,7 +30,7 @@ RECORDED: Final = "recorded"
 ENDING_S: Final = 60.0  # before the maximum duration of a call
 LONGEST_S: Final = 20.0  # cap of an announcement before the final response
 
-# By outcome. For the others the caller can do nothing, or the relay is overloaded.
+# Sounds by outcome. The others have none: the caller can do nothing, or the relay is overloaded.
 OF_REFUSAL: Final = {
     "busy": "busy",
     "rejected": "busy",

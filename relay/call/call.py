@@ -199,7 +199,7 @@ class Call(OpenRecord):
             self._ua.outbox.emit("answered", record)
 
     def withdraw(self, outcome: Outcome, then: Continuation, now: float) -> None:
-        """The answer of a call that is up is not given: commit the end, hang up the callee, then refuse the caller."""
+        """Withdraw the answer of a call: commit its end, hang up the callee, then refuse the caller."""
         self._enter(END)
         self.answered_at, self.ended_at = None, self.wall_ms(now)
         self.sip_status, self.q850_cause, self.outcome = outcome.status, outcome.q850_cause, outcome.name

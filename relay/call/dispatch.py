@@ -119,8 +119,8 @@ class OutOfDialog:
         return request.method == "INVITE" or (request.method == "MESSAGE" and self._settings.sms)
 
     def _is_merged(self, request: Request) -> bool:
-        """Whether the request is a copy of one under way, to the same number, that came by another path: the same
-        attempt, which has its record. To another number it is an attempt of its own."""
+        """Whether the request is a copy of one under way, to the same number, that came by another path. It belongs to
+        the same attempt and record; a copy to another number is an attempt of its own."""
         # RFC 3261 8.2.2.2: "If the From tag, Call-ID, and CSeq exactly match those associated with an ongoing
         # transaction, but the request does not match that transaction", it is answered 482.
         key = (request.call_id, request.from_tag, request.cseq.number)
@@ -225,7 +225,7 @@ class InDialog:
         self._stateless = stateless
 
     def former_peer(self, request: Request, flow: Flow) -> Peer | None:
-        """The peer of a call in progress whose source this was, for a source without a current peer; else None.
+        """The peer of a call in progress that used this source, if the source has no current peer; else None.
 
         Raises ParseError.
         """

@@ -107,7 +107,7 @@ class InviteSession(SessionBase):
         return Sender("caller", self.call.caller_peer, self._invite.flow.host)
 
     def _neutral_offer(self) -> bytes:
-        """The caller's SDP for an announcement; b"" if none may be sent where it says."""
+        """The caller's SDP for an announcement; b"" if no media may be sent to its address."""
         offer = mask_for_rtpengine(self._invite.request)
         return b"" if offer and fault_in(offer, self._sender, self._ua) else offer
 
@@ -406,7 +406,7 @@ class InviteSession(SessionBase):
     def _withdraw_answer(self, caller: Leg, give: Continuation, now: float) -> None:
         """The store does not take the record of the answer: refuse the caller, and hang up the callee.
 
-        If the callee has hung up meanwhile, the record of that says that the call was answered: then it is.
+        If the callee has hung up meanwhile, its record says that the call was answered, and the caller is told so.
         """
         self._timer = None
         if self.call.is_over:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def write_progress(
     leg: Leg, invite: Request, reply: Reply, status: int | None, response: Response, now: float
 ) -> bytes | None:
-    """The other leg's provisional response to `invite`, written for the leg's peer, who sent that, with `status`. None
-    if it is not passed on, as with `status` None.
+    """Write the other leg's provisional response with `status` for the leg's peer, the sender of `invite`. Returns
+    None if it is not passed on, as with `status` None.
 
     Our RSeq is one higher each time within the dialog, since a caller takes forks for servers that count by themselves
     (RFC 3262 3); a retransmission is sent unchanged.

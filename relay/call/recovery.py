@@ -1,7 +1,7 @@
 """Recovery after a restart: answered calls are taken up, attempts under way are ended.
 
-Each lost attempt gets its one record, its caller a final answer, and each callee that may ring a CANCEL. A call that
-was just answered, and whose caller may not know it yet, is told so and goes on.
+Each lost attempt gets its one record, its caller a final answer, and each callee that may ring a CANCEL. If a call was
+just answered, the caller may not know it yet: he gets the 200, and the call goes on.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ MOST_RELIABLE: Final = 64  # to one INVITE; further ones are ignored
 
 
 class ReliableResponses:
-    """The reliable ones to one INVITE in one dialog."""
+    """Reliable provisional responses to one INVITE in one dialog."""
 
     __slots__ = ("_count", "_cseq", "_data", "_last", "_theirs", "answer")
 

@@ -1,6 +1,6 @@
 """The life of a call in two tables: the call, and its INVITE session while it is set up.
 
-`picture` draws a table; the pictures in ARCHITECTURE.md are made so.
+`picture` draws the pictures of ARCHITECTURE.md from them.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Requests from a registered contact (`relay.peers.registrar`) are the peer's; others from an unknown source are
 challenged. Challenges keep no state and are rate-limited, in total and per source. Certain sources (registered, or with
 a nonce of ours) have a limit of their own: a flood from forged ones keeps no phone that has been challenged before from
-logging in again. Those with a nonce of another process of the store have theirs, since their number tells nothing.
+logging in again. Sources with a nonce of another process of the store have a third limit: their number tells nothing.
 """
 
 from __future__ import annotations

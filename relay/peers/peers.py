@@ -91,15 +91,15 @@ class Peers:
         return max(matches, key=lambda match: match[0])[1] if matches else None
 
     def at(self, flow: Flow) -> Peer | None:
-        """The peer whose source the address is, or the first that is registered on the flow, of several behind a proxy:
-        for what does not depend on which one it is."""
+        """The peer of the source address, else the first of those registered on the flow: a proxy may have several. Use
+        it where any of them will do."""
         found = self.sending(flow)
         if found is None and (registered := self.registered.get(flow)):
             return registered[0]
         return found
 
     def registered_on(self, flow: Flow) -> Peer | None:
-        """The only peer registered on the flow. None of several: a proxy's flow does not tell whose a request is."""
+        """The only peer registered on the flow. None if there are several: a proxy's flow does not tell them apart."""
         registered = self.registered.get(flow, ())
         return registered[0] if len(registered) == 1 else None
 
@@ -212,8 +212,8 @@ class Peers:
         return found.name == peer.name
 
     def way_to(self, peer: Peer, host: str, flow: Flow, *, secure: bool = False) -> Flow:
-        """The way of requests for the peer, last heard on `flow`, to a host that they may not be sent to: a name, or an
-        address behind NAT; and to a phone's own. `secure`: of a sips: URI.
+        """The way of requests for the peer, last heard on `flow`, whose next hop is a name, an address behind NAT, or a
+        phone's own address. `secure`: the URI is sips:.
 
         If a phone has registered that host, the flow of its registration: its NAT mapping or connection may be a new
         one. If TLS is needed, that of the peer's target with the name. Else `flow`; with the port of the peer's target

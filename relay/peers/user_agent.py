@@ -28,7 +28,7 @@ MOST_NO_TCP: Final = 1000  # such hosts remembered, and hosts that took one
 
 
 class UserAgent:
-    """The relay as a SIP user agent: what any dialog or request needs, whatever it belongs to."""
+    """The relay as a SIP user agent: the parts that all dialogs and requests share."""
 
     __slots__ = ("no_tcp", "outbox", "peers", "takes_tcp", "timers", "timings", "token", "transactions")
 

@@ -73,7 +73,7 @@ _decode: Final = msgspec.json.Decoder(Decision).decode
 
 
 def read_decision(body: bytes, bounds: Bounds) -> Decision | Wrong:
-    """The answer in the body of a response, with its numbers in normal form; or what is wrong with it."""
+    """The answer in the body of a response, with its numbers in normal form; or its fault."""
     try:
         decision = _decode(body)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError as well

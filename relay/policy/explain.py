@@ -60,9 +60,9 @@ NOT_OF_ONE: Final = "the INVITE itself decides"
 
 
 class TrialCall(NamedTuple):
-    """The call to explain. `peer`: which sends it; None: not said, so that no check of the peer applies.
+    """The call to explain. `peer`: its sender; None: not given, so no check of the peer applies.
 
-    `unknown_source`: of a recorded call that came from no peer, as `CallRecord.source`; "": any other call.
+    `unknown_source`: `CallRecord.source` of a recorded call that came from no peer; "": any other call.
     """
 
     number: str  # dialled, in the normal form
@@ -81,7 +81,7 @@ class Check(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """The checks, and what they lead to. `targets`: of a granted call, in an order that it could try them in."""
+    """The checks and their result. `targets`: those of a granted call, in an order that it could try them in."""
 
     checks: tuple[Check, ...]
     answer: Route | Refusal
@@ -318,7 +318,7 @@ def _looked_up(
 
 
 def _figures(name: str, found: LookupResult, asked: DialledCall, rules: Rules, peer: Peer | None) -> str:
-    """The figures of a check of the number; of an anonymous caller also the header that has none, by its peer."""
+    """The figures of a check of the number. For an anonymous caller also the identity header of its peer."""
     figures = FIGURES_OF_NUMBER[name](found, asked, rules)
     if name != "caller" or asked.caller or peer is None:
         return figures
@@ -377,7 +377,7 @@ def _routed(checks: _Checks, route: Route, settings: Settings, running: Running 
 
 
 def _in_e164(number: str) -> str:
-    """Masked, but as prefixes of routes are written: with its country code."""
+    """The masked number with its country code, as prefixes of routes are written."""
     country = CHINA if number.startswith(CHINA) and len(number) > 10 else ""
     return f"{country}{mask_number(number)}"
 
