@@ -87,7 +87,7 @@ class Rates:
         return True
 
     def used(self, name: str, at_s: float) -> int:
-        """Events of one name that `admit` would count at that time; it counts none."""
+        """The number of events of one name that count at that time. Adds none."""
         granted = self._granted.get(name, ())
         return len(granted) - sum(1 for _ in takewhile(lambda each: not 0 <= at_s - each < 1, granted))
 
@@ -221,7 +221,7 @@ class PeerShares:
         self._episodes: dict[str, _Episode] = {}
 
     def admits_transaction(self, name: str, now: float) -> bool:
-        """Whether the peer may have one more transaction; without room only those that end a call are begun."""
+        """Whether the peer may have one more transaction. Without room, only requests that end a call begin one."""
         used, in_all = self._transactions.served.get(name, 0) + 1, len(self._transactions) + 1
         return self.admits(name, "transactions", used, in_all, self.limits.max_transactions, now)
 

@@ -18,7 +18,7 @@ _THIS_NETWORK: Final = IPv4Network("0.0.0.0/8")  # Linux sends to itself there
 
 
 class Controls(NamedTuple):
-    """Where the relay takes requests, and rtpengine commands: every port at every host."""
+    """Hosts and ports where the relay takes requests and rtpengine takes commands: each port counts at each host."""
 
     ports: frozenset[int]
     hosts: set[str]  # of their machines, as far as known; those that rtpengine writes into SDP are added
@@ -39,7 +39,7 @@ def media_fault(sdp: bytes, host: str, networks: tuple[IPv4Network | IPv6Network
 
 
 def _address_of(media: MediaDescription, session: Sdp) -> IPv4Address | IPv6Address:
-    """Where the media go: its own c= precedes that of the session. Unspecified without either."""
+    """The address of the media: the stream's own c= precedes the session's. Unspecified without either."""
     connection = media.connections[0] if media.connections else session.connection
     return ip_address(connection.address if connection is not None else "0.0.0.0")
 

@@ -26,7 +26,7 @@ class SeenNonces:
         self._buckets: dict[int, list[array[int]]] = {}  # by the minute of the request's time
 
     def is_in_time(self, at_s: int, now_s: float) -> bool:
-        """Whether a request of this time may be accepted. Forgets what cannot be."""
+        """Whether a request of this time may be accepted. Forgets nonces that are out of time."""
         for bucket in list(self._buckets):
             end_s = (bucket + 1) * _BUCKET_S
             if end_s + self._behind_s < now_s:
@@ -44,7 +44,7 @@ class SeenNonces:
         return place < len(slot) and slot[place] == hash_
 
     def keep(self, at_s: int, key_id: str, nonce: str) -> None:
-        """Call it once the request is within its limits: so these bound the memory."""
+        """Call it only for requests within their limits, which thereby bound the memory."""
         hash_ = _hash(key_id, nonce)
         slots = self._buckets.setdefault(at_s // _BUCKET_S, [])
         if not slots:

@@ -76,7 +76,7 @@ STYLES: Final[tuple[Style, ...]] = (*_USUAL, *_USUAL, lambda name, value: f"{nam
 
 
 def insert_marks(data: bytes, marks: Marks, turn: int = 0, *, multipart: bool = False) -> bytes:
-    """The message with marks wherever they can stand. `turn` turns the ways to write round, line by line."""
+    """The message with marks wherever they can stand. `turn`: the first line's way of writing; later lines rotate."""
     head, _, body = data.partition(b"\r\n\r\n")
     start, *lines = head.decode().split("\r\n")
     request = not start.startswith("SIP/2.0")
@@ -106,7 +106,7 @@ _PLAIN: Final = frozenset(
 
 
 def stuff_plainly(data: bytes, marks: Marks) -> bytes:
-    """The response with marks only where a carrier on its way takes no offence: it still has to pass it on."""
+    """The response with marks only where a carrier on its way accepts them: it still has to pass the response on."""
     head, _, body = data.partition(b"\r\n\r\n")
     lines = [line for line in head.decode().split("\r\n") if not line.startswith("Content-Length")]
     lines += [f"{name}: {value}" for name, value in marked_headers(marks, request=False) if name in _PLAIN]

@@ -329,7 +329,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _attribute(line: Line, value: str) -> str:
-    """An attribute that would cross; of others only the name. Keys are secret."""
+    """The attribute if it would cross, else only its name. Keys are secret."""
     name = line.name.removeprefix("a=")
     if name == "crypto":
         return _crypto(value)

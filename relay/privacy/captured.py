@@ -17,7 +17,7 @@ MOST_PARTS: Final = 10  # of a multipart body
 
 
 class Line(NamedTuple):
-    """A line of a message; of a body other than SDP, all of it."""
+    """A line of a message, or a whole body other than SDP."""
 
     part: Part
     name: str  # canonical header; "c", "m", "a=rtpmap"; type of the body; "" if it has none
@@ -153,7 +153,7 @@ BODIES: Final = frozenset(
 
 
 def shown_name(line: Line, *, masked: bool = True) -> str:
-    """The name of a line; masked, only if the standards know it."""
+    """The name of a line; if masked, only a name that the standards know."""
     if line.part == "header":
         return spell(line.name) if line.name and (line.name in HEADERS or not masked) else "unknown header"
     if line.part == "body":

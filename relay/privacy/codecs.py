@@ -125,7 +125,7 @@ def _sort_formats(media: MediaDescription) -> None:
     rates = {value.partition(" ")[0]: _rate(value) for name, value in media.attributes if name == "rtpmap" and value}
 
     def place(payload: str) -> tuple[int, str, int, str, int]:
-        """By rank and name; of one codec the highest rate first, then by fmtp."""
+        """Orders by rank and name, within one codec by rate (highest first), then by fmtp."""
         name = names.get(payload, payload)
         settings = said.get(payload, "").partition(" ")[2]
         return _RANKS.get(name, 0), name, -rates.get(payload, 0), settings, int(payload)

@@ -27,7 +27,7 @@ _CROSSING_PLAIN: Final = tuple([name for name in _CROSSING if name != "require"]
 _SUPPORTED: Final = f"Supported: {', '.join(OPTION_TAGS)}\r\n"
 _ENCODING: Final = "Accept-Encoding: identity\r\nAccept-Language: en\r\n"  # of our reason phrases
 CAPABILITIES: Final = f"{ALLOW}Accept: application/sdp\r\n{_ENCODING}{_SUPPORTED}"  # RFC 3261 11.2
-# Outside calls, of a relay that takes text messages.
+# Outside calls, if the relay takes text messages.
 ALLOW_WITH_MESSAGE: Final = f"Allow: {', '.join((*METHODS, 'MESSAGE'))}\r\n"
 CAPABILITIES_WITH_MESSAGE: Final = f"{ALLOW_WITH_MESSAGE}Accept: application/sdp, text/plain\r\n{_ENCODING}{_SUPPORTED}"
 
@@ -46,7 +46,7 @@ def mask_provisional(status: int) -> int | None:
 
 
 def mask_final(status: int, *, rang: bool) -> Outcome:
-    """The outcome on a callee's final 3xx-6xx to the initial INVITE. `rang`: it had sent 180."""
+    """The outcome of a callee's final 3xx-6xx to the initial INVITE. `rang`: it had sent 180."""
     if rang and status in (408, 480):
         return NO_ANSWER
     return OF_FINAL_STATUS.get(status) or OF_FINAL_STATUS[status // 100 * 100]

@@ -110,7 +110,7 @@ def _shown(value: Value, field: Field, *, reveal: bool, for_operator: bool) -> V
 
 
 def is_stranger(record: CallRecord) -> bool:
-    """Return whether the call came from an unknown source: not a bound party, and shown so that it can be traced."""
+    """Whether the call came from an unknown source, which is no bound party: it is shown for tracing."""
     return not record.peer_in
 
 

@@ -1,8 +1,8 @@
 """Masking of text messages: plain text in UTF-8, without real numbers.
 
 Numbers are found by shape, regardless of their owner: if only the receiver's were masked, the sender could find it by
-guesses, of which the masked form leaves ten thousand. The sender's own number is not a secret to the sender, so it may
-be found in any disguise.
+trying the ten thousand numbers that its masked form leaves. The sender's own number is no secret to the sender, so it
+may be found in any disguise.
 """
 
 from __future__ import annotations

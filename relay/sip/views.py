@@ -202,7 +202,7 @@ class Message:
         self.anchored = "done"
 
     def refuse_description(self) -> None:
-        """Have the masking refuse the SDP: no media may be sent where it says."""
+        """Have the masking refuse the SDP: no media may be sent to its address."""
         self.anchored = "refused"
 
     @property
