@@ -1,5 +1,5 @@
 """Sockets, DNS, TLS, rtpengine, hooks, the admin socket, spans, and the driver of the engine.
 
-Also what a process needs around them: the backlog under overload, fair queues, the child process. A SIP message is
-read here no further than its framing; decisions about calls belong to `relay.call` and `relay.policy`.
+Also the backlog under overload, fair queues, the child process. A SIP message is read here no further than its
+framing; decisions about calls belong to `relay.call` and `relay.policy`.
 """

@@ -1,7 +1,7 @@
 """Wakes a task of the backend when there is work, so that it need not poll ten times a second.
 
-A bell is rung within the process, or by the relay through an eventfd(2) that both processes have. It rings once however
-often it was rung since.
+A bell is rung within the process, or by the relay through an eventfd(2) that both processes have. Several rings before
+the task looks count as one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def ring(descriptor: int) -> None:
 
 
 class Bell:
-    """The end of a bell that is heard, by one task at a time."""
+    """The hearing end of a bell, for one task at a time."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         """`descriptor`: of `make_bell`; None: it is rung in this process only."""
@@ -35,7 +35,7 @@ class Bell:
         self._rung.set()
 
     async def wait(self, timeout_s: float) -> None:
-        """Return at once if it was rung since the last time, else when it is, `timeout_s` later at the latest."""
+        """Wait for a ring, `timeout_s` at most. Returns at once if it was rung since the last time."""
         loop = asyncio.get_running_loop()
         if self._descriptor is not None:
             loop.add_reader(self._descriptor, self._hear, self._descriptor)

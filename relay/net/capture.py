@@ -70,7 +70,7 @@ class Ring:
         return bool(self._positions[_WANTED] != _FAILED_ONLY)
 
     def look(self) -> None:
-        """Let `take` go up to what is written by now.
+        """Let `take` read the frames that are written by now.
 
         Call it some time before `take`: by then the frames are visible to this process, on any CPU.
         """
@@ -188,13 +188,13 @@ class Capture:
         self._timer: asyncio.TimerHandle | None = None
 
     def hold(self, *, keeps_failed: bool) -> None:
-        """Hold calls until they are over. `keeps_failed`: what did not end well is wanted, else only if all is."""
+        """Hold calls until they are over. `keeps_failed`: failed calls are wanted; else only if all calls are."""
         self._keeps_failed = keeps_failed
         if self._calls is None:
             self._calls = HeldCalls(self._write)
 
     def pass_all(self) -> None:
-        """Hold no calls from now on: write what is held, and all else as it comes."""
+        """Hold no calls from now on: write the held items, and all others as they come."""
         calls, self._calls = self._calls, None
         if calls is not None:
             calls.give_all()

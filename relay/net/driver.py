@@ -148,7 +148,7 @@ class Driver:
         self.perform(time.monotonic())
 
     def capture_to(self, capture: Capture | None) -> None:
-        """Hand over what is received, sent and done from now on; None: nothing."""
+        """Hand messages and steps over to `capture` from now on; None: to nobody."""
         self._engine.links = capture is not None
         if self._capture is not None:
             self._capture.flush()

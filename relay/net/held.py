@@ -88,7 +88,7 @@ class _Share:
 
 @final
 class HeldCalls:
-    """All of them. `write` gets what is to be written. Times are Unix seconds."""
+    """The held calls of all peers. `write` gets the items to be written. Times are Unix seconds."""
 
     def __init__(
         self,

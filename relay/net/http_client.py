@@ -74,7 +74,7 @@ LONGEST_HEAD: Final = 8_192  # bytes, with all interim answers (1xx) before it
 
 
 class AnswerTooLong(aiohttp.ClientPayloadError):
-    """A server sends more than its answer may have."""
+    """A server's answer exceeds its limit of bytes."""
 
     def __init__(self) -> None:
         super().__init__("the answer is too long")
@@ -134,7 +134,7 @@ class _Connection(ResponseHandler):
         return min(LONGEST_HEAD, self._longest - self._received)
 
     def _refuse(self) -> None:
-        """Fail what is still read. A complete answer that was not read yet stays good."""
+        """Fail an answer that is still being received. A complete answer that was not read yet stays good."""
         error, content = AnswerTooLong(), self._content
         assert self.transport is not None
         self.transport.abort()

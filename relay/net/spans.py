@@ -1,4 +1,4 @@
-"""Spans of HTTP requests, for OpenTelemetry: what was asked of whom, when, and how it ended; W3C trace context.
+"""Spans of HTTP requests for OpenTelemetry: request, time and result; W3C trace context.
 
 They are kept until `take`, in a bounded queue: the part that makes them neither encodes nor sends. An attribute is a
 route template, a status or an id of our own: never a number, an order, a key, a URL or a query.

@@ -279,9 +279,9 @@ class ConnectionCounts:
         return self._by_source[source] >= most
 
     def crowd(self, source: str, spares: Callable[[str], bool]) -> str | None:
-        """The network of unknown sources that has to give up a connection for one from `source`: the one with the most,
-        not fewer than the source's own would be then. None: there is room, the source has its part, or `spares` has
-        all others."""
+        """The network of unknown sources that has to give up a connection for one from `source`: the one with the most
+        connections, if they are no fewer than those of `source` would be. None: there is room, the source has its part,
+        or `spares` has all others."""
         if self.strangers < self._limits.max_strangers or not self.is_stranger(source) or self.is_greedy(source):
             return None
         own = self._by_network[source_of(source)]

@@ -223,7 +223,7 @@ class StreamTransport:
     def _make_room(self, host: str) -> bool:
         """Close the oldest connection of the unknown network with the most, for one from `host`; False: none is closed.
 
-        Not of a network with a registration or a call. Others would keep their places with a keep-alive now and then.
+        Networks with a registration or a call are spared. The others could keep their places by rare keep-alives.
         """
         now = time.monotonic()
         crowd = self._admission.crowd(host, lambda network: self._bans.knows(network, now))
@@ -293,7 +293,7 @@ class StreamTransport:
 
 
 def _return_flow(response: bytes, flow: Flow) -> Flow:
-    """Where a response goes whose connection is closed: the source of the request, at the port in its Via.
+    """The destination of a response whose connection is closed: the source of the request, at the port in its Via.
 
     RFC 3261 18.2.2.
     """
