@@ -59,7 +59,7 @@ MOST_SWEEPS = 2  # of one request, which may make many bindings
 
 
 class _Sweeps:
-    """Releases expired bindings for one request. Others wait meanwhile: the timer releases those that are left."""
+    """Releases expired bindings for one request, but not all: others wait meanwhile. The timer releases the rest."""
 
     def __init__(self, unit: UnitOfWork, rules: BindRules) -> None:
         self._unit = unit
@@ -235,7 +235,7 @@ def change(
 
 
 def change_live(unit: UnitOfWork, old: Binding, asked: BindingChange, rules: BindRules) -> Binding:
-    """Change a binding that is live and visible to the actor. Raises Refused; what it has written must be undone."""
+    """Change a binding that is live and visible to the actor. Raises Refused; the caller then undoes its writes."""
     _check_recording(asked.get("record", False), rules)
     changed = _with_expiry(old, asked, unit.now_ms)
     if changed == old:

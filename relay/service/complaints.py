@@ -1,7 +1,7 @@
 """Complaints about business users: counts entered by day and prefix, and their share of thirty days' answered calls.
 
-A share at the limit warns; it suspends nobody: an operator does, with the reason proposed here. One complaint about a
-business user with few calls is no sign, so fewer than LEAST complaints never warn, and are shown as few.
+A share at the limit warns. Only an operator suspends, with the reason proposed here. One complaint about a business
+user with few calls is no sign, so fewer than LEAST complaints never warn, and are shown as few.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ComplaintRate(NamedTuple):
 
     @property
     def is_few(self) -> bool:
-        """Whether there are too few complaints for the rate to say something."""
+        """Whether there are too few complaints for the rate to mean anything."""
         return self.complaints < LEAST
 
     @property

@@ -54,7 +54,7 @@ def parse_moment_ms(text: str) -> int:
         moment = datetime.fromisoformat(written)
         if moment.tzinfo is None:
             if re.fullmatch(r"\d{4}-\d\d-\d\d", written, re.ASCII) is None:
-                raise ValueError  # that of this machine is seldom the one that people mean
+                raise ValueError  # people seldom mean the machine's own time zone
             moment = moment.replace(tzinfo=CHINA)
         return round(moment.timestamp() * 1000)
     except (ValueError, OverflowError, OSError):

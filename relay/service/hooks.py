@@ -1,7 +1,7 @@
 """Hooks of business users: an endpoint of their own that decides about a call when it is made.
 
-A business user has one hook at most. Its secret signs the questions and the answers; it is shown only once. Also the
-rules of all URLs that business users give, and of the numbers they are told.
+A business user has one hook at most. Its secret signs the questions and the answers; it is shown only once. The rules
+of URLs that business users give, and of numbers that they are told, are here as well.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def set_hook(
     unknown_callers: bool | None = None,
     enabled: bool | None = None,
 ) -> tuple[Hook, str | None]:
-    """Set the hook of a business user; what is not given keeps its value. Raises Refused.
+    """Set the hook of a business user; fields that are not given keep their values. Raises Refused.
 
     Returns it, with the secret if it is new. If the hook gets real numbers in clear, or makes bindings, any change but
     switching it off needs the scope for that.

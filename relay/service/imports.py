@@ -43,7 +43,7 @@ _Line = tuple[int, dict[str, Any] | Refused]  # number of its line; the fields a
 
 
 class ImportResult(NamedTuple):
-    """The result of one line: the binding made, or that was there before, or why there is none."""
+    """The result of one line: a new binding, an existing one, or the reason why there is none."""
 
     line: int
     refused: Refused | None

@@ -229,7 +229,7 @@ def move(unit: UnitOfWork, numbers: Iterable[str], pool: str) -> int:
 
 
 def end_rest(unit: UnitOfWork, reason: str) -> int:
-    """End the rest that a restored store began. Returns the count of numbers. Raises Refused without a reason.
+    """End the cool-down that a restored store began. Returns the count of numbers. Raises Refused without a reason.
 
     Numbers in the cool-down of a binding rest on.
     """

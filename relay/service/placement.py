@@ -320,8 +320,8 @@ def _number(
     wish: Wish,
     not_this: str | None,
 ) -> _FreeNumber:
-    """The requested number if the business user may use it; if none was requested, that which a and b had
-    last, else a free one."""
+    """The requested number, if the business user may use it. Without a request, the number that a and b had last, else
+    a free one."""
     if given is not None:
         return _FreeNumber(given, _pool_of(unit, field, given, pools))
     last = last_number(unit.connection, field, wish, not_this, unit.now_ms)
@@ -333,7 +333,7 @@ def _number(
         number = choose_number(unit.connection, pool.pool_id, _cap(pool, rules), wish, not_this, unit.now_ms)
         if number is not None:
             return _FreeNumber(number, pool)
-    # In a common pool it is the end of another business user's binding.
+    # In a common pool the time is the end of another business user's binding.
     shown = [pool for pool in pools if pool.business or unit.actor.business is None]
     rested = [next_rested(unit.connection, pool.pool_id, unit.now_ms) for pool in shown]
     problem = "no number is free for these parties: end bindings, whose numbers then cool down, or load a prefix"

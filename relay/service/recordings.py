@@ -1,7 +1,7 @@
 """The rules of reading and deleting recordings: by whom, with what line in the audit log, and by links that end.
 
-A link is the path of a WAV file with its time, its key and a MAC: whoever has it needs no key of their own. It is good
-as long as that key is, so it ends when the key is revoked, rotated or expires, and with its business user.
+A link is the path of a WAV file with its time, its key and a MAC: whoever has it needs no key of their own. It ends
+with its key, when that is revoked, rotated or expires, and with its business user.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _may_read(key: ApiKey, recording: Recording, now_ms: int) -> bool:
 
 
 def link_over() -> Refused:
-    """The refusal of a link, whatever is wrong with it."""
+    """The refusal of a link, the same for each fault."""
     return Refused("unauthorised", "", "the link is wrong or has ended: ask for a new one")
 
 

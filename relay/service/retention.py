@@ -131,7 +131,7 @@ def purge(
 
 
 def _audit_end(unit: UnitOfWork, details: dict[str, object], recordings_before_ms: int) -> None:
-    """With the number of old recordings whose files are elsewhere."""
+    """Add the number of old recordings whose files are elsewhere."""
     left = count_recordings(unit.connection, recordings_before_ms)
     unit.audit("purge.end", "store", details=details | {"recordings_left": left})
 
@@ -192,7 +192,7 @@ class _Sweep(NamedTuple):
 
 
 def _purge_uncounted(sweep: _Sweep, before: _Before, now_ms: int) -> None:
-    """Delete what `Purged` does not count: data without a legal minimum, and data that depends on other data."""
+    """Delete data that `Purged` does not count: without a legal minimum, or dependent on other data."""
     day = datetime.fromtimestamp(before.businesses // 1000, UTC).date().isoformat()
     sweep.all(purge_routes, now_ms)
     sweep.all(purge_members, before.bindings)
