@@ -130,7 +130,7 @@ class HookClient:
         return breaker
 
     def _note(self, hook: HookEndpoint, breaker: Breaker, *, failed: bool) -> None:
-        """Count an answer or a failure. A forged answer counts as neither, else forgers could open the breaker."""
+        """Count an answer or a failure. A forged answer is no failure, else forgers could open the breaker."""
         fields: dict[str, object] = {"hook": hook.kind, "business": hook.business}
         if failed and breaker.failed(self._clock_s()):
             self._report("hook.fails", fields | {"effect": "it is not asked for some seconds at a time"})
