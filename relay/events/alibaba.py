@@ -1,4 +1,4 @@
-"""Events in the form of Alibaba Cloud's pushes (dyplsapi, receipts by HTTP): which message is which kind, its records.
+"""Events in the form of Alibaba Cloud's pushes (dyplsapi, receipts by HTTP): kinds and records of messages.
 
 Each message has an address of its own there, so a webhook of this form sends one message. docs/ALIBABA.md maps the
 fields and says which of its facts are documented.
@@ -44,7 +44,7 @@ _OTHER: Final = 4
 
 
 def message_of(kinds: Collection[str]) -> str | None:
-    """The message that these kinds of event belong to; None if there is none, or not one alone."""
+    """The message that these kinds of event belong to; None if there is none, or several."""
     return next((message for message, its in MESSAGES.items() if set(kinds) <= set(its)), None)
 
 
@@ -113,7 +113,7 @@ def _answered(data: Mapping[str, Any], received_at: int) -> dict[str, Any]:
 
 
 def _ended(data: Mapping[str, Any], received_at: int) -> dict[str, Any]:
-    """An unanswered call starts when it is released, for zero seconds. A missing time is the one before."""
+    """The times of a call. An unanswered call starts at its release; a missing time equals the one before."""
     ended_at, answered_at = data.get("ended_at") or received_at, data.get("answered_at")
     if answered_at is not None:  # times are in seconds, and zero seconds are an unanswered call
         ended_at = max(ended_at, answered_at + 1_000)

@@ -46,7 +46,7 @@ class CallIndex:
         self.followed = 0
 
     def begin(self, rows: Sequence[IndexRow], records: int, cursor: int, followed: int) -> None:
-        """Have these rows wait, and none else."""
+        """Replace the waiting rows by these."""
         self._rows, self._records = [*rows], records
         self.cursor, self.followed = cursor, followed
 
@@ -63,7 +63,7 @@ class CallIndex:
         self.cursor = self.followed = cursor
 
     def is_to_read(self, followed: int) -> bool:
-        """Whether rows are to be read from the store: others have followed records, or it is behind and none wait."""
+        """Whether to read rows from the store: others have followed records, or the index is behind and none wait."""
         return followed != self.followed or (self.is_behind and not self._records)
 
     @property
@@ -76,9 +76,9 @@ class CallIndex:
         return self._records >= MOST_WAITING or (self._records > 0 and self._clock_s() >= self._due_s)
 
     async def write(self) -> None:
-        """Write what waits, in short transactions. Raises StoreError: all of it then waits further.
+        """Write the waiting rows, in short transactions. Raises StoreError; they all go on waiting then.
 
-        It is dropped if it is of no use, since the store's cursor is another one.
+        They are dropped if the store's cursor has become another one.
         """
         if not self._records or self.cursor is None:
             return

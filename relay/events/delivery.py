@@ -67,7 +67,7 @@ NOT_ACCEPTED = 'the answer has no number as its code, as {"code": 0} has'
 ALTERED = "its row was altered: relay700 verify finds it"
 FAULT = "a fault of relay700, which its log has"
 
-# Also of an unknown host name: a business user must not find out which names the operator's network has.
+# Unknown host names too: a business user must not find out which names the operator's network has.
 NO_PUBLIC_ADDRESS = "the host has no public address"
 
 _UNKNOWN_HOST = (aiohttp.ClientConnectorDNSError, UnicodeError)
@@ -181,14 +181,14 @@ class Deliverer:
         return LOOK_S
 
     def _may_begin(self, webhook_id: str) -> bool:
-        """Whether the webhook may find room: thousands may wait for it, and are not read at each poll to find none."""
+        """Whether the webhook may find room. Asked before it is read: thousands may wait at each poll."""
         business = self._waiting.setdefault(webhook_id, None)
         if len(self._under_way) >= MOST_CONNECTIONS:
             return False
         return business is None or self._take_place(webhook_id, business)
 
     def _cancel_removed(self, due: Collection[str]) -> None:
-        """A request of a removed webhook would keep a connection for a business user that makes another at once."""
+        """Cancel the request of a removed webhook: it would keep a connection from the webhook that replaces it."""
         for webhook_id in self._requests.keys() - due:
             with contextlib.suppress(RelayError):
                 if self._find(webhook_id) is None:

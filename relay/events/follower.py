@@ -357,7 +357,7 @@ class Follower:
 
     @property
     def _behind_s(self) -> float:
-        """It grows while nothing can be read or written."""
+        """The time since all that had ended was followed; it grows while nothing can be read or written."""
         return max(time.time() - self._followed_to_s, 0.0)
 
     def _log_delay(self) -> None:
@@ -380,8 +380,8 @@ def _cursors(connection: Connection) -> tuple[int, int]:
 def _write(unit: UnitOfWork, stretch: _Stretch, steady_ms: int) -> int:
     """Write events, counts and findings of a stretch in one transaction. Returns the number of events.
 
-    `steady_ms`: the time without what the clock was set by since the start: set ahead, it would make all counts old.
-    Raises Overtaken if it does not begin at the store's cursors: it is written already, or of records that are gone.
+    `steady_ms`: the time without steps of the clock since the start: a step ahead would make all counts old.
+    Raises Overtaken if it does not begin at the store's cursors: it is written already, or its records are gone.
     """
     connection, listening = unit.connection, stretch.listening
     if _cursors(connection) != stretch.begin:

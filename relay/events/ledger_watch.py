@@ -201,7 +201,7 @@ class LedgerWatch:
         return _Look(faults + self._audit.take_faults(), anchor, "; ".join(dict.fromkeys(failures)))
 
     def _rights(self, connection: Connection) -> list[LedgerFault]:
-        """The rows that grant what has ended. In a large store it rests between two readings."""
+        """The rows that grant rights which have ended. In a large store it pauses between two readings."""
         since_s = self._clock_s()
         if not self._read_log(connection) or since_s < self._rights_at_s:
             return []
@@ -237,7 +237,7 @@ class LedgerWatch:
         return [*self._audit.history.late_calls(judged, now_ms), *self._former_uses(judged)]
 
     def _former_uses(self, uses: list[Use]) -> list[str]:
-        """Calls that went as their binding was before a change."""
+        """Calls routed by the state of their binding before a change."""
         changed = self._audit.history.changes(sorted({use.binding_id for use in uses}))
         seqs = [use.record for use in uses if use.binding_id in changed]
         with contextlib.suppress(StoreError):  # the store is lost: `verify` sees them later
@@ -250,7 +250,7 @@ class LedgerWatch:
     def _refuse(self, faults: list[LedgerFault]) -> list[str]:
         """Refuse these rows until an operator has accepted them. Returns what prevented it.
 
-        Where rows of a table were put back and none is named, no row of the table from before is believed.
+        If rows of a table were put back and none can be named, no older row of the table is believed.
         """
         refused, named = self._sealer.refused, {fault.table for fault in faults if fault.row_key}
         new: dict[tuple[str, str], LedgerFault] = {}
@@ -290,7 +290,7 @@ class LedgerWatch:
         self._sealer.refuse_here(())
 
     def _adopt_accepted(self) -> None:
-        """Compare the store with the anchor in the file at first, and when there is a later one: of `verify --accept`.
+        """Compare the store with the anchor in the file at first, and when `verify --accept` wrote a later one.
 
         An earlier one was put back, with the store or without.
         """
@@ -377,7 +377,7 @@ class LedgerWatch:
 
 @contextmanager
 def _failing(failures: list[str], faults: list[str]) -> Iterator[None]:
-    """Ends the block at an error, which is noted, a fault of the store apart: what is found elsewhere is kept."""
+    """Note an error that ends the block, faults of the store apart from failures. Other findings are kept."""
     try:
         yield
     except DATABASE_ERRORS as error:

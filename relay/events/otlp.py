@@ -112,7 +112,7 @@ def _ids() -> Any:
 
 
 def _leave_unread(response: Any, **_: Any) -> None:
-    """The status says all. An answer that never ends would fill the memory."""
+    """Close the answer unread: the status is enough, and an endless answer would fill the memory."""
     response._content = b""
     response.close()
 

@@ -36,7 +36,7 @@ _PAPERS = "none: relay700's own, for calls between numbers of the operator"
 
 
 def call_to(settings: ProbeSettings, peer: str, callee: str, number: str) -> ProbeCall:
-    """The call through one peer. `number`: that which `number_for` has bound."""
+    """The call through one peer. `number`: the one that `number_for` has bound."""
     ends = (settings.caller_at, settings.callee_at)
     is_direct = peer == PROBE_PEER
     return ProbeCall(settings.relay, settings.relay_hosts, settings.caller, number, callee, peer, is_direct, *ends)

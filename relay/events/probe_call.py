@@ -191,7 +191,7 @@ class _ProbeCall:
                     await asyncio.sleep(0.1)
 
     def close(self) -> None:
-        """Leave no call up that did not get through."""
+        """End a call that did not get through."""
         near = self._near
         if self._is_up:
             self._request("BYE", near.marks.cseq + 1)

@@ -284,7 +284,7 @@ class Taker:
 
 
 def enter_recording(unit: UnitOfWork, recording: Recording, record: CallRecord) -> None:
-    """Enter it in the store and the audit log, whose chain then exposes an exchanged file; tell its business user."""
+    """Enter it in the store and the audit log, whose chain exposes an exchanged file; tell its business user."""
     add_recording(unit, recording._replace(taken_at=unit.now_ms))
     details: dict[str, object] = {"length_ms": recording.length_ms, "size": recording.size, "sha256": recording.sha256}
     unit.audit("recording.take", recording.call_id, business=recording.business or None, details=details)

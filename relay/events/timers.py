@@ -113,7 +113,7 @@ class Trimmer:
             await asyncio.sleep(TRIM_S)
 
     async def trim(self) -> None:
-        """Also while nothing is captured: what was kept before still grows old."""
+        """Runs also while nothing is captured: earlier captures still grow old."""
         try:
             await asyncio.to_thread(purge_captures, self._captures, self._rules, self._retention, now_ms())
         except RelayError as error:

@@ -95,7 +95,7 @@ def details_form(entry: Entry, *, reveal: bool) -> dict[str, object]:
 
 
 def reason_form(reason: str, *, reveal: bool) -> str:
-    """The reason; without `reveal` with the numbers in it masked. Dates and the numbers of cases stay."""
+    """The reason, its numbers masked without `reveal`. Dates and case numbers stay."""
     return reason if reveal else mask_numbers(reason, sender="")
 
 

@@ -82,7 +82,7 @@ def _is_of_peers(check: dict[str, str]) -> bool:
 
 
 def only_of(found: LookupResult | Refusal, business: str | None) -> LookupResult | Refusal:
-    """The look-up as a business user may see it: a binding of another is none. None: the operator sees all."""
+    """The look-up as a business user may see it: without another's binding. None: the operator sees all."""
     if business is None or isinstance(found, Refusal) or found.bound is None or found.bound.business == business:
         return found
     return found._replace(bound=None, is_own=False)

@@ -2,8 +2,8 @@
 
 Parquet needs pyarrow (150 MB), an extra that is imported on use.
 
-CSV has a header line; JSON lines have the objects of `calls list --json`. In CSV what a spreadsheet would read as a
-formula (a peer chooses Call-IDs) gets an apostrophe before it, also behind what may be its separator.
+CSV has a header line; JSON lines have the objects of `calls list --json`. In CSV, text that a spreadsheet would read as
+a formula (a peer chooses Call-IDs) gets an apostrophe before it, also behind a possible separator.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MEDIA_TYPES: dict[Format, str] = {
 }
 PART = 1_000  # records
 ROW_GROUP = 10_000  # records that Parquet compresses and reads together
-# The begin of a cell, and what makes a formula of it; spreadsheets treat full-width signs alike. Their separator may be
-# another than the comma, and then the quotes of a cell do not protect its parts.
+# The begin of a cell, and the signs that make it a formula; full-width ones as well. A spreadsheet may have another
+# separator than the comma, and then the quotes of a cell do not protect its parts.
 _FORMULA = re.compile(r"""(^|[;,|\t\r\n])([\s"]*)([=+\-@＝＋－＠])|^(?=[\t\r\n])""")
 _COUNTS = tuple(name for name in CallRecord._fields if name.endswith(("_packets", "_lost", "_jitter_ms")))
 _INTEGERS = ("duration_ms", "sip_status", "q850_cause", "text_bytes", "qualification", *_COUNTS)

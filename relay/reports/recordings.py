@@ -128,7 +128,7 @@ class CallQuery(NamedTuple):
     binding_id: str | None = None
 
     def fits(self, record: CallRecord) -> bool:
-        """Whether the record has what `wanted` does not look for."""
+        """Whether the record meets the criteria that are not part of `wanted`."""
         return (
             self.outcome in (None, record.outcome)
             and self.kind in (None, record.kind)

@@ -57,7 +57,7 @@ def encode_pem(public_key: bytes) -> bytes:
 def faults_of_signature(
     key: bytes, manifest: bytes, signature: bytes, public_key: bytes, known: Sequence[bytes]
 ) -> Iterator[str]:
-    """Yield faults. `key`: the one that the manifest names; `known`: trusted keys, one of which it must be if any."""
+    """Yield faults. `key`: the one that the manifest names; `known`: trusted keys, if any, which must include it."""
     if known and key not in known:
         yield "it was signed with another key"
     try:

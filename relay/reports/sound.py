@@ -1,6 +1,6 @@
 """Sound of RTP payloads: mono, 16 bits, little-endian.
 
-G.711 is read by tables: it is what trunks speak, and needs nothing installed. G.722, AMR and Opus need PyAV, an extra
+G.711, the codec of trunks, is read by tables and needs nothing installed. G.722, AMR and Opus need PyAV, an extra
 (`relay700[wav]`) that is imported on use.
 """
 

@@ -1,4 +1,4 @@
-"""A recording as a WAV file: what each side sent, in the order and at the times of its RTP.
+"""A recording as a WAV file: the sound of each side, in the order and at the times of its RTP.
 
 Made from the sealed capture as a stream: some seconds of sound are in memory, whatever the length. The file has sound
 and nothing else: no address, no number, no text. Payloads that are no speech, such as DTMF events, are silence.
@@ -77,7 +77,7 @@ def _datagrams(parts: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _rtp_packet(at_us: int, data: bytes) -> _Packet | None:
-    """The packet in an IP packet; None if it is none of RTP (RFC 3550 5.1)."""
+    """The RTP packet in an IP packet; None if there is none (RFC 3550 5.1)."""
     begin = _udp_of(data)
     if begin is None or len(data) < begin + 8 + _rtp.size:
         return None
@@ -94,7 +94,7 @@ def _rtp_packet(at_us: int, data: bytes) -> _Packet | None:
 
 
 def _udp_of(data: bytes) -> int | None:
-    """Where the UDP header begins; None if there is none."""
+    """The offset of the UDP header; None if there is none."""
     match data[0] >> 4 if len(data) >= 20 else 0:
         case 4 if data[9] == _UDP:
             return (data[0] & 0x0F) * 4
@@ -237,7 +237,8 @@ class _Source:
         self._timestamp = self._sample = 0  # the same moment
 
     def is_new(self, seq: int) -> bool:
-        """Whether the packet is neither a repetition nor late. One far behind is of a sender that began anew."""
+        """Whether the packet is neither a repetition nor late. A sequence number far behind means that its sender
+        began anew."""
         behind = 0 if self.last_seq is None else -_signed(seq - self.last_seq, 16)
         if self.last_seq is not None and 0 <= behind < _LATE:
             return False
@@ -290,7 +291,7 @@ class _Track:
         return self._sources.setdefault(ssrc, _Source())
 
     def _add(self, source: _Source, packet: _Packet) -> None:
-        """Put its sound at its place. Silence fills a gap; what is there already stays."""
+        """Put the packet's sound at its place. Silence fills a gap; existing sound stays."""
         wav, name = self._wav, self._wav.names[packet.port, packet.type]
         codec = codec_of(name)
         assert codec is not None
