@@ -61,7 +61,7 @@ class LookUp:
         self.kind: Kind = kind
         self.peer = peer  # that asserts the caller; None: the caller is not checked
         self.call_id = call_id
-        # No call comes of it: the caller has hung up (an answer is still due, and changes nothing), or the relay has
+        # There will be no call: the caller has hung up (an answer is still due, and changes nothing), or the relay has
         # refused the route.
         self.given_up = False
         # Set by `CallPolicy`: the count for the caps on frequency, and what to note of the caller.

@@ -57,7 +57,7 @@ class Binding(NamedTuple):
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        """x and y: each of its calls dials one of them."""
+        """x and y; each call of the binding dials one of them."""
         return (self.x,) if self.y is None else (self.x, self.y)
 
     def is_live(self, at_ms: int) -> bool:

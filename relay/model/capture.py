@@ -27,7 +27,7 @@ class CaptureRules(NamedTuple):
 
 
 class Arm(NamedTuple):
-    """Capture is asked for: of the calls of a number, a business user or a peer."""
+    """A request to capture the calls of a number, a business user or a peer."""
 
     id: str
     kind: ArmKind

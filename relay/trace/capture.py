@@ -47,7 +47,7 @@ MOST_UNSAVED: Final = 4_000  # calls that wait for the store; further ones are g
 
 
 class Subscriber(Protocol):
-    """Gets what is captured as it comes, also while nothing is kept."""
+    """Gets captured items as they come, also while nothing is kept."""
 
     def message(self, call_id: str, dialog: CapturedDialog, message: CapturedMessage) -> None: ...
     def ended(self, ended: Ended) -> None: ...

@@ -1,4 +1,4 @@
-"""The ladder of a captured call: its messages in order of time, and what of each did not cross to the other side."""
+"""The ladder of a captured call: its messages in order of time, and the parts of each that did not cross."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def operator_view(*, reveal: bool) -> View:
 
 
 def business_view(record: CallRecord, *, reveal: bool) -> View:
-    """Its own side: that of party a, who is its courier, driver or group. Never addresses or names of peers; with
-    `reveal` only the numbers of the two parties."""
+    """A business user's view: the side of party a, its courier, driver or group. Never addresses or names of peers;
+    with `reveal` only the numbers of the two parties."""
     parties = frozenset(filter(None, (record.caller, record.callee)))
     return View("callee" if record.direction == "b_to_a" else "caller", parties if reveal else frozenset())
 

@@ -19,7 +19,7 @@ _Transaction = tuple[int, bool, str, str]  # lane, whether the request is the re
 
 
 class Seen:
-    """A message read for its place in the call. Malformed ones have no method, and are joined with nothing."""
+    """A message as its place in the call needs it. Malformed ones have no method, and are joined with nothing."""
 
     __slots__ = (
         "branch",

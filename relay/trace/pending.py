@@ -115,7 +115,7 @@ _Unclaimed = tuple[float, Item]  # monotonic seconds
 
 
 class PendingCalls:
-    """All of them. `now` is in monotonic seconds."""
+    """The pending calls of all peers. `now` is in monotonic seconds."""
 
     def __init__(
         self, read: ReadMessage, most_fresh: int = MOST_FRESH_BYTES, most_packed: int = MOST_PACKED_BYTES
