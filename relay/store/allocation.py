@@ -232,7 +232,7 @@ def choose_number(
 
 
 def next_rested(connection: Connection, pool: str, now_ms: int) -> int | None:
-    """When the first of the pool's numbers in cool-down becomes free, in Unix ms; None if none is in cool-down."""
+    """The time when the pool's first cooling number becomes free, in Unix ms; None if none cools down."""
     (at_ms,) = connection.execute(_NEXT_RESTED, {"pool": pool, "now": now_ms}).fetchone()
     return at_ms if at_ms is None else int(at_ms)
 

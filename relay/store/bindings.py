@@ -97,7 +97,7 @@ State = Literal["live", "expired", "ended"]
 _BY_ID = f"{SELECT} WHERE id = :id AND (:business IS NULL OR business = :business)"
 _X = COLUMNS.index("x")
 _BY_ID_RANGE = f"{SELECT} WHERE id > ? AND id < ? AND business = ?"
-# A call that was up or rang at the expiry still moves it: those that end so long after their last call wait for that.
+# A call that was up or rang at the expiry still moves it, so bindings with an idle TTL wait for such calls.
 IDLE_HOLD_MS = 1000 * (RING_TIMEOUT_S.stop + 60)
 _DUE = f"""
 {SELECT} WHERE expires_at <= ?1 AND released_at IS NULL AND (idle_ttl_s IS NULL OR expires_at <= ?1 - {IDLE_HOLD_MS})

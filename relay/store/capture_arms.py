@@ -1,4 +1,4 @@
-"""Arms: whose calls are to be captured for a while, whatever becomes of them. Each is sealed and ends by itself.
+"""Arms: orders to capture the calls of somebody for a while. Each is sealed and ends by itself.
 
 Owns the table `capture_arm`. `relay.service.capture` has the rules.
 """

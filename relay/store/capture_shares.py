@@ -43,7 +43,7 @@ def read_share(stored: bytes) -> CaptureShare:
 
 
 def within_shares(calls: Sequence[CapturedCall], most: int) -> list[CapturedCall]:
-    """At most so many of the calls, in their order: of each share the last ones."""
+    """At most so many of the calls, in their order; each share keeps its last ones."""
     left = cuts(Counter(map(share_of, calls)), len(calls) - most)
     kept = []
     for call in calls:
@@ -55,7 +55,7 @@ def within_shares(calls: Sequence[CapturedCall], most: int) -> list[CapturedCall
 
 
 def cuts(sizes: Mapping[CaptureShare, int], above: int) -> dict[CaptureShare, int]:
-    """How much has to go of each share, so that `above` goes in all, or a little more. In the unit of `sizes`."""
+    """The amount to delete of each share, so that `above` or a little more goes in all. In the unit of `sizes`."""
     found: dict[CaptureShare, int] = {}
     for is_armed in (False, True):
         of_kind = {share: size for share, size in sizes.items() if share.is_armed is is_armed}
@@ -80,7 +80,7 @@ def _cuts(sizes: Mapping[CaptureShare, int], above: int) -> dict[CaptureShare, i
 
 
 def even_share(sizes: Collection[int], room: int) -> int:
-    """The most that each may have, so that all together fit in `room`: who needs less lends the rest to others."""
+    """The maximum of each, so that all together fit in `room`: those that need less lend the rest to others."""
     left = len(sizes)
     for size in sorted(sizes):
         if size * left > room:

@@ -1,9 +1,9 @@
 """Captures of calls at rest: sealed rows in a ring that is bounded by size and age.
 
 With a store in a file they are in a file of their own beside it (`relay.store.sqlite.captures`); on a server, in the
-table `capture`, a partition a day (`relay.store.postgres.captures`). In clear are the call id and the time of the first
-message, and as a keyed hash whose share of the room it takes; all else is compressed and sealed to the call id. A call
-may have several rows, each a part of its messages.
+table `capture`, a partition a day (`relay.store.postgres.captures`). Call id, time of the first message and share of
+the room (a keyed hash) are in clear; all else is compressed and sealed to the call id. A call may have several rows,
+each a part of its messages.
 
 Captures are no evidence: the ledger does not prove them, and a file that is damaged or missing holds none. It is made
 anew with the next call to save.
@@ -131,7 +131,7 @@ class Captures:
         return joined(parts) if parts else None
 
     def trim(self, max_bytes: int, before_ms: int) -> int:
-        """Delete what began before `before_ms`, then what is above `max_bytes`: of the largest shares the oldest.
+        """Delete captures that began before `before_ms`, then, above `max_bytes`, the oldest of the largest shares.
 
         Return the number of rows.
         """

@@ -76,16 +76,16 @@ def next_link(sealer: Sealer, head: Head, encoded: bytes, like: object = b"") ->
 
 
 def stored_link(seq: int, hash_: object) -> Head:
-    """A link as a row has it; with a hash of another type, one that nothing follows."""
+    """The link in a row; if its hash has another type, a link that nothing follows."""
     return Head(seq, hash_ if isinstance(hash_, bytes) else b"")
 
 
 def number_over(
     connection: Connection, chain: Chain, links: Iterable[tuple[int, int]], before_ms: int, now_ms: int
 ) -> int:
-    """How many of the first links are older than `before_ms`; each one is its sequence number and its time.
+    """The number of first links that are older than `before_ms`. Each link is given by sequence number and time.
 
-    The clock was wrong for one of the future: its time is that of the next link that is not, which was written later.
+    A link with a future time was written by a wrong clock: the time of the next good link counts for it.
     """
     number, right = 0, (0, 0)  # the next link that is not of the future
     for seq, at_ms in links:
@@ -278,7 +278,7 @@ def present_anchor(connection: Connection, sealer: Sealer) -> Anchor:
 
 
 def growth_faults(connection: Connection, since: Anchor, words: str) -> list[str]:
-    """The faults in a store that has not just grown since the anchor.
+    """The faults of a store that has done other than grow since the anchor.
 
     `words` says when the anchor was made.
     """

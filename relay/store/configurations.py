@@ -16,7 +16,7 @@ _LATEST: Final = "SELECT hash FROM configuration WHERE node = ? ORDER BY at DESC
 _ADD: Final = "INSERT INTO configuration (node, at, hash, sealed) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 # Rows of a store in a file stay as they are when it moves to a server.
 _AT: Final = "SELECT node, at, sealed FROM configuration WHERE node IN (?, '') AND at <= ? ORDER BY at DESC LIMIT 1"
-# One that is followed by another which is old as well is not in force in any time that is kept.
+# A configuration whose successor is past its retention as well was not in force at any time that is kept.
 _PURGE: Final = """
 DELETE FROM configuration WHERE (node, at) IN (
     SELECT node, at FROM configuration AS former WHERE at < ?1 AND EXISTS (

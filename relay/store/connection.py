@@ -151,7 +151,7 @@ class WritingConnection(Connection, Protocol):
 
 
 def fetch_together(connection: Connection, *statements: Statement) -> list[Rows]:
-    """The results of statements, none of which needs that of another: on a server in one round trip."""
+    """The results of independent statements, on a server in one round trip."""
     send: Callable[[Sequence[Statement]], list[Rows]] | None = getattr(connection, "together", None)
     if send is None or not statements:
         return [connection.execute(*statement) for statement in statements]
@@ -254,7 +254,7 @@ def one_moment(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def savepoint(connection: Connection) -> Iterator[None]:
-    """A part of a transaction, which can go on after an error in it. Raises the error."""
+    """A part of a transaction: after an error in it the transaction can go on. Raises the error."""
     connection.execute("SAVEPOINT part")
     try:
         yield
@@ -267,7 +267,7 @@ def savepoint(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def any_text(connection: Connection) -> Iterator[None]:
-    """Within the block text that is not UTF-8 is no error: each wrong byte is read as U+FFFD."""
+    """Within the block, read each byte that is not UTF-8 as U+FFFD instead of raising an error."""
     if not isinstance(connection, sqlite3.Connection):
         yield  # PostgreSQL accepts no such text
         return
@@ -342,7 +342,7 @@ class LookupOutage:
             self._report("lookup.recovered", {"store": self._store})
 
     def altered(self, reason: str) -> None:
-        """The row may have been accepted meanwhile, and altered again, so it is reported once an hour."""
+        """Report an altered row, once an hour: it may have been accepted meanwhile, and altered again."""
         if (now_s := time.monotonic()) >= self._again_s:
             self._altered.clear()
             self._again_s = now_s + AGAIN_S

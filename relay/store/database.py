@@ -238,7 +238,7 @@ def reason_of(place: Place, error: Exception) -> str:
 
 
 def _why_no_file(path: Path) -> str:
-    """Why files cannot be opened or written there, which SQLite does not say."""
+    """The reason why files cannot be opened or written there, which SQLite does not tell."""
     try:
         if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
             return "its file system is read-only: mount it for writing"
@@ -388,7 +388,7 @@ class Reader:
             return found
 
     def changes(self) -> tuple[int, int] | None:
-        """Equal to that of an earlier call if nobody has committed since. None: unknown. Raises StoreError."""
+        """A value that is equal to an earlier one if nobody has committed since. None: unknown. Raises StoreError."""
         if isinstance(self._path, PostgresServer):
             return None
         with store_errors(self._path):

@@ -225,7 +225,7 @@ def by_reference(connection: Connection, sealer: Sealer, business: str, referenc
 
 
 class FilingQuery(NamedTuple):
-    """Which filings of a list are wanted."""
+    """A filter of filings."""
 
     business: str | None = None  # None: of all
     state: State | None = None
@@ -261,7 +261,8 @@ def _own(business: str | None) -> str:
 
 
 def expiring_by_business(connection: Connection, after_ms: int, until_ms: int) -> list[tuple[str, int, int]]:
-    """How many filings in force expire after `after_ms` and until `until_ms`, and when the first, by business user."""
+    """The number of filings in force that expire after `after_ms` and until `until_ms`, and the first time, by business
+    user."""
     return connection.execute(_EXPIRING_BY_BUSINESS, {"now": after_ms, "until": until_ms}).fetchall()
 
 

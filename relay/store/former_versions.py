@@ -1,8 +1,8 @@
-"""Calls that went as a binding was before a change: an old row, put back with its proof for a moment, did that.
+"""Calls routed by a former version of their binding: somebody put an old row back, with its proof, for a moment.
 
-The records hold whom each call was put through to. A call is named if no version that may have been in force leads
-there, and one from before does. Versions with other times and limits alone are not told apart, nor whom a call-back of
-AXN, GXB or GXYB reaches. Reads only; `relay.store.history` knows the changes.
+The records hold the party that each call was put through to. A call is named if no version that may have been in force
+leads there, and an earlier one does. Versions that differ only in times and limits are not told apart, nor are targets
+of a call-back to AXN, GXB or GXYB. Reads only; `relay.store.history` knows the changes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _is_after(call: StoredRecord, change: BindingVersion) -> bool:
 
 
 def _former(record: CallRecord, before: list[BindingVersion], versions: list[Binding]) -> BindingVersion | None:
-    """The change that took away where the call went; `before`: those before the call."""
+    """The change that removed the call's target; `before`: the changes before the call."""
     least = max(change.version for change in before)  # of a version that may have been in force
     leads = [version for version in versions if (record.number_dialled, record.callee) in _lines(version)]
     if not leads or any(version.version >= least for version in leads):

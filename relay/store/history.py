@@ -185,7 +185,7 @@ class History:
                 return
 
     def _note_binding(self, binding_id: str, line: _End, version: int) -> None:
-        """Note its end, or its change to a version above 0."""
+        """Note the end of a binding, or its change to a version above 0."""
         if not self._is_settled("binding", binding_id, line.seq):
             ended_at = None if version else line.at
             self._bindings.execute(_NOTE, (binding_id, line.seq, ended_at, version, line.records))
@@ -284,7 +284,7 @@ class History:
         ]
 
     def contradictions(self, connection: Connection, *, everywhere: bool) -> Iterator[LedgerFault]:
-        """The rows that grant what has ended. Call it in the snapshot in which the last entries were read.
+        """The rows that grant rights which have ended. Call it in the snapshot in which the last entries were read.
 
         `everywhere`: also bindings without a route in force, which grant no call, and routes that their binding has no
         more, as of a former party.

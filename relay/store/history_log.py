@@ -25,7 +25,7 @@ _HASH: Final = "SELECT hash FROM audit WHERE seq = ?"
 
 @dataclass(slots=True)
 class LogReader:
-    """Fills a history from the log: what is new at once, what was there before in chunks, the latest first."""
+    """Fills a history from the log: new entries at once, older ones in chunks, the latest first."""
 
     sealer: Sealer
     history: History = field(default_factory=History)
@@ -72,7 +72,7 @@ class LogReader:
 
 
 def _link(connection: Connection, seq: int) -> Head:
-    """The stored link of an entry; of a missing one, which is a fault, one that nothing follows."""
+    """The stored link of an entry. A missing entry, which is a fault, gives a link that nothing follows."""
     row = connection.execute(_HASH, (seq,)).fetchone()
     return stored_link(seq, None if row is None else row[0])
 

@@ -168,7 +168,7 @@ def is_locking(connection: Connection) -> bool:
 
 
 def outdate(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> None:
-    """Have no earlier proof of these rows count in this process: their rights have ended. Within `one_moment`."""
+    """Ignore earlier proofs of these rows in this process: their rights have ended. Within `one_moment`."""
     declared = TABLES[table]
     for start in range(0, len(row_keys), CHUNK):
         keys = row_keys[start : start + CHUNK]
@@ -236,7 +236,7 @@ def _vouched(connection: Connection, sealer: Sealer) -> Vouched:
 def distrust_touched(connection: Connection, sealer: Sealer, now_ms: int) -> None:
     """At the begin of a transaction: distrust all rows noted so far, which were changed from outside.
 
-    A note that cannot be read is deleted: a check of all rows finds what it may stand for.
+    A note that cannot be read is deleted: a check of all rows finds the change that it may stand for.
     """
     try:
         touched: list[tuple[str, str]] = connection.execute(_ALL_TOUCHES).fetchall()
@@ -525,7 +525,7 @@ def _context(revision: int) -> bytes:
 
 
 def learn_refused(connection: Connection, sealer: Sealer) -> None:
-    """Have the sealer know which rows are refused. Where the head was altered, what needs it reports that."""
+    """Tell the sealer which rows are refused. If the head was altered, code that needs it reports that."""
     with suppress(StoreError):
         read_ledger_head(connection, sealer)
 

@@ -83,7 +83,7 @@ def _all_faults(
 
 
 def _or_why(connection: Connection, table: str, faults: Iterator[LedgerFault]) -> Iterator[LedgerFault]:
-    """These faults, and the reason if they could not be found to the end, such as a lock or a row of 600 MB."""
+    """These faults, and the error that ended the search, if any, such as a lock or a row of 600 MB."""
     try:
         with savepoint(connection):
             yield from faults

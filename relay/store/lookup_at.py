@@ -101,7 +101,7 @@ class PastLookUps:
         return max(ended, key=lambda each: each[0])[1:] if ended else None
 
     def _bound_by_hook(self, asked: Moment, caller_hash: bytes) -> int | None:
-        """When a hook bound the unknown caller of this call: the call was then looked up again."""
+        """The time when a hook bound the unknown caller of this call, which was then looked up again."""
         values = {"party": caller_hash, "number": asked.number, "at": asked.at_ms + _LONGEST_HOOK_MS}
         for (binding_id,) in self._connection.execute(OF_CALLER, values).fetchall():
             made = self._read(binding_id)[0]

@@ -1,4 +1,4 @@
-"""Maintenance of the rows while calls go on, a few at a time: deletes what is past its retention; reseals the rest.
+"""Maintenance of the rows while calls go on, a few at a time: deletes rows past their retention; reseals the rest.
 
 Owns the SQL of both. Each function of the purge deletes at most `most` rows, records or bindings, and returns their
 number; a smaller one means that it is done. `relay.service.retention` has the retention periods. Call records are

@@ -293,7 +293,7 @@ def usage(connection: Connection, now_ms: int) -> list[PoolUsage]:
 
 
 def number_seen_by(connection: Connection, number: Number, pool: Pool, business: str | None, now_ms: int) -> Number:
-    """The number as the business user may see it: one of a common pool seems free, unless it holds it."""
+    """The number as the business user may see it: in a common pool it seems free, unless it is the business user's."""
     if business in (None, pool.business) or is_held_by(connection, number.number, business, now_ms):
         return number
     return number._replace(state="free", locked=0, exclusive=False, cools_until=0)

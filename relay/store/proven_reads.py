@@ -1,4 +1,4 @@
-"""Rows as they were proven: what a reader gets is what `require` has seen.
+"""Reads rows as they were proven: a reader gets the values that `require` has seen.
 
 On a server someone else may change a row between two statements of a unit of work. Rows that such a unit has proven
 are locked until it ends; so a row is proven before it is read, or read again afterwards. In a file both see one state.

@@ -1,4 +1,4 @@
-"""The index of ended calls: what call records are found by, and what frequency caps over hours count.
+"""The index of ended calls: searches find call records by it, and frequency caps over hours count in it.
 
 Owns the table `record_index` and its keys. The follower writes rows in the order of the chain, some seconds after the
 records (`relay.events.call_index`). `relay.store.records` searches them, and reads the records behind their cursor; the

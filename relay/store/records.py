@@ -487,7 +487,7 @@ def _time_query(order: _Order, parts: str) -> str:
 
 
 def _ends(low: int, high: int, until_ms: int) -> dict[str, Any]:
-    """The bounds of _SOON and _LATE: of calls that ended from `low` to before `high`, and came before `until_ms`."""
+    """The bounds of _SOON and _LATE for calls that ended from `low` to before `high`, and came before `until_ms`."""
     soon = until_ms + _LONG_MS
     return {"low": low, "soon": min(high, soon), "late": max(low, soon), "high": high}
 

@@ -82,7 +82,7 @@ class _Check:
         calls.clear()
 
     def rows(self, connection: Connection) -> list[LedgerFault]:
-        """The rows that grant what has ended, in the snapshot of the caller. Raises StoreError."""
+        """The rows that grant rights which have ended, in the snapshot of the caller. Raises StoreError."""
         self.log.read_new(connection)
         return [*self.log.history.contradictions(connection, everywhere=True)]
 

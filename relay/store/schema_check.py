@@ -129,7 +129,7 @@ def objects_on_server(connection: Connection) -> dict[str, bytes]:
 
 
 def require_empty_schema(connection: Connection) -> None:
-    """Before a store is made on a server: raise StoreError naming what its schema has already."""
+    """Before a store is made on a server: raise StoreError naming the objects that its schema already has."""
     if not dialect_of(connection).is_server:
         return
     found = [name for name, _, is_here in connection.execute(OBJECTS).fetchall() if is_here]

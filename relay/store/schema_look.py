@@ -44,7 +44,8 @@ class SchemaLook:
         return version != self._version or self._looks % self._check_each == 0 or bool(self._sealer.stopped)
 
     def reason(self, connection: Connection) -> str:
-        """Look at the objects: why nothing may be granted, "" if all are relay700's own. Raises DATABASE_ERRORS."""
+        """Look at the objects. Returns the reason to grant nothing, "" if all are relay700's own. Raises
+        DATABASE_ERRORS."""
         self._check_each = CHECK_SERVER_EACH if dialect_of(connection).is_server else CHECK_EACH
         try:
             found = foreign_objects(connection, read_ledger_head(connection, self._sealer).vouched)

@@ -67,7 +67,7 @@ class _Gap:
         self.hold()
 
     def hold(self) -> None:
-        """The next transaction has the store: the wait for others was not its time."""
+        """Note that the next transaction has the store: its wait for others does not count as its time."""
         self._began_s = time.monotonic()
 
     def begin(self) -> None:
@@ -137,7 +137,7 @@ class _Made(NamedTuple):
 
 
 class _Queue:
-    """The units of work that wait, from the event loop's thread for the writers'."""
+    """The waiting units of work: the event loop's thread queues them, the writers' threads take them."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

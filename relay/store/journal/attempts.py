@@ -1,4 +1,4 @@
-"""The file of attempts under way, beside the store: what survives `kill -9`, for the next start.
+"""The file of attempts under way, beside the store. It survives `kill -9`, for the next start.
 
 Each attempt has a sealed slot of one page, or several if it is long. A write is one system call into the page cache,
 which survives the process but not a power failure. A page is written whole or not at all, so an attempt of one slot is
@@ -50,7 +50,7 @@ _ROOM: Final = SLOT - _HEAD.size
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
 _UP: Final = "SELECT id, call_id, sealed FROM live_call WHERE call_id IN ({keys})"
-# Not by the index of calls: nothing proves its rows, and a record that it lacked would be written again.
+# The index of calls is not used: nothing proves its rows, and a record that it lacked would be written again.
 _ENDED: Final = f"{SELECT} WHERE call_id IN ({{keys}}) AND ended_at >= ?"
 _CALL_ID: Final = COLUMNS.index("call_id")
 

@@ -1,8 +1,8 @@
 """The attempts of a node where other nodes see them: a call that rings is ended by another one if its node stays away.
 
-The file beside the node has each attempt before its first message is sent. The store gets those that last: every
-SHARE_S one statement writes what is new since then and one deletes what is over, so most calls that are refused or
-answered at once never get there. Rows need not outlive a crash of the server: the node writes them again.
+The file beside the node has each attempt before its first message is sent. The store gets attempts that last: every
+SHARE_S one statement writes new ones and one deletes those that are over, so most calls that are refused or answered
+at once never get there. Rows need not outlive a crash of the server: the node writes them again.
 
 One node owns a row, and only that one ends the attempt. A takeover changes the owner. A start asks who owns what is in
 its file, before it looks for records: a row is deleted after the record is committed.

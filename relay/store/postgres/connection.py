@@ -55,8 +55,8 @@ _SETTINGS: Final = PINNED | {
 }
 OPTIONS: Final = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
 ACTS_LOCK: Final = 700_000_001  # for pg_advisory_xact_lock: who writes alone has it, the others share it
-# In ms, for a row that another unit of work has locked; then this one is tried again. Two that wait for each other
-# would wait until the server finds out, after a second.
+# In ms, for a row that another unit of work has locked; then this one is tried again. The server would notice two that
+# wait for each other only after a second.
 ROW_MS: Final = 200
 HEADS_LOCK: Final = 700_000_007  # for pg_advisory_xact_lock
 # In ms, shorter than lock_timeout: a machine that freezes within a unit of work must not block those of others.
@@ -204,7 +204,7 @@ def lock_heads(connection: Connection) -> None:
 
 
 def server_version(url: str) -> str:
-    """How the server calls itself. Raises PostgresError.
+    """The server's text of `version()`. Raises PostgresError.
 
     By a connection without any setting: a server that is no PostgreSQL may refuse those of relay700.
     """
@@ -308,7 +308,7 @@ class _Rows:
         return self._cursor.fetchall() if self._has_columns() else []
 
     def _has_columns(self) -> bool:
-        """As whether there is a `description`, which takes 30 us to make."""
+        """Whether the statement returns rows. The driver's `description` tells it as well, in 30 us."""
         result = self._cursor.pgresult
         return result is not None and result.nfields > 0
 

@@ -32,7 +32,7 @@ MOST_SLICES: Final = 512  # per key
 _CLOCKS_MS: Final = 5_000
 _MEMORY_MS: Final = 1_000 * MEMORY_S
 _KEPT_MS: Final = 2 * _MEMORY_MS  # how long an idle row is kept
-# The statement found no binding in force: if the call policy found one all the same, the call must be refused.
+# The statement found no binding in force. If the call policy finds one nevertheless, the call must be refused.
 _NOT_COUNTED: Final = Counted((), STORE_FAILED)
 SWEPT: Final = 256  # parts of the table, by the first byte of a hash
 

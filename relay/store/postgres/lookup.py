@@ -93,7 +93,7 @@ class PostgresRouteReader:
     """The look-up of one event loop, in which it must be opened. Lost connections are replaced."""
 
     def __init__(self, server: PostgresServer, sealer: Sealer, rules: Rules, report: Report) -> None:
-        """Of the rules only the frequency caps are used, and whether A numbers must be filed.
+        """`rules`: only frequency caps are used, and whether A numbers must be filed.
 
         `report(event, fields)` gets outages, recoveries and altered rows.
         """

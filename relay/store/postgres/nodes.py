@@ -265,7 +265,7 @@ class Node:
         return others
 
     async def _take(self) -> tuple[list[LiveCall], list[KeptAttempt]]:
-        """Calls of failed nodes, up or under way, MOST_TAKEN at most. One that was just answered may be both."""
+        """Calls of failed nodes, up or under way, MOST_TAKEN at most. A call that was just answered may be both."""
         assert self._connection is not None
         if self._has_gone and not self._taken:
             await self._take_over()

@@ -1,4 +1,4 @@
-"""Sealing of what a stolen database must not reveal, the keyed hashes that searches use, and the key file.
+"""Sealing of data that a stolen database must not reveal, the keyed hashes that searches use, and the key file.
 
 Owns every use of the keys. Knows no tables.
 

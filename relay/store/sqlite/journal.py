@@ -138,7 +138,7 @@ class SqliteWriter:
         await self._disconnect()
 
     async def _watch(self, wake: Callable[[], None]) -> None:
-        """Detect a displaced file also while nothing is queued."""
+        """Detect displaced files while nothing is queued."""
         while True:
             await asyncio.sleep(LOOK_S)
             if self._files is not None and self._files.displaced():

@@ -49,7 +49,7 @@ class RouteReader:
     """The look-up, with its own connection. After an error the next look-up opens another."""
 
     def __init__(self, path: Path, sealer: Sealer, rules: Rules, report: Report) -> None:
-        """Of the rules only the caps with windows above MEMORY_S are used, and whether A numbers must be filed.
+        """`rules`: only caps with windows above MEMORY_S are used, and whether A numbers must be filed.
 
         `report(event, fields)` gets outages, recoveries and altered rows.
         """
