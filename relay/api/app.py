@@ -19,13 +19,11 @@ from starlette.routing import Match, Route
 
 from relay.api import (
     batches,
-    businesses,
     calls,
     dead_letters,
     docs,
     explain,
     filings,
-    keys,
     ladders,
     oversight,
     peers,
@@ -47,7 +45,18 @@ from relay.api.problems import (
 from relay.api.routes import Router
 from relay.defence.limits import Rates
 from relay.errors import ParseError, Refused, StoreError
-from relay.operations import bindings, capture, groups, hooks, lists, numbers, pools, webhooks
+from relay.operations import (
+    bindings,
+    businesses,
+    capture,
+    groups,
+    hooks,
+    keys,
+    lists,
+    numbers,
+    pools,
+    webhooks,
+)
 from relay.operations.field_errors import field_errors
 from relay.operations.operation import lacks
 from relay.operations.shapes import ResponseModel
@@ -115,8 +124,8 @@ _ROUTERS = (
     recordings.link_router,
     explain.router,
     ladders.router,
-    businesses.router,
-    keys.router,
+    router_of(businesses, "businesses"),
+    router_of(keys, "keys"),
     router_of(webhooks, "webhooks"),
     dead_letters.router,
     router_of(hooks, "hooks"),

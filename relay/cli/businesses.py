@@ -6,22 +6,21 @@ from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
 from relay.cli import config_option, say
+from relay.cli.operations import Command, command_of, printed
 from relay.cli.options import (
     NONE,
     Opened,
     coming,
-    duration,
     every,
     given,
     in_clear,
     json_option,
     limit_option,
-    needed_reason,
     opened,
     or_none,
     reason_option,
@@ -30,17 +29,17 @@ from relay.cli.options import (
     showing_options,
     stacked,
 )
-from relay.cli.output import newest, plain, show_list, show_one
+from relay.cli.output import newest, show_list, show_one
 from relay.model.binding import MODES
 from relay.model.call import LANGUAGES
+from relay.operations import businesses as operations
+from relay.operations import keys as key_operations
 from relay.policy.rules import NO_LIMIT
-from relay.privacy.records import mask_text
-from relay.reports.disclosure import reason_form
 from relay.service import businesses as service
 from relay.service import keys as key_service
-from relay.service.businesses import QUOTAS, SCENARIOS
+from relay.service.businesses import SCENARIOS
 from relay.service.complaints import complaint_rates
-from relay.store.businesses import Business, Changed, State, StateChange, find_business, list_businesses, state_changes
+from relay.store.businesses import Business, find_business
 from relay.store.keys import ApiKey, list_keys
 from relay.store.writer import now_ms
 
@@ -94,27 +93,6 @@ def apply_(config_path: Path | None, business_id: str, as_json: bool, **options:
         _show(store.run(lambda unit: service.apply(unit, asked, business_id)), as_json=as_json)
 
 
-@business.command("list")
-@click.option("--state", type=click.Choice(get_args(State)), help="Only business users in this state.")
-@limit_option
-@json_option
-@reason_option
-@config_option
-def list_(config_path: Path | None, state: State | None, limit: int | None, as_json: bool, reason: str) -> None:
-    """List business users, newest first."""
-    clear = in_clear(reveal=False, reason=reason, as_json=as_json)
-    with opened(config_path) as store:
-        if clear:
-            said_in_clear(store, "businesses", reason, {"state": state})
-        found = every(
-            partial(list_businesses, store.reader, store.sealer, None, state),
-            "",
-            lambda one: one.id,
-        )
-        shown = (_object(one, clear=clear) for one in newest(found, attrgetter("created_at")))
-        show_list(shown, _COLUMNS, as_json=as_json, limit=limit)
-
-
 @business.command("show")
 @click.argument("business_id", metavar="ID")
 @showing_options
@@ -132,54 +110,20 @@ def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: boo
             said_in_clear(store, f"business {business_id}", reason)
         rate = complaint_rates(store.reader, shown.id, now_ms(), store.config.complaint_ppm)[0]
     complaints = {"complaints": rate.complaints, "complaint_percent": rate.percent}
-    show_one(_object(shown, clear=clear) | complaints, as_json=as_json)
-
-
-@business.command("history")
-@click.argument("business_id", metavar="ID")
-@json_option
-@config_option
-def history(config_path: Path | None, business_id: str, as_json: bool) -> None:
-    """List changes of state, qualification and contact. Each has who, when, why, and the former values."""
-    with opened(config_path) as store:
-        changes = state_changes(store.reader, store.sealer, _found(store, business_id).id)
-    show_list((_step_object(each, as_json=as_json) for each in changes), _HISTORY_COLUMNS, as_json=as_json)
-
-
-def _step_object(step: StateChange, *, as_json: bool) -> dict[str, Any]:
-    """A change as it is printed; phone numbers of a contact and in the reason are masked."""
-    changed = [
-        Changed(field, mask_text(before), mask_text(after)) if field == "contact" else Changed(field, before, after)
-        for field, before, after in step.changed
-    ]
-    words = [f"{field}: {before or '-'} -> {after or '-'}" for field, before, after in changed]
-    shown = [each._asdict() for each in changed] if as_json else words
-    return plain(step) | {"reason": reason_form(step.reason, reveal=False), "changed": shown}
+    show_one(printed(operations.shown_business(shown, clear=clear)) | complaints, as_json=as_json)
 
 
 def _found(store: Opened, business_id: str) -> Business:
     return required(find_business(store.reader, store.sealer, business_id), "business user", "business list")
 
 
-def _step(step: service.Step, words: str) -> None:
-    @business.command(step, help=words)
-    @click.argument("business_id", metavar="ID")
-    @needed_reason
-    @json_option
-    @config_option
-    def take(config_path: Path | None, business_id: str, reason: str, as_json: bool) -> None:
-        with opened(config_path) as store:
-            changed = store.run(lambda unit: service.set_state(unit, business_id, step, reason))
-        if as_json:
-            _show(changed, as_json=True)
-        else:
-            say(f"business user {changed.id} is {changed.state}")
-
-
-_step("approve", "Approve a business user. All details that its scenario requires must be there.")
-_step("suspend", "Suspend a business user. Its new calls are refused until it is resumed.")
-_step("resume", "End the suspension of a business user.")
-_step("revoke", "Revoke a business user: its new calls are refused for good.")
+for _step in (operations.approve, operations.suspend, operations.resume, operations.revoke):
+    _name = _step.path.rsplit("/", 1)[-1]
+    business.add_command(command_of(_name, Command(_step, says="business user {id} is {state}")))
+_listed = Command(operations.list_all, columns=_COLUMNS, newest="created_at")
+business.add_command(command_of("list", _listed))
+_history = Command(operations.show_history, columns=_HISTORY_COLUMNS, listed_by="business list")
+business.add_command(command_of("history", _history))
 
 
 @business.command("change")
@@ -239,13 +183,8 @@ def _change(config_path: Path | None, business_id: str, options: dict[str, Any],
         )
 
 
-def _show(business: Business, *, as_json: bool, clear: bool = False) -> None:
-    show_one(_object(business, clear=clear), as_json=as_json)
-
-
-def _object(business: Business, *, clear: bool) -> dict[str, Any]:
-    values = plain(business) | {name: "none" for name in QUOTAS if getattr(business, name) == NO_LIMIT}
-    return values if clear else values | {"contact": mask_text(business.contact)}
+def _show(business: Business, *, as_json: bool) -> None:
+    show_one(printed(operations.shown_business(business)), as_json=as_json)
 
 
 @click.group()
@@ -307,30 +246,9 @@ def list_keys_(config_path: Path | None, business: str | None, limit: int | None
         show_list(newest(found, attrgetter("created_at")), _KEY_COLUMNS, as_json=as_json, limit=limit)
 
 
-@keys.command("rotate")
-@click.argument("key_id", metavar="ID")
-@click.option(
-    "--overlap", type=duration, default="0s", metavar="TIME", help="How long the old key stays valid, such as 1h."
-)
-@json_option
-@config_option
-def rotate(config_path: Path | None, key_id: str, overlap: int, as_json: bool) -> None:
-    """Replace a key by a new one with the same scopes."""
-    with opened(config_path) as store:
-        key, secret = store.run(lambda unit: key_service.rotate(unit, key_id, overlap // 1000))
-    _show_secret(key, secret, as_json=as_json)
-
-
-@keys.command("revoke")
-@click.argument("key_id", metavar="ID")
-@reason_option
-@config_option
-def revoke(config_path: Path | None, key_id: str, reason: str) -> None:
-    """Revoke a key: the next request with it is refused."""
-    with opened(config_path) as store:
-        key = store.run(lambda unit: key_service.revoke(unit, key_id, reason))
-    say(f"revoked {key.id}")
-
-
 def _show_secret(key: ApiKey, secret: str, *, as_json: bool) -> None:
-    show_one(plain(key) | {"secret": secret, "access_key_secret": key.access_key_secret}, as_json=as_json)
+    show_one(printed(key_operations.shown_secret(key, secret)), as_json=as_json)
+
+
+keys.add_command(command_of("rotate", Command(key_operations.rotate_key)))
+keys.add_command(command_of("revoke", Command(key_operations.revoke_key, says="revoked {id}")))

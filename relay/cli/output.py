@@ -97,7 +97,10 @@ def _cells(objects: Iterable[dict[str, Any]], columns: Sequence[str]) -> Iterato
 
 def _cell(value: object) -> str:
     if isinstance(value, list):
-        return " ".join(map(str, value)) or "-"
+        return " ".join(map(_cell, value)) or "-"
+    if isinstance(value, dict):  # a changed field: its name, its former and its new value
+        name, before, after = value.values()
+        return f"{name}: {_cell(before)} -> {_cell(after)}"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value in (None, "") else str(value)

@@ -1,20 +1,15 @@
-"""Business users over HTTP: models and routes."""
+"""Business users: from the application to the revocation. A business user sees itself alone."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Annotated, Literal, cast
 
-from fastapi import Depends, Path
 from pydantic import AfterValidator, Field, StringConstraints
-from starlette.responses import Response
 
-from relay.api.context import Answer, Needs, OperatorChanges, RequestContext, Revealing
-from relay.api.paging import Page, Paging
-from relay.api.routes import Router
-from relay.errors import Refused
 from relay.model.binding import MODES, Mode
 from relay.model.call import Language
+from relay.operations.operation import Asker, Listing, Operation, found, operation
 from relay.operations.shapes import (
     CLEAN,
     Hours,
@@ -46,6 +41,7 @@ from relay.service.businesses import (
     parse_text,
     set_state,
 )
+from relay.service.keys import OPERATOR
 from relay.store.businesses import (
     Business,
     Changed,
@@ -55,7 +51,9 @@ from relay.store.businesses import (
     list_businesses,
     state_changes,
 )
+from relay.store.connection import Connection
 from relay.store.unit_of_work import UnitOfWork
+from relay.translation import N_
 
 
 def _kept(field: str) -> AfterValidator:
@@ -200,13 +198,6 @@ class BusinessHistoryResponse(ResponseModel):
     items: list[BusinessEventResponse]
 
 
-# -- Routes of business users
-
-router = Router(prefix="/v1/businesses", tags=["businesses"])
-BusinessId = Annotated[Name, Path()]
-Seen = Annotated[RequestContext, Depends(Needs())]
-
-
 def shown_business(business: Business, *, clear: bool = False) -> BusinessResponse:
     """The response model of a business user."""
     values = business._asdict()
@@ -217,74 +208,90 @@ def shown_business(business: Business, *, clear: bool = False) -> BusinessRespon
     return BusinessResponse(**values)
 
 
-def own_business(context: RequestContext, business_id: str) -> Business:
-    """A business user that the key may see. Raises Refused."""
+def own_business(connection: Connection, asker: Asker, business_id: str) -> Business:
+    """A business user that the asker may see. Raises Refused."""
     business = None
-    if context.business in (None, business_id):
-        business = context.row(lambda connection: find_business(connection, context.backend.sealer, business_id))
-    if business is None:
-        raise Refused("not_found", "", "there is no such business user")
-    return business
+    if asker.business in (None, business_id):
+        business = find_business(connection, asker.sealer, business_id)
+    return found(business, "business user")
 
 
-@router.post(
-    "",
-    status_code=201,
-    response_model=BusinessResponse,
-    operation_id="createBusiness",
+class BusinessListRequest(RequestModel):
+    """The business users to list."""
+
+    state: State | None = Field(None, description="Only business users in this state.")
+
+
+@operation(
+    "POST /v1/businesses",
+    name="createBusiness",
     summary="Apply for a business user",
+    scope=OPERATOR,
+    status=201,
 )
-async def post_business(asked: BusinessCreateRequest, context: OperatorChanges) -> Response:
-    """Create a business user in state `applied`. It can do nothing until it is approved."""
+def apply_for(unit: UnitOfWork, asker: Asker, asked: BusinessCreateRequest) -> BusinessResponse:
+    """Enter the application of a business user. It may do nothing until it is approved."""
     values = given(asked)
     business_id = values.pop("id", None) or ""
-
-    def do(unit: UnitOfWork) -> Answer:
-        business = apply(unit, cast(Fields, values), business_id)
-        return Answer(shown_business(business), 201, f"/v1/businesses/{business.id}")
-
-    return await context.change(do)
+    return shown_business(apply(unit, cast(Fields, values), business_id))
 
 
-@router.get("", operation_id="listBusinesses", summary="List business users")
-async def get_businesses(context: Seen, paging: Paging, state: State | None = None) -> Page[BusinessResponse]:
-    """All business users, by id. A business user sees only itself."""
-    sealer = context.backend.sealer
-    found = await context.part(
-        "businesses",
-        paging,
-        lambda connection, after, most: list_businesses(connection, sealer, context.business, state, after, most),
+@operation(
+    "GET /v1/businesses",
+    name="listBusinesses",
+    summary="List business users",
+    scope="",
+    revealed="businesses",
+    item=BusinessResponse,
+)
+def list_all(asker: Asker, asked: BusinessListRequest) -> Listing[Business, str]:
+    """List business users. A business user sees only itself."""
+    return Listing(
+        lambda connection, after, most: list_businesses(
+            connection, asker.sealer, asker.business, asked.state, after, most
+        ),
         "",
         lambda business: business.id,
+        lambda business, reader: shown_business(business, clear=reader.clear),
+        {"state": asked.state},
     )
-    return found.shown(shown_business)
 
 
-@router.get("/{business_id}", operation_id="getBusiness", summary="Show a business user")
-async def get_business(business_id: BusinessId, context: Seen, asked: Revealing) -> BusinessResponse:
-    """One business user; a business user sees only itself."""
-    business = own_business(context, business_id)
-    return shown_business(business, clear=await context.reveal(asked, f"business {business_id}"))
-
-
-@router.patch(
-    "/{business_id}", response_model=BusinessResponse, operation_id="updateBusiness", summary="Change a business user"
+@operation(
+    "GET /v1/businesses/{business_id}",
+    name="getBusiness",
+    summary="Show a business user",
+    scope="",
+    revealed="business {business_id}",
 )
-async def patch_business(business_id: BusinessId, asked: BusinessChangeRequest, context: OperatorChanges) -> Response:
+def show_business(connection: Connection, asker: Asker, business_id: Name) -> BusinessResponse:
+    """Show one business user. Phone numbers of its contact are masked."""
+    return shown_business(own_business(connection, asker, business_id), clear=asker.clear)
+
+
+@operation(
+    "PATCH /v1/businesses/{business_id}", name="updateBusiness", summary="Change a business user", scope=OPERATOR
+)
+def change_business(
+    unit: UnitOfWork, asker: Asker, business_id: Name, asked: BusinessChangeRequest
+) -> BusinessResponse:
     """Quotas, modes and hours are effective from the next request and the next call.
 
     A change of name, licence, application, scenario or scheme returns an approved business user to `applied`: all calls
     on its bindings are refused until it is approved again. Such a change requires a reason.
     """
-    values = given(asked)
-    return await context.change(lambda unit: Answer(shown_business(change(unit, business_id, **values))))
+    return shown_business(change(unit, business_id, **given(asked)))
 
 
-@router.get("/{business_id}/history", operation_id="getBusinessHistory", summary="Show the history of a business user")
-async def get_history(business_id: BusinessId, context: Seen) -> BusinessHistoryResponse:
-    """Changes of its state, qualification and contact: actor, time, reason and previous value."""
-    own_business(context, business_id)
-    changes = await context.read(lambda connection: state_changes(connection, context.backend.sealer, business_id))
+@operation(
+    "GET /v1/businesses/{business_id}/history",
+    name="getBusinessHistory",
+    summary="Show the history of a business user",
+    scope="",
+)
+def show_history(connection: Connection, asker: Asker, business_id: Name) -> BusinessHistoryResponse:
+    """List changes of state, qualification and contact. Each has who, when, why, and the former values."""
+    changes = state_changes(connection, asker.sealer, own_business(connection, asker, business_id).id)
     return BusinessHistoryResponse(items=[_event(one) for one in changes])
 
 
@@ -305,29 +312,24 @@ def _changed(changed: Changed) -> BusinessChangedResponse:
     return BusinessChangedResponse(field=field, before=before, after=after)
 
 
-def _step(step: Step, summary: str, words: str) -> None:
-    @router.post(
-        f"/{{business_id}}/{step}",
-        response_model=BusinessResponse,
-        operation_id=f"{step}Business",
-        summary=summary,
-        description=words,
-    )
-    async def take(business_id: BusinessId, asked: ReasonRequest, context: OperatorChanges) -> Response:
-        return await context.change(
-            lambda unit: Answer(shown_business(set_state(unit, business_id, step, asked.reason)))
-        )
+def _step(step: Step, summary: str, words: str) -> Operation:
+    def take(unit: UnitOfWork, asker: Asker, business_id: Name, asked: ReasonRequest) -> BusinessResponse:
+        return shown_business(set_state(unit, business_id, step, asked.reason))
+
+    take.__doc__ = words
+    route = f"POST /v1/businesses/{{business_id}}/{step}"
+    return operation(route, name=f"{step}Business", summary=summary, scope=OPERATOR)(take)
 
 
-_step(
+approve = _step(
     "approve",
     "Approve a business user",
-    "Requires state `applied`, and the fields that its scenario needs: licence, application, scheme and contact.",
+    N_("Approve a business user. All details that its scenario requires must be there."),
 )
-_step("suspend", "Suspend a business user", "All calls on its bindings are refused from the next one on.")
-_step("resume", "Resume a suspended business user", "Calls on its bindings are served again.")
-_step(
-    "revoke",
-    "Revoke a business user",
-    "Final. All calls on its bindings are refused, its keys end, its webhooks stop. Nothing is deleted.",
+suspend = _step(
+    "suspend",
+    "Suspend a business user",
+    N_("Suspend a business user. Its new calls are refused until it is resumed."),
 )
+resume = _step("resume", "Resume a suspended business user", N_("End the suspension of a business user."))
+revoke = _step("revoke", "Revoke a business user", N_("Revoke a business user: its new calls are refused for good."))
