@@ -29,7 +29,7 @@ class EntryRequest(RequestModel, json_schema_extra={"examples": [{"number": "137
 
 
 class EntryRemoveRequest(RequestModel, json_schema_extra={"examples": [{"number": "13700000003"}]}):
-    """A caller to remove from a list."""
+    """A caller to remove from a list: in the body, because a URL would expose it to proxies and logs."""
 
     number: Party
 
@@ -111,7 +111,7 @@ def remove_entry(
 ) -> EntryRemovedResponse:
     """Remove a caller from the list.
 
-    The caller is in the body, because a URL would expose it to proxies and logs. Operator keys need `parties:read`.
+    Operator keys need `parties:read`.
     """
     asker.check_naming("number")
     return EntryRemovedResponse(number=asker.number(service.remove_entry(unit, whose, owner_id, asked.number)))

@@ -157,7 +157,7 @@ class Operation(NamedTuple):
     @property
     def list_(self) -> str:
         """What a page's cursor is valid for: the list, with the parameters of its path in braces."""
-        return self.path.removeprefix("/v1/").removesuffix("/search")
+        return self.path.removeprefix("/v1/")
 
 
 def operation(
