@@ -156,6 +156,14 @@ def test_documents_stay_short() -> None:
     assert sum(map(words_of, written())) <= MOST_WORDS_OF_ALL
 
 
+def test_no_sentence_begins_with_its_object() -> None:
+    """Subject, verb, object: not "Of a call the record", "What it says is"."""
+    for document in written():
+        sentences = re.split(r"(?<=[.?!:])\s+|\n\n|\n *- |\| ", _FENCE.sub("", document.read_text()))
+        begun = [each for each in sentences if re.match(r"(?:\*\*|- )?(What|Whose|Of an?|That of)\b[^?]*$", each)]
+        assert begun == [], document
+
+
 def test_no_cell_of_a_table_is_a_paragraph() -> None:
     for document in [*DOCUMENTS, Path("CHANGELOG.md")]:
         rows = re.findall(r"^\|(.*)\|$", _FENCE.sub("", document.read_text()), re.MULTILINE)
