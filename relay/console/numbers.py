@@ -10,7 +10,8 @@ from relay.console.ask import Json, Problem
 from relay.console.bindings import with_force
 from relay.console.page import Page, PageRoute, get, post
 from relay.console.references import may_be_in_url
-from relay.console.tables import Column, Filter, Listing, show_list
+from relay.console.tables import Column, Filter, Listing, facts_of, show_list
+from relay.operations.numbers import NumberResponse
 from relay.translation import N_
 
 _BOUND: Final = (
@@ -78,7 +79,8 @@ async def show_number(page: Page) -> Response:
     if page.may("bindings:read"):
         bindings = await page.get("/v1/bindings", number=number["number"], state="live", limit="20")
         bindings["items"] = await with_force(page, bindings["items"])
-    return page.render("number.html", number=number, bindings=bindings, columns=_BOUND)
+    facts = facts_of(NumberResponse, number, page.words)
+    return page.render("number.html", number=number, facts=facts, bindings=bindings, columns=_BOUND)
 
 
 async def lock(page: Page) -> Response:

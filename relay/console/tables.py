@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from types import MappingProxyType, NoneType
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 from urllib.parse import quote
 
 from pydantic import BaseModel
@@ -223,7 +223,9 @@ def facts_of(shape: type[BaseModel], document: Json, words: Callable[[str], str]
 
 
 def _kind_of(name: str, field: FieldInfo) -> str:
-    if name.endswith("_at"):
+    if name.endswith(("_at", "_until")):
         return "moment"
+    if get_origin(field.annotation) is list:
+        return "tags"
     of = next((each for each in get_args(field.annotation) if each is not NoneType), field.annotation)
-    return _KINDS.get(of, "mono" if FREE_TEXT in field.metadata or name == "group_id" else "text")
+    return _KINDS.get(of, "mono" if FREE_TEXT in field.metadata or name in ("group_id", "prefix") else "text")

@@ -46,6 +46,7 @@ from relay.store.numbers import (
 )
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
+from relay.translation import N_
 
 CoolDown = Annotated[int, Field(ge=0, le=LONGEST_COOL_DOWN_MS // 1000)]
 NumberInPath = Annotated[
@@ -53,7 +54,6 @@ NumberInPath = Annotated[
 ]
 Digits = Annotated[str, StringConstraints(pattern=DIGITS)]
 _PEER = "[[peer]] of the carrier."
-_COOL_DOWN = "Rest before re-use; none: as configured."
 
 
 class PrefixCreateRequest(
@@ -64,7 +64,9 @@ class PrefixCreateRequest(
     prefix: ManagedPrefix
     peer: Annotated[Text64, Option(metavar="NAME")] = Field("", description=_PEER)
     pool_id: Name = Field("default", description="Pool to put them into. Default: `default`.")
-    cool_down_s: Annotated[CoolDown | None, Option(metavar="TIME")] = Field(None, description=_COOL_DOWN)
+    cool_down_s: Annotated[CoolDown | None, Option(metavar="TIME")] = Field(
+        None, description="Rest before re-use. Default: as configured."
+    )
 
 
 class PrefixChangeRequest(RequestModel, json_schema_extra={"examples": [{"state": "locked", "reason": "case 114"}]}):
@@ -74,7 +76,9 @@ class PrefixChangeRequest(RequestModel, json_schema_extra={"examples": [{"state"
         default_factory=left_out, description="locked: calls are refused; returned: refused for good."
     )
     peer: Annotated[Text64, Option(metavar="NAME")] = Field(default_factory=left_out, description=_PEER)
-    cool_down_s: Annotated[CoolDown | None, Option(metavar="TIME")] = Field(None, description=_COOL_DOWN)
+    cool_down_s: Annotated[CoolDown | None, Option(metavar="TIME")] = Field(
+        None, description="Rest before re-use; none: as configured."
+    )
     reason: Reason | None = Field(None)
 
 
@@ -110,14 +114,18 @@ class NumberResponse(ResponseModel):
     """A 700 number."""
 
     number: str
-    prefix: str
-    pool_id: str
+    prefix: str = Field(title=N_("Prefix"))
+    pool_id: str = Field(title=N_("Pool"))
     state: State
-    locked_by: list[Lock]
-    bindings: int | None = Field(description="live bindings; null if other business users may share the number")
-    exclusive: bool = Field(description="taken by an AXN binding, which shares with no other")
-    cools_until: Moment | None
-    legacy: bool
+    locked_by: list[Lock] = Field(title=N_("Locked by"))
+    bindings: int | None = Field(
+        title=N_("Live bindings"), description="live bindings; null if other business users may share the number"
+    )
+    exclusive: bool = Field(
+        title=N_("Shared with no other binding"), description="taken by an AXN binding, which shares with no other"
+    )
+    cools_until: Moment | None = Field(title=N_("Cools until"))
+    legacy: bool = Field(title=N_("Number of before the pilot"))
 
 
 class MoveRequest(

@@ -59,6 +59,7 @@ async def test_a_number_is_locked_and_unlocked_with_a_reason(
     page = await browser.see(f"/numbers/{X}")
     await browser.send(page, f"/numbers/{X}/lock", reason="reported")
     locked = await browser.see(f"/numbers/{X}")
+    assert re.search(r"<dt>Locked by</dt><dd>.*operator.*</dd>", locked)
     assert "The number is locked" in locked and (await operator.get(f"/v1/numbers/{X}"))["state"] == "locked"
     await browser.send(locked, f"/numbers/{X}/unlock", reason="mistake")
     assert (await operator.get(f"/v1/numbers/{X}"))["state"] == "free"
