@@ -114,7 +114,7 @@ class Engine:
 
     @property
     def links(self) -> bool:
-        """Whether dialogs are told to the driver (`Link`), for capture."""
+        """Whether dialogs are told to the driver (`CaptureLink`), for capture."""
         return self._outbox.links
 
     @links.setter
