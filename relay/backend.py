@@ -31,12 +31,12 @@ from relay.config.files import hep_agent
 from relay.config.kept import configured_at
 from relay.console.app import mount_console
 from relay.errors import ConfigError, Refused, RelayError, StoreError
-from relay.events.delivery import Deliverer
+from relay.events.delivery import DeliveryTask
 from relay.events.follower import Follower
 from relay.events.ledger_watch import LedgerWatch, RightsWatch
-from relay.events.probe import Prober
-from relay.events.recordings import Taker
-from relay.events.timers import Resealer, Timers, Trimmer
+from relay.events.probe import ProbeTask
+from relay.events.recordings import RecordingIntake
+from relay.events.timers import ResealTask, Timers, TrimTask
 from relay.log import configure, reporter, take_over_stderr
 from relay.metrics import text, with_zeros
 from relay.model.capture import CapturedCall
@@ -47,7 +47,7 @@ from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.net.spans import Spans
 from relay.net.supervisor import RELOAD, STOP
 from relay.policy.fraud import Watch
-from relay.reports.explain import Configured
+from relay.reports.explain import PolicyConfiguration
 from relay.service.complaints import ComplaintRate, high_complaints
 from relay.service.filings import EXPIRING_MS
 from relay.store.capture_arms import Arms
@@ -64,7 +64,7 @@ from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
 from relay.store.webhooks import count_events
 from relay.store.writer import GroupWriter, now_ms
-from relay.trace.capture import Keeper
+from relay.trace.capture import CaptureKeeper
 from relay.trace.hep import HepSender
 
 T = TypeVar("T")
@@ -130,7 +130,7 @@ async def _serve(
     in_force: _Configuration,
     log: FilteringBoundLogger,
     sealer: Sealer,
-    keeper: Keeper | None,
+    keeper: CaptureKeeper | None,
     written: Bell | None,
     stop: asyncio.Event,
 ) -> int:
@@ -209,7 +209,7 @@ class BackendProcess:
         log: FilteringBoundLogger,
         leader_lock: LeaderLock | None = None,
         sealer: Sealer | None = None,
-        keeper: Keeper | None = None,
+        keeper: CaptureKeeper | None = None,
         written: Bell | None = None,
     ) -> None:
         """`leader_lock`: for a store shared with other nodes. `keeper`: of captures, if the relay captures.
@@ -241,14 +241,14 @@ class BackendProcess:
             self._follower = Follower(*common, Watch(config.fraud))
         else:
             self._follower = Follower(*common, Watch(config.fraud), bell=written, told=queued.ring)
-        self._deliverer = Deliverer(*common, config.webhooks, spans=self.spans, bell=queued)
+        self._deliverer = DeliveryTask(*common, config.webhooks, spans=self.spans, bell=queued)
         kept_in = config.recordings.kept_in
         self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute, kept_in)
-        self._taker = Taker(*common, config.recordings)
-        self._trimmer = Trimmer(self.captures, config.capture, config.retention, self.reader, self.writer, log)
-        self._resealer = Resealer(self.path, self.sealer, log)
+        self._taker = RecordingIntake(*common, config.recordings)
+        self._trimmer = TrimTask(self.captures, config.capture, config.retention, self.reader, self.writer, log)
+        self._resealer = ResealTask(self.path, self.sealer, log)
         self._ledger_watch = LedgerWatch(self.path, self.sealer, log, self._follower.uses)
-        self._prober = Prober(config.probe, config.numbers, self.writer, self.control.ask, log)
+        self._prober = ProbeTask(config.probe, config.numbers, self.writer, self.control.ask, log)
 
     def apply_config(self, config: Config) -> None:
         """Apply a new configuration, except for settings that need a restart (`relay.config`).
@@ -277,7 +277,7 @@ class BackendProcess:
                 await keeper.caught_up()
         return keeper.pending(call_id)
 
-    def configured_at(self, connection: StoreConnection, at_ms: int) -> Configured:
+    def configured_at(self, connection: StoreConnection, at_ms: int) -> PolicyConfiguration:
         """The configuration in force at a time. Raises StoreError."""
         return configured_at(connection, self.sealer, self._config, at_ms)
 
@@ -466,13 +466,13 @@ class BackendProcess:
                 raise displaced
 
 
-def _keeper(config: Config, sealer: Sealer, memory: int, log: FilteringBoundLogger, bell: Bell | None) -> Keeper:
+def _keeper(config: Config, sealer: Sealer, memory: int, log: FilteringBoundLogger, bell: Bell | None) -> CaptureKeeper:
     captures = Captures(config.store.path, sealer, reporter(log))
     arms = Arms(config.store.path, sealer, reporter(log))
-    return Keeper(Ring(memory), config.capture, config.settings.listeners, captures, log, arms, bell=bell)
+    return CaptureKeeper(Ring(memory), config.capture, config.settings.listeners, captures, log, arms, bell=bell)
 
 
-def _sender(config: Config, keeper: Keeper, log: FilteringBoundLogger) -> HepSender:
+def _sender(config: Config, keeper: CaptureKeeper, log: FilteringBoundLogger) -> HepSender:
     assert config.hep is not None
     sender = HepSender(config.hep, hep_agent(config), log)
     keeper.subscribers.append(sender)

@@ -26,7 +26,15 @@ from relay.model.outcomes import VERIFICATION_FAILED, VERIFICATION_REFUSED
 from relay.net.hook_client import HookClient, HookEndpoint
 from relay.net.supervisor import Tasks
 from relay.policy.call_policy import OnRouted
-from relay.policy.decision import UNKNOWN, Bounds, Decision, Wrong, apply_decision, read_decision, refuse_undecided
+from relay.policy.decision import (
+    UNKNOWN,
+    Bounds,
+    Decision,
+    DecisionFault,
+    apply_decision,
+    read_decision,
+    refuse_undecided,
+)
 from relay.service import bindings, fields
 from relay.service.placement import BindRules, PlacementRequest
 from relay.store.connection import Connection, Place
@@ -154,26 +162,26 @@ class CallHooks:
             return route if passes else refuse_undecided(route, hook.kind)
         decision = read_decision(body, self._bounds)
         if isinstance(decision, Decision) and decision.bind is not None:
-            decision = Wrong("bind", "the caller has a binding")
+            decision = DecisionFault("bind", "the caller has a binding")
         if isinstance(decision, Decision):
             decision = await self._checked(decision, route, asked.caller, until)
-        if isinstance(decision, Wrong):
+        if isinstance(decision, DecisionFault):
             self._note_wrong(hook, decision, asked)
             return refuse_undecided(route, hook.kind)
         self._count(hook, "allowed" if decision.allow else "refused")
         return apply_decision(decision, route, self._bounds, hook.kind)
 
-    async def _checked(self, decision: Decision, route: Route, caller: str, until: float) -> Decision | Wrong:
+    async def _checked(self, decision: Decision, route: Route, caller: str, until: float) -> Decision | DecisionFault:
         """Check with the store that the numbers in an answer are the business user's own."""
         if decision.target is not None and decision.target == caller:
-            return Wrong("target", "is the caller")
+            return DecisionFault("target", "is the caller")
         if not decision.needs_store:
             return decision
         try:
             async with asyncio.timeout(until - time.monotonic()):
                 wrong = await self._store.wrong(decision, route)
         except (RelayError, TimeoutError):
-            return Wrong("answer", "could not be checked in time")
+            return DecisionFault("answer", "could not be checked in time")
         return decision if wrong is None else wrong
 
     # -- a call of an unknown caller
@@ -224,7 +232,7 @@ class CallHooks:
         decision = read_decision(body, self._bounds)
         if isinstance(decision, Decision) and decision.allow:
             decision = _for_unknown(decision, asked)
-        if isinstance(decision, Wrong):
+        if isinstance(decision, DecisionFault):
             self._note_wrong(hook, decision, asked)
             return failed
         self._count(hook, "allowed" if decision.allow else "refused")
@@ -235,7 +243,7 @@ class CallHooks:
                 await self._store.bind(business, decision, asked, until)
                 route = await self._look_up_again(asked)
         except Refused as refused:
-            self._note_wrong(hook, Wrong(refused.field or "bind", refused.problem), asked)
+            self._note_wrong(hook, DecisionFault(refused.field or "bind", refused.problem), asked)
             return failed
         except (RelayError, TimeoutError) as error:
             self._tell("hook.not_bound", {"business": business, "reason": str(error) or "not in time"})
@@ -249,7 +257,7 @@ class CallHooks:
     def _count(self, hook: HookEndpoint, answer: str) -> None:
         self._client.counters[f"{hook.kind} {answer}"] += 1
 
-    def _note_wrong(self, hook: HookEndpoint, wrong: Wrong, asked: LookUp) -> None:
+    def _note_wrong(self, hook: HookEndpoint, wrong: DecisionFault, asked: LookUp) -> None:
         self._count(hook, "wrong")
         self._wrong[f"{hook.kind} {'unknown' if wrong.reason == UNKNOWN else wrong.field}"] += 1
         fields = {"hook": hook.kind, "business": hook.business, "call_id": asked.call_id}
@@ -289,12 +297,12 @@ def _question(asked: LookUp, caller: str | None, route: Route | None, business: 
     }
 
 
-def _for_unknown(decision: Decision, asked: LookUp) -> Decision | Wrong:
+def _for_unknown(decision: Decision, asked: LookUp) -> Decision | DecisionFault:
     if decision.bind is None:
-        return Wrong("bind", "required: the caller has no binding")
+        return DecisionFault("bind", "required: the caller has no binding")
     if decision.target is None:
-        return Wrong("target", "required with bind")
-    return Wrong("target", "is the caller") if decision.target == asked.caller else decision
+        return DecisionFault("target", "required with bind")
+    return DecisionFault("target", "is the caller") if decision.target == asked.caller else decision
 
 
 NOT_ITS_NUMBER = "is no number of this business user"
@@ -320,19 +328,21 @@ class HookStore:
             self._thread, self._reader.read, lambda connection: query(connection, self._sealer)
         )
 
-    async def wrong(self, decision: Decision, route: Route) -> Wrong | None:
+    async def wrong(self, decision: Decision, route: Route) -> DecisionFault | None:
         """What in an answer is not of the route's business user. Raises StoreError."""
         rules, business, at_ms = self.rules, route.business, now_ms()
 
-        def check(connection: Connection, sealer: Sealer) -> Wrong | None:
+        def check(connection: Connection, sealer: Sealer) -> DecisionFault | None:
             target, show = decision.target, decision.show
             if target is not None and not is_own_party(connection, sealer, business, target, at_ms):
-                return Wrong("target", "is no party of this business user: bind it, add it to a group, or file it")
+                return DecisionFault(
+                    "target", "is no party of this business user: bind it, add it to a group, or file it"
+                )
             must_be_filed = rules.filing == "require" and route.direction == "b_to_a"  # it is party a
             if target is not None and must_be_filed and not is_filed(connection, sealer, business, target, at_ms):
-                return Wrong("target", "is not filed")
+                return DecisionFault("target", "is not filed")
             if show is not None and owner_of(connection, sealer, show) != business:
-                return Wrong("show", NOT_ITS_NUMBER)
+                return DecisionFault("show", NOT_ITS_NUMBER)
             return None
 
         return await self.read(check)

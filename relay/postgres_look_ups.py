@@ -17,7 +17,7 @@ from relay.model.call import Refusal, Route
 from relay.model.outcomes import STORE_FAILED
 from relay.net.supervisor import Tasks
 from relay.policy.call_policy import CallPolicy, OnRouted
-from relay.policy.evaluate import Counted, LookupResult
+from relay.policy.evaluate import CapCount, LookupResult
 from relay.policy.rules import Rules
 from relay.store.connection import PostgresServer
 from relay.store.postgres.lookup import CONNECTIONS, PATIENCE_S, Asked, PostgresRouteReader
@@ -134,9 +134,9 @@ class PostgresLookUps:
         for counted in refused:
             await self._reader.give_back(counted)
 
-    def _answer(self, together: Sequence[_Waiting], rows: Sequence[LookupResult | Refusal]) -> list[Counted]:
+    def _answer(self, together: Sequence[_Waiting], rows: Sequence[LookupResult | Refusal]) -> list[CapCount]:
         """Answer each call. Returns the counts of those that are refused."""
-        refused: list[Counted] = []
+        refused: list[CapCount] = []
         failed: Exception | None = None
         for waiting, row in zip(together, rows, strict=True):
             try:
@@ -157,7 +157,7 @@ class PostgresLookUps:
             await self._reader.give_back(row.counted)
         return answer
 
-    def give_back(self, counted: Counted) -> None:
+    def give_back(self, counted: CapCount) -> None:
         """Undo the count of a call that was granted, soon."""
         self._asking.begin(self._reader.give_back(counted))
 

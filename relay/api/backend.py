@@ -14,7 +14,7 @@ from relay.service.placement import BindRules
 if TYPE_CHECKING:  # each command reads these settings
     from relay.model.capture import CapturedCall, CaptureRules
     from relay.net.spans import Spans
-    from relay.reports.explain import Configured
+    from relay.reports.explain import PolicyConfiguration
     from relay.store.captures import Captures
     from relay.store.connection import Connection, Place
     from relay.store.database import Reader
@@ -82,7 +82,7 @@ class Backend(Protocol):
         """What is captured so far of a call that is up, or was until some seconds ago."""
         ...
 
-    def configured_at(self, connection: Connection, at_ms: int) -> Configured:
+    def configured_at(self, connection: Connection, at_ms: int) -> PolicyConfiguration:
         """The configuration in force at a time. Raises StoreError."""
         ...
 

@@ -28,7 +28,7 @@ from relay.operations.shapes import BINDING_ID, Kept128, Name, Party, RequestMod
 from relay.service import fields
 from relay.service.bindings import bind_all
 from relay.service.fields import invalid
-from relay.service.hand_over import HandedOver, HandOver, hand_over
+from relay.service.hand_over import HandOver, HandOverResult, hand_over
 from relay.service.placement import PlacementRequest
 from relay.store.keys import find_answer, keep_answer
 from relay.store.unit_of_work import UnitOfWork
@@ -284,7 +284,7 @@ async def post_hand_over(asked: HandOverRequest, context: Writes) -> HandOverRes
     return HandOverResponse(items=items, more=after is not None, next=after)
 
 
-def _handed_over(result: HandedOver, request_id: str) -> HandOverItemResponse:
+def _handed_over(result: HandOverResult, request_id: str) -> HandOverItemResponse:
     refused = result.refused
     return HandOverItemResponse(
         order_id=result.order_id,

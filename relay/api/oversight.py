@@ -37,7 +37,7 @@ from relay.reports.evidence import ask_evidence, bundle
 from relay.service import fields
 from relay.service.complaints import MOST_COMPLAINTS, complaint_rates, set_complaints
 from relay.service.keys import OPERATOR
-from relay.store.audit import AuditQuery, Logged, newest_entries, verify_audit
+from relay.store.audit import AuditQuery, LoggedEntry, newest_entries, verify_audit
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
 from relay.translation import N_
@@ -299,7 +299,7 @@ async def get_complaint_rates(context: Reports, business_id: Name | None = None)
 audit_router = Router(prefix="/v1/audit", tags=["audit"])
 
 
-def shown_audit_line(logged: Logged, *, clear: bool) -> AuditLineResponse:
+def shown_audit_line(logged: LoggedEntry, *, clear: bool) -> AuditLineResponse:
     """The response model of an audit line."""
     entry = logged.entry
     return AuditLineResponse(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from relay.call.media import MOST_UNANSWERED
 from relay.errors import ParseError, ProtocolError
-from relay.model.actions import Mediate, Mediated
+from relay.model.actions import MediaReply, Mediate
 from relay.peers.limits import ANNOUNCING
 from relay.privacy.codecs import codec_names, is_of
 from relay.sip.sdp import Attribute, ConnectionData, MediaDescription, Origin, Sdp, parse_sdp
@@ -126,14 +126,14 @@ class Announcement:
             self._delete()
         over(now)
 
-    def _offered(self, answer: Mediated, now: float) -> None:
+    def _offered(self, answer: MediaReply, now: float) -> None:
         reply = answer_alone(answer.sdp)
         if reply is None:
             self.end(now)
         else:
             self._ask(self._command("answer", reply), self._answered)
 
-    def _answered(self, answer: Mediated, now: float) -> None:
+    def _answered(self, answer: MediaReply, now: float) -> None:
         show, self._show = self._show, None
         try:
             if show is not None:
@@ -144,7 +144,7 @@ class Announcement:
         command = Mediate(0, "play", self._session, self._instance, self._caller_tag, sound=self._sound)
         self._ask(command._replace(language=self._language), self._played)
 
-    def _played(self, answer: Mediated, now: float) -> None:
+    def _played(self, answer: MediaReply, now: float) -> None:
         self._ua.outbox.counters["announcements"] += 1
         self._timer = self._ua.timers.set(now + min(answer.lasts_s, LONGEST_S), self.end)
 
@@ -155,11 +155,11 @@ class Announcement:
             0, command, self._session, self._instance, self._caller_tag, to_tag, sdp, alone=True, learned=learned
         )
 
-    def _ask(self, command: Mediate, then: Callable[[Mediated, float], None]) -> None:
+    def _ask(self, command: Mediate, then: Callable[[MediaReply, float], None]) -> None:
         self._asking = True
         self._ua.outbox.mediate(command, partial(self._heard, then))
 
-    def _heard(self, then: Callable[[Mediated, float], None], answer: Mediated | None, now: float) -> None:
+    def _heard(self, then: Callable[[MediaReply, float], None], answer: MediaReply | None, now: float) -> None:
         self._asking = False
         if answer is not None and answer.known:
             self._instance = answer.instance
@@ -251,7 +251,7 @@ class Recorder:
         else:
             media.play(RECORDED, self._notice_played)
 
-    def _notice_played(self, answer: Mediated | None, now: float) -> None:
+    def _notice_played(self, answer: MediaReply | None, now: float) -> None:
         if answer is None or not answer.lasts_s:
             self._failed("notice", now)
         else:
@@ -262,7 +262,7 @@ class Recorder:
         if self._call.media is not None:
             self._call.media.record(self._begun)
 
-    def _begun(self, answer: Mediated | None, now: float) -> None:
+    def _begun(self, answer: MediaReply | None, now: float) -> None:
         if answer is not None and answer.known:
             self._unanswered = 0
             self._call.recorded()

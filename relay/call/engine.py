@@ -16,12 +16,12 @@ from relay.call.dialogs import Dialogs
 from relay.call.dispatch import InDialog, OutOfDialog
 from relay.call.recovery import KeptAttempt, Recovery
 from relay.call.text_message import TextMessages
-from relay.defence.bans import Bans, Known
+from relay.defence.bans import Bans, KnownAddresses
 from relay.defence.limits import PeerShares, Rates, Strangers, Tally
 from relay.defence.shedding import Rank, Shedding
 from relay.defence.stateless import Options, StatelessServer
 from relay.errors import ParseError
-from relay.model.actions import Action, Mediated, Outbox
+from relay.model.actions import Action, MediaReply, Outbox
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.histogram import Form
 from relay.model.settings import Peer, Settings, Target, hosts_of
@@ -188,7 +188,7 @@ class Engine:
         except Leak as leak:
             leak.end_call(now)
 
-    def mediated(self, token: int, answer: Mediated | None, now: float) -> None:
+    def mediated(self, token: int, answer: MediaReply | None, now: float) -> None:
         """rtpengine's answer to a `Mediate`; None: no answer."""
         try:
             self._outbox.mediated(token, answer, now)
@@ -373,7 +373,7 @@ class Engine:
         """End an attempt that a crash cut short."""
         self._recovery.end_attempt(kept, now)
 
-    def _known_sources(self) -> Known:
+    def _known_sources(self) -> KnownAddresses:
         """Addresses that must not be banned, since requests or responses of calls come from there.
 
         Iterates over all calls.
@@ -390,7 +390,7 @@ class Engine:
             hosts.add(leg.flow.host)
         for peer in peers.values():
             hosts.update(hosts_of(peer))
-        return Known([network for peer in peers.values() for network in peer.sources], hosts)
+        return KnownAddresses([network for peer in peers.values() for network in peer.sources], hosts)
 
     # -- dispatch
 

@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple
 
 from relay.defence.media_address import hosts_in, media_fault
 from relay.errors import ParseError, ProtocolError
-from relay.model.actions import Answered, Mediate, Mediated, RtpCounts
+from relay.model.actions import Answered, MediaReply, Mediate, RtpCounts
 from relay.model.call import CallRecord
 from relay.model.capture import Side
 from relay.model.rtp_streams import describe
@@ -175,7 +175,7 @@ class Media:
         """Ask whether an instance would take a call without an offer yet; `reserved` tells. The first offer chooses."""
         self._ask(Mediate(0, "ping", self._call_id, ""), then, self._pinged)
 
-    def _pinged(self, answer: Mediated | None, now: float) -> None:
+    def _pinged(self, answer: MediaReply | None, now: float) -> None:
         self.reserved = answer is not None
         self._answered(None if answer is None else answer._replace(instance=""), now)
 
@@ -257,7 +257,7 @@ class Media:
         return Mediate(0, kind, self._call_id, self.instance, from_tag, to_tag, sdp, family, learned=learned)
 
     def _anchored(
-        self, fail_closed: FailClosed, side: Side, message: Message, sent: bytes, answer: Mediated | None, now: float
+        self, fail_closed: FailClosed, side: Side, message: Message, sent: bytes, answer: MediaReply | None, now: float
     ) -> None:
         if answer is not None and answer.sdp and not self.over:
             if _leaks(sent, answer.sdp):
@@ -297,12 +297,12 @@ class Media:
     def _tag(self, side: Side) -> str:
         return self.caller_tag if side == "caller" else self.callee_tag
 
-    def _ask(self, command: Mediate, then: Step, answered: Callable[[Mediated | None, float], None]) -> None:
+    def _ask(self, command: Mediate, then: Step, answered: Callable[[MediaReply | None, float], None]) -> None:
         self._asking = True
         self._then = then
         self._ua.outbox.mediate(command, answered)
 
-    def _answered(self, answer: Mediated | None, now: float) -> None:
+    def _answered(self, answer: MediaReply | None, now: float) -> None:
         self._asking = False
         if answer is None:
             self._ua.outbox.counters["media_failures"] += 1
@@ -352,7 +352,7 @@ class Media:
         self._timer = None
         self._ua.outbox.mediate(Mediate(0, "query", self._call_id, self.instance), self._checked)
 
-    def _checked(self, answer: Mediated | None, now: float) -> None:
+    def _checked(self, answer: MediaReply | None, now: float) -> None:
         if self.over or self._gone is None:
             return
         self._unanswered = 0 if answer is not None else self._unanswered + 1
@@ -398,7 +398,7 @@ class Media:
             then = None if self._heard is None else self._deleted
             self._ua.outbox.mediate(Mediate(0, "delete", self._call_id, self.instance), then)
 
-    def _deleted(self, answer: Mediated | None, now: float) -> None:
+    def _deleted(self, answer: MediaReply | None, now: float) -> None:
         counts = dict(answer.counts) if answer is not None else {}
         self._caller_counts = counts.get(self.caller_tag)
         self._callee_counts = counts.get(self.callee_tag)

@@ -38,7 +38,15 @@ from relay.service.fields import format_moment
 from relay.service.retention import captures_due, due, purge_captures
 from relay.service.retention import purge as purge_store
 from relay.store.allocation import rest_all
-from relay.store.audit import AuditQuery, AuditVerdict, Logged, all_entries, count_entries, newest_entries, verify_audit
+from relay.store.audit import (
+    AuditQuery,
+    AuditVerdict,
+    LoggedEntry,
+    all_entries,
+    count_entries,
+    newest_entries,
+    verify_audit,
+)
 from relay.store.captures import Captures
 from relay.store.chain import Anchor, AnchorFile, growth_faults, parse_anchor, present_anchor, read_anchor
 from relay.store.ledger import sign_all
@@ -147,7 +155,7 @@ def purge(config_path: Path | None, dry_run: bool, as_json: bool) -> None:
     show_one(plain(purged) | {"captures": captures}, as_json=as_json)
 
 
-def _plain(logged: Logged, *, reveal: bool) -> dict[str, Any]:
+def _plain(logged: LoggedEntry, *, reveal: bool) -> dict[str, Any]:
     shown = {
         "reason": reason_form(logged.entry.reason, reveal=reveal),
         "details": details_form(logged.entry, reveal=reveal),

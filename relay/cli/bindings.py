@@ -39,7 +39,7 @@ from relay.operations.bindings import BindingResponse
 from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service import fields
 from relay.service.fields import LONGEST_ORDER
-from relay.service.hand_over import HandedOver, HandOver, hand_over
+from relay.service.hand_over import HandOver, HandOverResult, hand_over
 from relay.service.imports import COLUMNS, import_bindings
 from relay.store.bindings import BindingQuery, State, all_bindings
 from relay.store.writer import now_ms
@@ -189,7 +189,7 @@ def hand_over_(
     orders = list(dict.fromkeys(order for order in written if order is not None))
     if not orders and not from_a:
         raise click.UsageError("Missing option '--order', '--orders' or '--from': which bindings?")
-    results: list[HandedOver] = []
+    results: list[HandOverResult] = []
     with opened(config_path) as store:
         new = "" if to_a == NONE else to_a
         wanted = HandOver(

@@ -14,7 +14,7 @@ from relay.cli import config_option, localised
 from relay.cli.options import Opened, opened
 from relay.cli.output import json_line
 from relay.model.numbers import mask_number
-from relay.replay.player import Finding, Pace, Played, ReplayResult
+from relay.replay.player import Finding, Pace, PlayResult, ReplayResult
 from relay.replay.script import TraceCalls, find_calls
 from relay.replay.stage import Cast, bind_attempts, play_attempts, set_stage
 from relay.replay.trace import Endpoint, Trace, read_trace
@@ -109,7 +109,7 @@ def replay(
     context.exit(any(one.verdict is ReplayResult.DIFFERS for one in played))
 
 
-def _add_outcomes(store: Opened, played: Sequence[Played], casts: Mapping[int, Cast]) -> None:
+def _add_outcomes(store: Opened, played: Sequence[PlayResult], casts: Mapping[int, Cast]) -> None:
     """Add to each attempt that differs what its call record says."""
     for one in played:
         if one.verdict is ReplayResult.DIFFERS:
@@ -130,7 +130,7 @@ def masked(user: str) -> str:
     return f"{user[:1]}****" if user else "-"
 
 
-def lines(path: Path, trace: Trace, calls: TraceCalls, played: Sequence[Played]) -> Iterator[str]:
+def lines(path: Path, trace: Trace, calls: TraceCalls, played: Sequence[PlayResult]) -> Iterator[str]:
     """The file's contents, one line per attempt followed by its differences, and a summary."""
     yield f"{path.name}: {_contents(trace, calls)}"
     for one in played:
@@ -145,7 +145,7 @@ def lines(path: Path, trace: Trace, calls: TraceCalls, played: Sequence[Played])
     yield localised(_summary(played))
 
 
-def report_object(path: Path, trace: Trace, calls: TraceCalls, played: Sequence[Played]) -> dict[str, Any]:
+def report_object(path: Path, trace: Trace, calls: TraceCalls, played: Sequence[PlayResult]) -> dict[str, Any]:
     """The same for `--json`."""
     return {
         "trace": path.name,
@@ -159,7 +159,7 @@ def report_object(path: Path, trace: Trace, calls: TraceCalls, played: Sequence[
     }
 
 
-def _attempt_object(one: Played) -> dict[str, Any]:
+def _attempt_object(one: PlayResult) -> dict[str, Any]:
     attempt = one.attempt
     return {
         "number": attempt.number,
@@ -186,7 +186,7 @@ def _contents(trace: Trace, calls: TraceCalls) -> str:
     return "; ".join(map(localised, parts))
 
 
-def _remarkable(one: Played) -> list[Finding]:
+def _remarkable(one: PlayResult) -> list[Finding]:
     return [finding for finding in one.findings if finding.verdict is not ReplayResult.ALIKE]
 
 
@@ -195,7 +195,7 @@ def _words(finding: Finding) -> str:
     return f"as designed: {what}" if finding.verdict is ReplayResult.DESIGNED else what
 
 
-def _summary(played: Sequence[Played]) -> str:
+def _summary(played: Sequence[PlayResult]) -> str:
     if not played:
         return "No call to replay."
     count = Counter(one.verdict for one in played)

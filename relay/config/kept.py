@@ -13,7 +13,7 @@ from contextlib import closing
 from relay.config import Config, parse_config, urls_with_passwords
 from relay.config.environment import noted_in
 from relay.errors import ConfigError
-from relay.reports.explain import Configured
+from relay.reports.explain import PolicyConfiguration
 from relay.service.fields import format_moment
 from relay.store.configurations import find_configuration, is_in_force, node_of, put_configuration
 from relay.store.connection import Connection, without_password
@@ -71,7 +71,7 @@ def _settings(value: object, path: str = "") -> dict[str, object]:
     return found
 
 
-def configured_at(connection: Connection, sealer: Sealer, now: Config, at_ms: int) -> Configured:
+def configured_at(connection: Connection, sealer: Sealer, now: Config, at_ms: int) -> PolicyConfiguration:
     """The configuration in force at a time, as far as it was kept; else the present one. Raises StoreError."""
     kept = find_configuration(connection, sealer, node_of(now.store.path), at_ms)
     if kept is None:
@@ -84,9 +84,9 @@ def configured_at(connection: Connection, sealer: Sealer, now: Config, at_ms: in
     return configured(then, f"the configuration is the one in force since {format_moment(kept.at_ms)}")
 
 
-def configured(config: Config, note: str = "") -> Configured:
+def configured(config: Config, note: str = "") -> PolicyConfiguration:
     """What explanations and replays take of the configuration."""
-    return Configured(config.rules, config.settings, config.numbers.cool_down_ms, note)
+    return PolicyConfiguration(config.rules, config.settings, config.numbers.cool_down_ms, note)
 
 
 def _without_passwords(config: Config) -> str:

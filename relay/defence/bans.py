@@ -37,7 +37,7 @@ class Ban(NamedTuple):
     proven: bool = True  # the source is not forged
 
 
-class Known(NamedTuple):
+class KnownAddresses(NamedTuple):
     """Addresses that are never banned."""
 
     networks: Iterable[Network]
@@ -65,7 +65,7 @@ class Bans:
         self._window_end_at = 0.0
         self._unproven: Counter[str] = Counter()  # messages in the current second
         self._second = 0
-        self._known_of: list[Callable[[], Known]] = []
+        self._known_of: list[Callable[[], KnownAddresses]] = []
         self._known_networks: set[Network] = set()
         self._known_hosts: set[str] = set()
         # Known addresses with which every ban in force was compared, when it began or since.
@@ -73,7 +73,7 @@ class Bans:
         self._compared_hosts: set[str] = set()
         self._known_until = 0.0
 
-    def spare(self, known: Callable[[], Known]) -> None:
+    def spare(self, known: Callable[[], KnownAddresses]) -> None:
         """Add a source of known addresses, queried at most once a second and only when a ban is due."""
         self._known_of.append(known)
 

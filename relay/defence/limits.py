@@ -55,7 +55,7 @@ class Tally:
 # -- Rate limits over a sliding second
 
 
-class Elsewhere(NamedTuple):
+class EventsElsewhere(NamedTuple):
     """Events granted by the other nodes of the store within their last second."""
 
     granted: int
@@ -67,7 +67,7 @@ class Rates:
 
     def __init__(self) -> None:
         self._granted: dict[str, deque[float]] = {}
-        self.elsewhere: Mapping[str, Elsewhere] = {}
+        self.elsewhere: Mapping[str, EventsElsewhere] = {}
 
     def admit(self, name: str, most: int | None, at_s: float) -> bool:
         """Whether one more event is within `most` per second; counts it if so. None: no limit.
@@ -342,7 +342,7 @@ class SharedLimits:
             tally.elsewhere = {name: sum(counts) for name, counts in _by_name(others, what).items()}
         for what, (rates, _) in self._rates.items():
             counted = _by_name(others, what).items()
-            rates.elsewhere = {name: Elsewhere(sum(counts), len(counts)) for name, counts in counted}
+            rates.elsewhere = {name: EventsElsewhere(sum(counts), len(counts)) for name, counts in counted}
         for told in others:
             self._pauses.hear(told.get(_PAUSES, {}), told.get(_PAUSES_LEFT, {}), self._clock())
 

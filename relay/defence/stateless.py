@@ -60,7 +60,7 @@ class StatelessResponse:
         self.flow = flow
 
 
-class Glimpse:
+class RequestParts:
     """The parts of a request that a response copies, and the response's destination."""
 
     __slots__ = ("_branch", "_call_id", "_cseq", "_from", "_others", "_to", "_way")
@@ -105,7 +105,7 @@ class Prescan:
     def __init__(self) -> None:
         self._way: _Way | None = None
 
-    def read(self, data: bytes, flow: Flow) -> Glimpse | None:
+    def read(self, data: bytes, flow: Flow) -> RequestParts | None:
         """Prescan a request without a To tag. None: it has one, or unusual syntax."""
         lines = read_copied(data)
         if lines is None:
@@ -115,7 +115,7 @@ class Prescan:
         if way is None:
             return None
         branch = via[len(way.before) : len(via) - len(way.behind)]
-        return Glimpse(way, branch, others, from_, to, call_id, cseq) if _match_branch(branch) else None
+        return RequestParts(way, branch, others, from_, to, call_id, cseq) if _match_branch(branch) else None
 
     def _way_of(self, via: bytes, flow: Flow) -> _Way | None:
         """None for unusual syntax."""

@@ -95,7 +95,7 @@ class _Answer(NamedTuple):
         return self.status == 0 or 300 <= self.status < 400 or self.status >= 500 or self.status in LATER
 
 
-class Deliverer:
+class DeliveryTask:
     """The delivery task of the backend: `run` it until it is cancelled."""
 
     def __init__(

@@ -69,7 +69,7 @@ def note(unit: UnitOfWork, result: Result) -> None:
         queue_event(unit, PROBE_BUSINESS, "probe.leak", f"probe.{result.peer}.{unit.now_ms}", data)
 
 
-class Prober:
+class ProbeTask:
     """The task of the backend: `run` it until it is cancelled."""
 
     def __init__(

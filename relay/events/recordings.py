@@ -47,7 +47,7 @@ _NUMBERS: Final = {b"\xd4\xc3\xb2\xa1": Struct("<IIII"), b"\xa1\xb2\xc3\xd4": St
 _is_ours = re.compile(r"(?:rtpengine-meta-)?(([0-9a-f]{32})-[0-9a-f]+)\.(pcap|txt|tmp)").fullmatch
 
 
-class Left(NamedTuple):
+class FinishedFiles(NamedTuple):
     """The finished files of one call."""
 
     call_id: str
@@ -63,7 +63,7 @@ class _File(NamedTuple):
     changed_s: float
 
 
-def left_in(spool: Path, now_s: float) -> list[Left]:
+def left_in(spool: Path, now_s: float) -> list[FinishedFiles]:
     """Return the files of all calls with ids in our format. `now_s`: Unix seconds. Raises OSError."""
     by_call: dict[str, list[_File]] = {}
     for call_id, file in _files(spool):
@@ -85,14 +85,14 @@ def _files(spool: Path) -> Iterator[tuple[str, _File]]:
                 yield name[2], _File(each, name[1], name[3], changed_s)
 
 
-def _left(call_id: str, files: list[_File], now_s: float) -> Left | None:
+def _left(call_id: str, files: list[_File], now_s: float) -> FinishedFiles | None:
     files.sort(key=lambda file: file.changed_s)
     closed = {file.stem for file in files if file.suffix == "txt"}
     age_s = now_s - files[-1].changed_s
     if age_s < ABANDONED_S and any(file.stem not in closed for file in files):
         return None
     captures = tuple(file.path for file in files if file.suffix == "pcap")
-    return Left(call_id, captures, tuple(file.path for file in files if file.suffix != "pcap"), age_s)
+    return FinishedFiles(call_id, captures, tuple(file.path for file in files if file.suffix != "pcap"), age_s)
 
 
 class JoinedCapture:
@@ -169,14 +169,14 @@ RETRY_S = 10.0  # pause after a failed take-over
 UNKNOWN_S = 86_400.0  # age after which no call record is expected any more
 
 
-class _Known(NamedTuple):
+class _StoredCall(NamedTuple):
     """The store's knowledge of a call."""
 
     record: CallRecord | None  # of the ended call
     taken: bool
 
 
-class Taker:
+class RecordingIntake:
     """The take-over task of the backend: `run` it until it is cancelled."""
 
     def __init__(
@@ -215,7 +215,7 @@ class Taker:
     async def take_all(self) -> None:
         """Take over all finished recordings. A failure is logged once and retried."""
         now_s = self._clock_s()
-        found: list[Left] = []
+        found: list[FinishedFiles] = []
         for spool in self._recordings.spools:
             found += await self._look_into(spool, now_s)
         calls = {left.call_id for left in found}
@@ -226,7 +226,7 @@ class Taker:
             if not 0 < self._retry_at.get(left.call_id, 0) - now_s <= RETRY_S:  # more: the clock was set back
                 await self._try(left, now_s)
 
-    async def _look_into(self, spool: Path, now_s: float) -> list[Left]:
+    async def _look_into(self, spool: Path, now_s: float) -> list[FinishedFiles]:
         name = str(spool)
         try:
             found = await asyncio.to_thread(left_in, spool, now_s)
@@ -237,7 +237,7 @@ class Taker:
         self._unreadable.discard(name)
         return found
 
-    async def _try(self, left: Left, now_s: float) -> None:
+    async def _try(self, left: FinishedFiles, now_s: float) -> None:
         try:
             done = await self._take(left)
         except (RelayError, OSError) as error:
@@ -248,7 +248,7 @@ class Taker:
         else:
             self._retry_at[left.call_id] = now_s + RETRY_S
 
-    async def _take(self, left: Left) -> bool:
+    async def _take(self, left: FinishedFiles) -> bool:
         """Take over one recording. Returns False if its call has no record yet."""
         known = await asyncio.to_thread(self._look_up, left.call_id)
         if known.record is None:
@@ -265,13 +265,13 @@ class Taker:
         self._log.info("recording.taken", call_id=left.call_id, length_ms=recording.length_ms)
         return True
 
-    def _look_up(self, call_id: str) -> _Known:
+    def _look_up(self, call_id: str) -> _StoredCall:
         with reading(self._path) as connection:
             found = read_page(connection, self._sealer, RecordFilter(call_id=call_id), None, 1)
             record = found[0].stored.record if found else None
-            return _Known(record, find_recording(connection, self._sealer, call_id) is not None)
+            return _StoredCall(record, find_recording(connection, self._sealer, call_id) is not None)
 
-    def _seal(self, left: Left, business: str) -> Recording:
+    def _seal(self, left: FinishedFiles, business: str) -> Recording:
         reading = JoinedCapture(left.captures, _streams(left.texts))
         target = file_of(self._recordings.kept_in, left.call_id)
         seal_file(target, self._sealer, self._recordings.cipher, left.call_id, reading.parts())
@@ -304,7 +304,7 @@ def _streams(texts: Sequence[Path]) -> dict[int, RtpStream]:
     return read_streams("\n".join(said))
 
 
-def _delete(left: Left) -> None:
+def _delete(left: FinishedFiles) -> None:
     """Delete rtpengine's files; texts last, since they lead to the rest after a restart."""
     for path in (*left.captures, *left.texts):
         path.unlink(missing_ok=True)

@@ -41,7 +41,7 @@ RETRY_S: Final = 60.0
 IDLE_AHEAD_MS: Final = 5_000  # before its expiry: other calls of the binding must not be refused until the next look
 
 
-class Resealer:
+class ResealTask:
     """The resealing task of the backend: `run` it until it is cancelled. It uses the key of the backend's writer."""
 
     def __init__(self, path: Place, sealer: Sealer, log: FilteringBoundLogger) -> None:
@@ -82,7 +82,7 @@ TRIM_S: Final = 10.0
 MOST_TRIMMED: Final = 20_000  # events of one webhook, some seconds of small units of work; the rest 10 s later
 
 
-class Trimmer:
+class TrimTask:
     """The task that keeps captures, and events for webhooks, to their size and age: `run` it until it is cancelled."""
 
     def __init__(

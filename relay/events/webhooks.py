@@ -149,14 +149,14 @@ def remove(unit: UnitOfWork, webhook_id: str) -> Webhook:
     return webhook
 
 
-class Resent(NamedTuple):
+class ResendResult(NamedTuple):
     """The dead letters that one unit of work has sent again."""
 
     events: int
     after: int | None  # the `after` of the rest; None: done
 
 
-def resend(unit: UnitOfWork, webhook_id: str, event_ids: Sequence[str] | None = None, after: int = 0) -> Resent:
+def resend(unit: UnitOfWork, webhook_id: str, event_ids: Sequence[str] | None = None, after: int = 0) -> ResendResult:
     """Send dead letters again: the given ones, or the next AT_ONCE of all. Raises Refused.
 
     `after` is 0 at first. They go before later events that still wait.
@@ -166,9 +166,9 @@ def resend(unit: UnitOfWork, webhook_id: str, event_ids: Sequence[str] | None = 
         raise Refused("state_conflict", "webhook", "the webhook is disabled: enable it first")
     if event_ids is None:
         seqs = requeue_next(unit, webhook_id, after, AT_ONCE)
-        resent = Resent(len(seqs), seqs[-1] if len(seqs) == AT_ONCE else None)
+        resent = ResendResult(len(seqs), seqs[-1] if len(seqs) == AT_ONCE else None)
     else:
-        resent = Resent(requeue(unit, webhook_id, event_ids), None)
+        resent = ResendResult(requeue(unit, webhook_id, event_ids), None)
     if after == 0:  # later, a receiver that fails meanwhile is not tried sooner
         put_webhook(unit, webhook._replace(failures=0, next_at=0))
     unit.audit("webhook.resend", webhook_id, business=webhook.business, details={"events": resent.events})

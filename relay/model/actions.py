@@ -70,7 +70,7 @@ class LookUp:
 
 
 class Mediate(NamedTuple):
-    """A command for rtpengine; answer with `Engine.mediated(token, Mediated | None, now)`, at once or later.
+    """A command for rtpengine; answer with `Engine.mediated(token, MediaReply | None, now)`, at once or later.
 
     None means no answer, or an error other than an unknown call. Every command must be answered, except token 0.
     """
@@ -98,7 +98,7 @@ class RtpCounts(NamedTuple):
     jitter_ms: int | None  # mean of the same reports
 
 
-class Mediated(NamedTuple):
+class MediaReply(NamedTuple):
     """rtpengine's answer to a `Mediate`."""
 
     instance: str  # the rtpengine that answered
@@ -202,7 +202,7 @@ Action = Send | SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt 
 
 Continuation = Callable[[float], None]
 Routed = Callable[[Route | Refusal, float], None]
-Answered = Callable[[Mediated | None, float], None]
+Answered = Callable[[MediaReply | None, float], None]
 Then = TypeVar("Then")
 
 
@@ -295,7 +295,7 @@ class Outbox:
         """Send a command to rtpengine, with a token of ours; `then` gets the answer."""
         self._actions.append(command._replace(token=self._keep(self.pending_media, then)))
 
-    def mediated(self, token: int, answer: Mediated | None, now: float) -> None:
+    def mediated(self, token: int, answer: MediaReply | None, now: float) -> None:
         """The answer to a `Mediate`."""
         then = self.pending_media.pop(token, None)
         if then is not None:

@@ -107,11 +107,11 @@ class Ring:
 RECEIVED: Final = 0  # Flow, message, its SIP Call-ID; b"" if that is not known
 SENT: Final = 1  # Flow, message, b""
 MARK: Final = 2  # call id, step (as in `Mark`), None
-LINK: Final = 3  # Linked, Flow of the dialog's peer, None
-ENDED: Final = 4  # Ended, None, None
+LINK: Final = 3  # DialogItem, Flow of the dialog's peer, None
+ENDED: Final = 4  # EndItem, None, None
 
 
-class Linked(NamedTuple):
+class DialogItem(NamedTuple):
     """A dialog of a call."""
 
     call_id: str
@@ -127,7 +127,7 @@ def ended_well(outcome: str | None, ended_by: str | None, end_reason: str | None
     )
 
 
-class Ended(NamedTuple):
+class EndItem(NamedTuple):
     """Fields of the closed record of a call or text message, named as in `CallRecord`."""
 
     call_id: str

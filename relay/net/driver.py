@@ -26,8 +26,8 @@ from relay.model.actions import (
     DropAttempt,
     KeepAttempt,
     LookUp,
+    MediaReply,
     Mediate,
-    Mediated,
     Note,
     Send,
     SendAll,
@@ -55,7 +55,7 @@ MOST_TIMERS: Final = 50  # that fire in one turn of the loop: a flood that ackno
 DROP_S: Final = 0.05  # delay before an ended attempt leaves the attempts file: its last messages are sent by then
 _NOT_MARKED: Final = frozenset({"ping", "query"})  # rtpengine's commands that are no step of a call
 
-OnMediated = Callable[[int, Mediated | None], None]  # Mediate.token, answer
+OnMediated = Callable[[int, MediaReply | None], None]  # Mediate.token, answer
 
 
 class SipCore(Protocol):
@@ -72,7 +72,7 @@ class SipCore(Protocol):
     def sort(self, data: bytes, flow: Flow, wait_s: float, now: float, *, lasts: bool) -> Rank | None: ...
     def sheds(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool: ...
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None: ...
-    def mediated(self, token: int, answer: Mediated | None, now: float) -> None: ...
+    def mediated(self, token: int, answer: MediaReply | None, now: float) -> None: ...
     def committed(self, token: int, now: float) -> None: ...
     def transport_failed(self, flow: Flow, now: float, quote: bytes | None = None) -> None: ...
     def expire(self, now: float, most: int) -> None: ...
@@ -208,7 +208,7 @@ class Driver:
             self._mark_end(token, "routed")
         self._enter("routed", self._engine.routed, token, answer)
 
-    def mediated(self, token: int, answer: Mediated | None) -> None:
+    def mediated(self, token: int, answer: MediaReply | None) -> None:
         """The answer of rtpengine."""
         self._enter("mediated", self._engine.mediated, token, answer)
 

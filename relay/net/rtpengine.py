@@ -10,7 +10,7 @@ from contextlib import suppress
 import asyncio_dgram
 
 from relay.errors import Report
-from relay.model.actions import Mediate, Mediated
+from relay.model.actions import MediaReply, Mediate
 from relay.model.settings import RtpengineAddress
 from relay.net import ng
 from relay.net.supervisor import Tasks
@@ -156,7 +156,7 @@ class Rtpengine:
             await instance.open()
             self._tasks.begin(self._watch(instance))
 
-    def mediate(self, command: Mediate, then: Callable[[int, Mediated | None], None]) -> None:
+    def mediate(self, command: Mediate, then: Callable[[int, MediaReply | None], None]) -> None:
         """Start a command; returns at once. Unless the token is 0, `then` is always called later, from the loop."""
         self._tasks.begin(self._mediate(command, then))
 
@@ -170,8 +170,8 @@ class Rtpengine:
         for instance in self._instances.values():
             await instance.close()
 
-    async def _mediate(self, command: Mediate, then: Callable[[int, Mediated | None], None]) -> None:
-        answer: Mediated | None = None  # the default on cancellation and errors
+    async def _mediate(self, command: Mediate, then: Callable[[int, MediaReply | None], None]) -> None:
+        answer: MediaReply | None = None  # the default on cancellation and errors
         try:
             answer = await self._carry_out(command)
         finally:
@@ -179,7 +179,7 @@ class Rtpengine:
             if command.token:
                 then(command.token, answer)
 
-    async def _carry_out(self, command: Mediate) -> Mediated | None:
+    async def _carry_out(self, command: Mediate) -> MediaReply | None:
         if command.instance:
             instance = self._instances.get(command.instance)
             if instance is None:  # a restart removed it from the configuration
@@ -204,7 +204,7 @@ class Rtpengine:
             if instance.up:
                 yield instance
 
-    async def _command(self, instance: Instance, command: Mediate) -> Mediated | None:
+    async def _command(self, instance: Instance, command: Mediate) -> MediaReply | None:
         try:
             answer = await instance.ask(self._message(command))
             if command.command == "record" and answer.result == "ok":
@@ -215,9 +215,9 @@ class Rtpengine:
             return None
         if answer.result in ("ok", "pong"):
             sdp, lasts_s = answer.sdp.encode("utf-8", "surrogateescape"), answer.duration / 1000
-            return Mediated(instance.name, sdp=sdp, counts=answer.counts(), lasts_s=lasts_s)
+            return MediaReply(instance.name, sdp=sdp, counts=answer.counts(), lasts_s=lasts_s)
         if answer.error == UNKNOWN_CALL:
-            return Mediated(instance.name, known=False)
+            return MediaReply(instance.name, known=False)
         self._report("rtpengine.refused", {"instance": instance.name, "command": command.command, "why": answer.error})
         return None
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from relay.defence.bans import GRAVE, Ban, Bans, Known, source_of
+from relay.defence.bans import GRAVE, Ban, Bans, KnownAddresses, source_of
 from relay.model.settings import Settings, StreamLimits, Target, TlsFiles
 from relay.net.hosts import Resolver, family_of, is_literal
 from relay.net.queues import Turns
@@ -192,11 +192,11 @@ class StreamTransport:
                 if connection.wanted is None and self._bans.holds(connection.flow.host):
                     connection.abort("banned")
 
-    def _known(self) -> Known:
+    def _known(self) -> KnownAddresses:
         """Trusted sources: peers' networks and targets, and all resolved addresses (only peers' names are resolved)."""
         networks = [network for peer in self._peers.all() for network in peer.sources]
         targets = [target.host for targets in self._targets.values() for target in targets]
-        return Known(networks, [*targets, *self._resolver.addresses()])
+        return KnownAddresses(networks, [*targets, *self._resolver.addresses()])
 
     # Accepting
 

@@ -44,9 +44,9 @@ from relay.service.businesses import (
 from relay.service.keys import OPERATOR
 from relay.store.businesses import (
     Business,
-    Changed,
     State,
     StateChange,
+    TermChange,
     find_business,
     list_businesses,
     state_changes,
@@ -305,7 +305,7 @@ def _event(change: StateChange) -> BusinessEventResponse:
     return BusinessEventResponse(**change._asdict() | shown)
 
 
-def _changed(changed: Changed) -> BusinessChangedResponse:
+def _changed(changed: TermChange) -> BusinessChangedResponse:
     field, before, after = changed
     if field == "contact":
         before, after = mask_text(before), mask_text(after)

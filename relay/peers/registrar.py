@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
-from relay.defence.bans import Known
+from relay.defence.bans import KnownAddresses
 from relay.errors import ParseError, ProtocolError
 from relay.model.capture import registrations_of
 from relay.model.numbers import is_700
@@ -86,9 +86,9 @@ class Registrar:
         """Whether the named peer is registered."""
         return name in self._registered
 
-    def known(self) -> Known:
+    def known(self) -> KnownAddresses:
         """Addresses of registered peers, exempt from bans."""
-        return Known((), {flow.host for flow in self._peers.registered})
+        return KnownAddresses((), {flow.host for flow in self._peers.registered})
 
     # -- REGISTER
 

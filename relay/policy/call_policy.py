@@ -27,7 +27,7 @@ from relay.model.outcomes import (
     VERIFICATION_FAILED,
 )
 from relay.model.settings import Peer, may_call_as
-from relay.policy.evaluate import Counted, DialledCall, LookupResult, evaluate, with_binding
+from relay.policy.evaluate import CapCount, DialledCall, LookupResult, evaluate, with_binding
 from relay.policy.rules import MEMORY_S, LastCaller, Recent, RefusalCaps, Rules, quota
 
 OnRouted = Callable[[int, Route | Refusal], None]  # LookUp.token, answer
@@ -45,7 +45,7 @@ class CallPolicy:
         remember: Callable[[LastCaller], None],
         report: Report | None = None,
         decide: Callable[[LookUp, Route | Refusal, OnRouted], None] | None = None,
-        give_back: Callable[[Counted], None] | None = None,
+        give_back: Callable[[CapCount], None] | None = None,
     ) -> None:
         """`fetch`: `relay.store.sqlite.lookup.RouteReader.fetch`; `remember` stores a callee's last caller,
         once his call is put through.
@@ -98,7 +98,7 @@ class CallPolicy:
         if isinstance(counted, DialledCall):
             self.recent.give_back(counted.caller_key)
             self.recent.give_back(counted.number_key)
-        elif isinstance(counted, Counted) and self._give_back is not None:
+        elif isinstance(counted, CapCount) and self._give_back is not None:
             self._give_back(counted)
 
     def not_bound(self, asked: LookUp, unix_s: float) -> Refusal:

@@ -52,7 +52,7 @@ class Decision(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return self.target is not None or self.show is not None
 
 
-class Wrong(NamedTuple):
+class DecisionFault(NamedTuple):
     """A fault of an answer. `field`: a name of ours, or "answer"; it holds no number."""
 
     field: str
@@ -72,7 +72,7 @@ _AS_IT_IS: Final = Decision(True)
 _decode: Final = msgspec.json.Decoder(Decision).decode
 
 
-def read_decision(body: bytes, bounds: Bounds) -> Decision | Wrong:
+def read_decision(body: bytes, bounds: Bounds) -> Decision | DecisionFault:
     """The answer in the body of a response, with its numbers in normal form; or its fault."""
     try:
         decision = _decode(body)
@@ -86,40 +86,40 @@ def read_decision(body: bytes, bounds: Bounds) -> Decision | Wrong:
     try:
         target = None if target is None else parse_party(target, bounds.parties)
     except ParseError:
-        return Wrong("target", "may not be a party")
+        return DecisionFault("target", "may not be a party")
     try:
         show = None if show is None else normalise_700(show)
     except ParseError:
-        return Wrong("show", "must be a 700 number")
+        return DecisionFault("show", "must be a 700 number")
     return msgspec.structs.replace(decision, target=target, show=show)
 
 
-def _unreadable(error: str) -> Wrong:
+def _unreadable(error: str) -> DecisionFault:
     found = _FIELD.search(error)
     if found is None:
-        return Wrong("answer", 'must be JSON as {"allow": true}')
+        return DecisionFault("answer", 'must be JSON as {"allow": true}')
     reason = UNKNOWN if "unknown field" in error else "missing" if "missing" in error else "of a wrong type"
-    return Wrong(found[1] or found[2], reason)
+    return DecisionFault(found[1] or found[2], reason)
 
 
-def _wrong_refusal(decision: Decision) -> Wrong | None:
+def _wrong_refusal(decision: Decision) -> DecisionFault | None:
     for field in decision.__struct_fields__:
         if field not in ("allow", "announce") and getattr(decision, field) is not None:
-            return Wrong(field, "not used with allow false")
+            return DecisionFault(field, "not used with allow false")
     if decision.announce is not None and decision.announce not in ANNOUNCEMENTS:
-        return Wrong("announce", f"must be one of: {', '.join(sorted(ANNOUNCEMENTS))}")
+        return DecisionFault("announce", f"must be one of: {', '.join(sorted(ANNOUNCEMENTS))}")
     return None
 
 
-def _wrong_limits(decision: Decision, bounds: Bounds) -> Wrong | None:
+def _wrong_limits(decision: Decision, bounds: Bounds) -> DecisionFault | None:
     if decision.announce is not None:
-        return Wrong("announce", "not used with allow true")
+        return DecisionFault("announce", "not used with allow true")
     if decision.record and not bounds.recording:
-        return Wrong("record", "call recording is not configured on this relay")
+        return DecisionFault("record", "call recording is not configured on this relay")
     for field, allowed in (("max_duration_s", MAX_CALL_S), ("ring_timeout_s", RING_TIMEOUT_S)):
         value: int | None = getattr(decision, field)
         if value is not None and value not in allowed:
-            return Wrong(field, f"must be {allowed[0]} to {allowed[-1]} seconds")
+            return DecisionFault(field, f"must be {allowed[0]} to {allowed[-1]} seconds")
     return None
 
 

@@ -76,7 +76,7 @@ class BindingContext(NamedTuple):
     filed_until: int = ALWAYS_MS
 
 
-class Counted(NamedTuple):
+class CapCount(NamedTuple):
     """The counts towards frequency caps that a shared store made during the look-up."""
 
     under: Sequence[tuple[bytes, int]]  # (key, time slice) counted for this call; undone if it is not granted
@@ -93,7 +93,7 @@ class LookupResult(NamedTuple):
     bound: BindingContext | None
     earlier_by_caller: Sequence[int]  # granted calls older than MEMORY_S, one count per `Rules.caller_windows_s`
     earlier_by_number: Sequence[int]
-    counted: Counted | None = None  # None: this process counts, in `Recent`
+    counted: CapCount | None = None  # None: this process counts, in `Recent`
 
 
 class DialledCall:

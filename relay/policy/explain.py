@@ -35,7 +35,7 @@ from relay.policy.evaluate import (
     OF_BINDING,
     OF_NUMBER,
     BindingContext,
-    Counted,
+    CapCount,
     DialledCall,
     LookupResult,
     counts_under,
@@ -96,7 +96,7 @@ class Running(NamedTuple):
     now: float
 
 
-def count_one_more(counts: CapCounts, rules: Rules) -> Counted:
+def count_one_more(counts: CapCounts, rules: Rules) -> CapCount:
     """Frequency-cap result for one more call, from the given counts."""
     both = (
         (rules.caller_caps, counts.by_caller, FREQUENCY_CALLER),
@@ -104,8 +104,8 @@ def count_one_more(counts: CapCounts, rules: Rules) -> Counted:
     )
     for caps, used, over in both:
         if any([count >= cap.most for cap, count in zip(caps, used, strict=True)]):
-            return Counted((), over)
-    return Counted((), None)
+            return CapCount((), over)
+    return CapCount((), None)
 
 
 def explain(

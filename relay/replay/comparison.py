@@ -18,7 +18,7 @@ class DesignedRefusal(NamedTuple):
     why: str
 
 
-class Shown(NamedTuple):
+class ShownResponse(NamedTuple):
     """The response that the requester should see. `why` is "" if it is unchanged."""
 
     status: int | None  # None: no response
@@ -39,14 +39,14 @@ def refusal_of(request: Request) -> DesignedRefusal | None:
     return None
 
 
-def shown_of(response: Response, invite: Request | None, *, rang: bool, cancelled: bool) -> Shown:
+def shown_of(response: Response, invite: Request | None, *, rang: bool, cancelled: bool) -> ShownResponse:
     """The response shown for a response to the initial INVITE (`invite`), or to an in-dialog request."""
     status = response.status
     if status < 200:
         masked = masking.mask_provisional(status)
-        return Shown(masked, "" if masked == status else f"{status} is shown as {masked or 'nothing'}")
+        return ShownResponse(masked, "" if masked == status else f"{status} is shown as {masked or 'nothing'}")
     if invite and cancelled:
-        return Shown(487, "" if status == 487 else f"{status} after CANCEL is shown as 487")
+        return ShownResponse(487, "" if status == 487 else f"{status} after CANCEL is shown as 487")
     if status < 300 and _refused_body(response):
         masked = 488 if invite else 500
     elif status < 300:
@@ -55,7 +55,7 @@ def shown_of(response: Response, invite: Request | None, *, rang: bool, cancelle
         masked = masking.mask_refusal(response, invite, rang=rang)[0].status
     else:
         masked = masking.mask_in_dialog(status)
-    return Shown(masked, "" if masked == status else f"{status} is shown as {masked}")
+    return ShownResponse(masked, "" if masked == status else f"{status} is shown as {masked}")
 
 
 def _refused_body(message: Message) -> int | None:

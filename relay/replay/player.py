@@ -42,7 +42,7 @@ class Pace(NamedTuple):
 
 
 @dataclass
-class Played:
+class PlayResult:
     """The result of an attempt."""
 
     attempt: Attempt
@@ -68,7 +68,7 @@ class Player:
         self._changed = changed
         self._pace = pace
         self._dialled = dialled  # the Request-URI of the first INVITE
-        self._played = Played(attempt)
+        self._played = PlayResult(attempt)
         self._first = attempt.steps[0].exchange
         self._sent: dict[ExchangeKey, Sent] = {}
         self._arrived: dict[ExchangeKey, Request] = {}
@@ -76,7 +76,7 @@ class Player:
         self._last_reliable: Response | None = None
         self._rang = self._cancelled = self._hung_up = self._over = False
 
-    async def play(self, relay: Endpoint, extra: list[tuple[str, str]], without: frozenset[str]) -> Played:
+    async def play(self, relay: Endpoint, extra: list[tuple[str, str]], without: frozenset[str]) -> PlayResult:
         """`extra`, `without`: headers to add to and omit from the first INVITE, by the peer's configuration."""
         last_s = self._attempt.start_s
         for step in self._attempt.steps:
@@ -186,7 +186,9 @@ class Player:
         shown = comparison.shown_of(response, invite, rang=self._rang, cancelled=self._cancelled)
         data = b""
         if key.method == "BYE":  # answered by the relay on one side, by the phone on the other
-            shown = comparison.Shown(200, "" if response.status == 200 else f"{response.status} is shown as 200")
+            shown = comparison.ShownResponse(
+                200, "" if response.status == 200 else f"{response.status} is shown as 200"
+            )
         else:
             reliable = response.rseq is not None and self._is_acknowledged_reliably(step)
             data = await self._phones[step.side].respond(request, response, reliable=reliable)
@@ -196,7 +198,7 @@ class Player:
             await self._follow_response(step, response, sent, shown, data)
 
     async def _follow_response(
-        self, step: ScriptStep, response: Response, sent: Sent, shown: comparison.Shown, data: bytes
+        self, step: ScriptStep, response: Response, sent: Sent, shown: comparison.ShownResponse, data: bytes
     ) -> None:
         """Wait until the requester sees the response, or another one."""
         key, expected, asker = step.exchange, shown.status, self._phones[step.exchange.origin]

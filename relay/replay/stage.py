@@ -23,7 +23,7 @@ from relay.net.hosts import is_literal
 from relay.peers.peers import Peers, target_uri, user_for
 from relay.replay.comparison import Secrets
 from relay.replay.phone import Phone, PhoneLine, open_line
-from relay.replay.player import Pace, Played, Player
+from relay.replay.player import Pace, Player, PlayResult
 from relay.replay.script import Attempt, Side, Wording, user_of
 from relay.replay.trace import Endpoint
 from relay.service import fields
@@ -217,16 +217,16 @@ SHORTEST_NAME = 4  # characters of a display name to search for on the other sid
 
 async def play_attempts(
     attempts: Sequence[Attempt], stage: Stage, casts: Mapping[int, Cast], pace: Pace
-) -> list[Played]:
+) -> list[PlayResult]:
     """Play all attempts, at the trace's intervals divided by `pace.speed`."""
     gate = asyncio.Semaphore(AT_ONCE)
     async with open_line(stage.caller) as caller, open_line(stage.callee) as callee:
 
-        async def play(attempt: Attempt) -> Played:
+        async def play(attempt: Attempt) -> PlayResult:
             async with gate:
                 return await _Performance(attempt, stage, casts[attempt.number], caller, callee).play(pace)
 
-        playing: list[asyncio.Task[Played]] = []
+        playing: list[asyncio.Task[PlayResult]] = []
         for before, attempt in zip([*attempts[:1], *attempts], attempts, strict=False):
             gap_s = (attempt.start_s - before.start_s) / pace.speed
             await asyncio.sleep(min(gap_s, pace.longest_pause_s))
@@ -246,7 +246,7 @@ class _Performance:
         self._secrets = {side: Secrets() for side in Side}
         self._changed = asyncio.Event()
 
-    async def play(self, pace: Pace) -> Played:
+    async def play(self, pace: Pace) -> PlayResult:
         cast, relay = self._cast, self._stage.relay
         callee_user = user_for(self._stage.callee_peer, cast.b)
         caller = self._phone(Side.CALLER, ours=self._caller_user, others=cast.x)

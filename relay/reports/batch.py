@@ -91,7 +91,7 @@ class AuditedBatch(NamedTuple):
     at_ms: int
 
 
-class Recorded(Struct, frozen=True, omit_defaults=True):
+class BatchRecording(Struct, frozen=True, omit_defaults=True):
     """The recording of a call; the hash, in hexadecimal digits, is that of the decrypted recording."""
 
     call_id: str
@@ -132,7 +132,7 @@ class Made(NamedTuple):
     is_new: bool  # False: it was finished before
 
 
-class _Due(NamedTuple):
+class _DueRecording(NamedTuple):
     """A recorded call of the day. `recording`: None if it was not taken over."""
 
     call_id: str
@@ -195,7 +195,7 @@ def _finished(folder: Path, day: date) -> Made | None:
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=BatchManifest)
         lines = (folder / RECORDINGS_FILE).read_bytes().splitlines()
-        recorded = [msgspec.json.decode(line, type=Recorded) for line in lines]
+        recorded = [msgspec.json.decode(line, type=BatchRecording) for line in lines]
     except FileNotFoundError:
         return None
     except msgspec.MsgspecError as error:
@@ -205,7 +205,7 @@ def _finished(folder: Path, day: date) -> Made | None:
     return Made(manifest, _missing(recorded), is_new=False)
 
 
-def _missing(recorded: Iterable[Recorded]) -> list[tuple[str, str]]:
+def _missing(recorded: Iterable[BatchRecording]) -> list[tuple[str, str]]:
     return [(each.call_id, each.missing) for each in recorded if each.missing]
 
 
@@ -265,7 +265,7 @@ class _Work(NamedTuple):
 
     def done(self) -> Made:
         require_whole(self.connection, self.sealer, ("recording", "checkpoint"))
-        due: list[_Due] = []
+        due: list[_DueRecording] = []
         files = {RECORDS_FILE: self._write(RECORDS_FILE, self._record_lines(due))}
         late = [each for each in due if each.recording is None and each.ended_at > self.asked.at_ms - TAKEN_MS]
         if late:
@@ -299,7 +299,7 @@ class _Work(NamedTuple):
 
         return File(write_private(self.folder / name, counted()), count)
 
-    def _record_lines(self, due: list[_Due]) -> Iterator[bytes]:
+    def _record_lines(self, due: list[_DueRecording]) -> Iterator[bytes]:
         """Yield the records in the order of the chain, and add their recordings to `due`."""
         with one_moment(self.connection):
             for before, stored in ended_between(self.connection, self.sealer, *day_span(self.asked.day)):
@@ -307,19 +307,19 @@ class _Work(NamedTuple):
                 yield record_line(record, link_form(before, stored)).encode()
                 recording = find_recording(self.connection, self.sealer, record.call_id)
                 if recording is not None or record.recording is not None:
-                    due.append(_Due(record.call_id, record.ended_at or 0, recording))
+                    due.append(_DueRecording(record.call_id, record.ended_at or 0, recording))
 
-    def _recorded(self, due: _Due) -> Recorded:
+    def _recorded(self, due: _DueRecording) -> BatchRecording:
         recording = due.recording
         if recording is None:
-            return Recorded(due.call_id, missing=N_("none was taken over"))
+            return BatchRecording(due.call_id, missing=N_("none was taken over"))
         if recording.purged_at is not None:
-            return Recorded(due.call_id, missing=N_(f"deleted at {format_moment(recording.purged_at)}"))
+            return BatchRecording(due.call_id, missing=N_(f"deleted at {format_moment(recording.purged_at)}"))
         try:
             segments = self._segments(recording)
         except StoreError as error:
-            return Recorded(due.call_id, missing=str(error))
-        return Recorded(due.call_id, recording.length_ms, recording.size, recording.sha256, segments)
+            return BatchRecording(due.call_id, missing=str(error))
+        return BatchRecording(due.call_id, recording.length_ms, recording.size, recording.sha256, segments)
 
     def _segments(self, recording: Recording) -> list[Segment]:
         """Seal the segments that are not done. Raises StoreError if the recording was changed."""
@@ -340,14 +340,14 @@ class _Work(NamedTuple):
             sealed.append(before)
         return sealed
 
-    def _clear(self, recorded: Iterable[Recorded]) -> None:
+    def _clear(self, recorded: Iterable[BatchRecording]) -> None:
         """Delete segments that earlier runs left of recordings now missing."""
         named = {segment.file for each in recorded for segment in each.segments}
         for path in (self.folder / FOLDER).iterdir():
             if f"{FOLDER}/{path.name}" not in named:
                 path.unlink()
 
-    def _manifest(self, files: dict[str, File], recorded: list[Recorded]) -> BatchManifest:
+    def _manifest(self, files: dict[str, File], recorded: list[BatchRecording]) -> BatchManifest:
         since_ms, until_ms = day_span(self.asked.day)
         return BatchManifest(
             day=self.asked.day.isoformat(),

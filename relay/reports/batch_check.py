@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from relay.reports.batch import FOLDER, README, RECORDINGS_FILE, RECORDS_FILE, BatchManifest, Recorded
+from relay.reports.batch import FOLDER, README, RECORDINGS_FILE, RECORDS_FILE, BatchManifest, BatchRecording
 from relay.reports.evidence import hash_of_form
 from relay.reports.signed import LONGEST, MANIFEST, PUBLIC_KEY, SIGNATURE, SIGNED, faults_of_signature
 
@@ -92,7 +92,7 @@ def _faults_of_recordings(folder: Path, manifest: BatchManifest) -> Iterator[str
     named: set[str] = set()
     recordings = 0
     for line in _lines(folder, RECORDINGS_FILE):
-        recorded = msgspec.json.decode(line, type=Recorded)
+        recorded = msgspec.json.decode(line, type=BatchRecording)
         recordings += not recorded.missing
         if recorded.call_id not in calls:  # `in` reads on: recordings are in the order of their records
             yield f"{RECORDINGS_FILE}: {recorded.call_id} is not a call of this batch, or out of order"
@@ -106,7 +106,7 @@ def _faults_of_recordings(folder: Path, manifest: BatchManifest) -> Iterator[str
         yield f"{FOLDER}/{name} was added"
 
 
-def _faults_of_segments(folder: Path, recorded: Recorded) -> Iterator[str]:
+def _faults_of_segments(folder: Path, recorded: BatchRecording) -> Iterator[str]:
     end = 0
     for number, segment in enumerate(recorded.segments):
         name = _is_segment(segment.file)

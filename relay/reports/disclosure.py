@@ -188,14 +188,14 @@ def trace(path: Place, sealer: Sealer, asked: DisclosureRequest) -> Traceback:
     return Traceback(number, *span, bindings, members, calls)
 
 
-class Between(NamedTuple):
+class CallsBetween(NamedTuple):
     """Calls in a span of time, each list in order of arrival."""
 
     ended: list[StoredRecord]
     up: list[CallRecord]
 
 
-def calls_between(connection: Connection, sealer: Sealer, number: str, since_ms: int, until_ms: int) -> Between:
+def calls_between(connection: Connection, sealer: Sealer, number: str, since_ms: int, until_ms: int) -> CallsBetween:
     """The calls of a number between two times, `until_ms` not included."""
     wanted = RecordFilter(number=number, since_ms=since_ms - LONGEST_CALL_MS, until_ms=until_ms)
     # Live calls first: a call that ends meanwhile is then found twice rather than never.
@@ -203,7 +203,7 @@ def calls_between(connection: Connection, sealer: Sealer, number: str, since_ms:
     read = list(read_stored(connection, sealer, wanted))
     ended = [one for one in read if one.record.ended_at is not None and one.record.ended_at >= since_ms]
     over = {one.record.call_id for one in read}
-    return Between(
+    return CallsBetween(
         sorted(ended, key=lambda one: (one.record.received_at, one.chain_seq)),
         sorted((record for record in up if record.call_id not in over), key=lambda record: record.received_at),
     )

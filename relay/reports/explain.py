@@ -134,7 +134,7 @@ LIMITS_CHANGED: Final = "hours, lists and limits of the business user are those 
 _PAST: Final = "not kept for a past time"
 
 
-class Configured(NamedTuple):
+class PolicyConfiguration(NamedTuple):
     """The parts of a configuration that explanations and replays use. `note`: which one it is."""
 
     rules: Rules
@@ -144,7 +144,12 @@ class Configured(NamedTuple):
 
 
 def explain_at(
-    connection: Connection, sealer: Sealer, configured: Configured, call: TrialCall, *, business: str | None = None
+    connection: Connection,
+    sealer: Sealer,
+    configured: PolicyConfiguration,
+    call: TrialCall,
+    *,
+    business: str | None = None,
 ) -> dict[str, Any]:
     """Explain a call of an earlier time, from the history of its binding and the records of granted calls.
 

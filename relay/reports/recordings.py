@@ -22,7 +22,7 @@ from relay.store.recordings import (
     kept_recordings,
     open_file,
 )
-from relay.store.records import Found, Position, RecordFilter, find_live_call, is_indexed, needs_index, read_page
+from relay.store.records import FoundRecord, Position, RecordFilter, find_live_call, is_indexed, needs_index, read_page
 from relay.store.sealing.sealer import Sealer
 
 NOT_TAKEN: Final[dict[str, Value]] = dict.fromkeys(("recording_ms", "recording_sha256", "recording_purged_at"))
@@ -170,7 +170,7 @@ def search_recorded(
         size = max(limit, READING)
 
 
-def _next(found: list[Found], last: Found, size: int) -> Position | None:
+def _next(found: list[FoundRecord], last: FoundRecord, size: int) -> Position | None:
     """The position of the next page; None behind the last record of a reading that was not full."""
     return None if last is found[-1] and len(found) < size else last.position
 

@@ -33,7 +33,7 @@ from relay.peers.limits import CallCounts
 from relay.policy.call_policy import CallPolicy
 from relay.policy.evaluate import LookupResult
 from relay.policy.rules import MEMORY_S
-from relay.reports.explain import Configured
+from relay.reports.explain import PolicyConfiguration
 from relay.store.connection import Connection
 from relay.store.lookup_at import Moment, PastLookUps
 from relay.store.records import read_received
@@ -69,7 +69,7 @@ class WhatIf(NamedTuple):
 
 
 def what_if(
-    connection: Connection, sealer: Sealer, other: Configured, since_ms: int, until_ms: int
+    connection: Connection, sealer: Sealer, other: PolicyConfiguration, since_ms: int, until_ms: int
 ) -> Iterator[WhatIf]:
     """Replay the attempts of a span of time. Yields the result so far for each page, the last one being the result.
 
@@ -84,7 +84,7 @@ def what_if(
 
 
 class _Replay:
-    def __init__(self, connection: Connection, sealer: Sealer, other: Configured) -> None:
+    def __init__(self, connection: Connection, sealer: Sealer, other: PolicyConfiguration) -> None:
         self._rules, self._settings, self._cool_down_ms, _ = other
         self._peers = {peer.name: peer for peer in self._settings.peers}
         self._past = PastLookUps(connection, sealer, self._rules.parties)

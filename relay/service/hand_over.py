@@ -30,7 +30,7 @@ class HandOver(NamedTuple):
     order_ids: Sequence[str] = ()  # empty: all bindings of `from_a`
 
 
-class HandedOver(NamedTuple):
+class HandOverResult(NamedTuple):
     """The result for one binding; for an order, if it has none to hand over."""
 
     order_id: str | None
@@ -38,7 +38,9 @@ class HandedOver(NamedTuple):
     refused: Refused | None
 
 
-def hand_over(unit: UnitOfWork, asked: HandOver, after: str, rules: BindRules) -> tuple[list[HandedOver], str | None]:
+def hand_over(
+    unit: UnitOfWork, asked: HandOver, after: str, rules: BindRules
+) -> tuple[list[HandOverResult], str | None]:
     """Hand over the next CHUNK bindings or more. Returns the results, and the `after` of the rest; None: done.
 
     `after` is "" at first. Raises Refused if neither orders nor `from_a` are given.
@@ -48,11 +50,13 @@ def hand_over(unit: UnitOfWork, asked: HandOver, after: str, rules: BindRules) -
     return results, behind
 
 
-def _hand_over(unit: UnitOfWork, asked: HandOver, after: str, rules: BindRules) -> tuple[list[HandedOver], str | None]:
+def _hand_over(
+    unit: UnitOfWork, asked: HandOver, after: str, rules: BindRules
+) -> tuple[list[HandOverResult], str | None]:
     release_due(unit, rules)
     if asked.order_ids:
         place = int(after or 0)
-        results: list[HandedOver] = []
+        results: list[HandOverResult] = []
         while place < len(asked.order_ids) and len(results) < CHUNK:
             results += _of_order(unit, asked, asked.order_ids[place], rules)
             place += 1
@@ -64,26 +68,26 @@ def _hand_over(unit: UnitOfWork, asked: HandOver, after: str, rules: BindRules) 
     return results, found[-1].binding_id if len(found) == CHUNK else None
 
 
-def _of_order(unit: UnitOfWork, asked: HandOver, order_id: str, rules: BindRules) -> Iterator[HandedOver]:
+def _of_order(unit: UnitOfWork, asked: HandOver, order_id: str, rules: BindRules) -> Iterator[HandOverResult]:
     found = live_with_a(unit, asked.business, order_id=order_id, most=MOST_OF_ORDER + 1)
     if len(found) > MOST_OF_ORDER:
         problem = f"limited to orders of {MOST_OF_ORDER} live bindings: change these one by one, or name from_a alone"
-        yield HandedOver(order_id, None, Refused("quota", "order_ids", problem))
+        yield HandOverResult(order_id, None, Refused("quota", "order_ids", problem))
         return
     wanted = [binding for binding in found if asked.from_a is None or binding.a in (asked.from_a, asked.to_a)]
     if not wanted:
         whose = " with from_a as its party a" if asked.from_a else ""
         problem = f"this order has no live binding{whose}: see the list of bindings"
-        yield HandedOver(order_id, None, Refused("not_found", "order_ids", problem))
+        yield HandOverResult(order_id, None, Refused("not_found", "order_ids", problem))
     for binding in wanted:
         yield _handed_over(unit, binding, asked, rules)
 
 
-def _handed_over(unit: UnitOfWork, binding: Binding, asked: HandOver, rules: BindRules) -> HandedOver:
+def _handed_over(unit: UnitOfWork, binding: Binding, asked: HandOver, rules: BindRules) -> HandOverResult:
     """The result for a binding, which already has `to_a` after an earlier hand-over."""
     try:
         with undone_if_refused(unit.connection):
             change_live(unit, binding, {"a": asked.to_a}, rules)
     except Refused as refused:
-        return HandedOver(binding.order_id, binding.binding_id, refused)
-    return HandedOver(binding.order_id, binding.binding_id, None)
+        return HandOverResult(binding.order_id, binding.binding_id, refused)
+    return HandOverResult(binding.order_id, binding.binding_id, None)

@@ -178,24 +178,24 @@ def place_binding(unit: UnitOfWork, wanted: PlacementRequest, rules: BindRules, 
     return binding
 
 
-class Allowed(NamedTuple):
+class BindingQuotas(NamedTuple):
     """The quotas of a business user: live bindings, and new ones per day. None: unlimited."""
 
     live: int | None = None
     today: int | None = None
 
 
-_ANY = Allowed()
+_ANY = BindingQuotas()
 
 
-def _allowed(business: Business, rules: BindRules) -> Allowed:
-    return Allowed(
+def _allowed(business: Business, rules: BindRules) -> BindingQuotas:
+    return BindingQuotas(
         quota(business.id, business.max_bindings, rules.quotas.max_bindings),
         quota(business.id, business.max_binds_per_day, rules.quotas.max_binds_per_day),
     )
 
 
-def allocate_and_store(unit: UnitOfWork, binding: Binding, caps: Sequence[int], allowed: Allowed = _ANY) -> None:
+def allocate_and_store(unit: UnitOfWork, binding: Binding, caps: Sequence[int], allowed: BindingQuotas = _ANY) -> None:
     """Allocate the numbers of a binding and store it. `caps`: the maximum bindings on x and y. Raises Refused."""
     pair = pair_of(unit.sealer, binding)
     numbers = (("x", binding.x), ("y", binding.y))
@@ -208,7 +208,7 @@ def allocate_and_store(unit: UnitOfWork, binding: Binding, caps: Sequence[int], 
     add_routes(unit, binding, pair, lines_of(unit.sealer, binding) + member_lines(binding, members))
 
 
-def _count(unit: UnitOfWork, business: str, allowed: Allowed) -> None:
+def _count(unit: UnitOfWork, business: str, allowed: BindingQuotas) -> None:
     """Count a binding against the quotas of its business user. Raises Refused if one is exhausted."""
     match count_binding(unit, business, allowed.live, allowed.today):
         case "max_bindings":

@@ -23,7 +23,7 @@ from relay.store.connection import Connection
 from relay.store.filings import purge_changes, purge_filings
 from relay.store.keys import KEPT_MS
 from relay.store.maintenance import (
-    Reached,
+    BindingWalk,
     count_bindings,
     count_businesses,
     count_records,
@@ -37,7 +37,7 @@ from relay.store.maintenance import (
     purge_routes,
 )
 from relay.store.recordings import (
-    Marked,
+    RecordingWalk,
     count_recordings,
     delete_file,
     file_of,
@@ -69,7 +69,7 @@ class Retention(NamedTuple):
     recordings_ms: int = HALF_YEAR_MS  # from when the store took the recording
 
 
-class Purged(NamedTuple):
+class PurgeCounts(NamedTuple):
     """The count of deleted items of each kind."""
 
     records: int
@@ -79,7 +79,7 @@ class Purged(NamedTuple):
     recordings: int
 
 
-class _Before(NamedTuple):
+class _PurgeTimes(NamedTuple):
     """The times, in Unix milliseconds, before which data has expired."""
 
     records: int
@@ -96,7 +96,7 @@ def purge(
     now_ms: int,
     actor: Actor = RELAY,
     going_on: Callable[[], bool] = lambda: True,
-) -> Purged:
+) -> PurgeCounts:
     """Delete what has expired at `now_ms`, with an audit line before and after. It may take minutes. If the purge of a
     kind fails, the second line has the fault and no count.
 
@@ -116,7 +116,7 @@ def purge(
     sweep = _Sweep(writer, actor, going_on)
     writer.run(actor, lambda unit: unit.audit("purge.begin", "store", details=before._asdict()))
     _purge_uncounted(sweep, before, now_ms)
-    purged = Purged(
+    purged = PurgeCounts(
         purged_of(lambda: sweep.all(purge_records, before.records, RECORDS_CHUNK)),
         purged_of(lambda: _purge_bindings(sweep, before.bindings)),
         purged_of(lambda: sweep.all(purge_audit, before.audit)),
@@ -136,10 +136,10 @@ def _audit_end(unit: UnitOfWork, details: dict[str, object], recordings_before_m
     unit.audit("purge.end", "store", details=details | {"recordings_left": left})
 
 
-def due(connection: Connection, retention: Retention, now_ms: int) -> Purged:
+def due(connection: Connection, retention: Retention, now_ms: int) -> PurgeCounts:
     """The counts that `purge` would delete now, without deleting."""
     before = _before(retention, now_ms)
-    return Purged(
+    return PurgeCounts(
         count_records(connection, before.records, now_ms),
         count_bindings(connection, before.bindings, now_ms),
         count_audit(connection, before.audit, now_ms),
@@ -163,8 +163,8 @@ def _captures_before(rules: CaptureRules, retention: Retention, now_ms: int) -> 
     return max(now_ms - rules.keep_ms, _before(retention, now_ms).records)
 
 
-def _before(retention: Retention, now_ms: int) -> _Before:
-    return _Before(
+def _before(retention: Retention, now_ms: int) -> _PurgeTimes:
+    return _PurgeTimes(
         now_ms - max(retention.records_ms, HALF_YEAR_MS),
         now_ms - max(retention.bindings_ms, HALF_YEAR_MS),
         now_ms - max(retention.audit_ms, TWO_YEARS_MS),
@@ -191,8 +191,8 @@ class _Sweep(NamedTuple):
         return total
 
 
-def _purge_uncounted(sweep: _Sweep, before: _Before, now_ms: int) -> None:
-    """Delete data that `Purged` does not count: without a legal minimum, or dependent on other data."""
+def _purge_uncounted(sweep: _Sweep, before: _PurgeTimes, now_ms: int) -> None:
+    """Delete data that `PurgeCounts` does not count: without a legal minimum, or dependent on other data."""
     day = datetime.fromtimestamp(before.businesses // 1000, UTC).date().isoformat()
     sweep.all(purge_routes, now_ms)
     sweep.all(purge_members, before.bindings)
@@ -208,7 +208,7 @@ def _purge_uncounted(sweep: _Sweep, before: _Before, now_ms: int) -> None:
 
 def _purge_recordings(sweep: _Sweep, kept_in: Path, before_ms: int) -> int:
     """Delete the recordings that are here, including files that the store does not know."""
-    total, marked, errors = 0, Marked((0, ""), FILES_CHUNK, []), list[StoreError]()
+    total, marked, errors = 0, RecordingWalk((0, ""), FILES_CHUNK, []), list[StoreError]()
     while marked.seen == FILES_CHUNK and sweep.going_on():
         step = partial(purge_recordings, before_ms=before_ms, kept_in=kept_in, after=marked.after, most=FILES_CHUNK)
         marked = sweep.writer.run(sweep.actor, step)
@@ -228,7 +228,7 @@ def _purge_recordings(sweep: _Sweep, kept_in: Path, before_ms: int) -> int:
 
 
 def _purge_bindings(sweep: _Sweep, before_ms: int) -> int:
-    total, reached = 0, Reached("", CHUNK, 0)
+    total, reached = 0, BindingWalk("", CHUNK, 0)
     while reached.seen == CHUNK and sweep.going_on():
         step = partial(purge_bindings, before_ms=before_ms, after=reached.after, most=CHUNK)
         reached = sweep.writer.run(sweep.actor, step)

@@ -239,7 +239,7 @@ class _Start:
         self.layout: Layout | None = None  # of messages whose last line this is
 
 
-class _Remembered:
+class _LineTrie:
     """The roots of the trie, by method or status of the message."""
 
     def __init__(self) -> None:
@@ -248,7 +248,7 @@ class _Remembered:
 
 
 _MAX_REMEMBERED_LINES: Final = 1024  # nodes of up to 64 characters; a hostile peer must not fill memory
-_remembered: Final = _Remembered()
+_remembered: Final = _LineTrie()
 
 
 def cut_lines(kind: str, lines: list[str]) -> Layout:

@@ -237,7 +237,7 @@ Effect = Callable[[Any, float, Any], None]
 Table = dict[tuple[str, str], tuple[str, tuple[Effect, ...]]]
 
 
-class Ground:
+class TransactionContext:
     """Context shared by all transactions of a layer: send function, timer heap, and timer values in seconds."""
 
     __slots__ = ("send", "t1", "t2", "t4", "timer_d", "timers", "transaction_s")
@@ -258,7 +258,7 @@ class Transaction(Timer):
 
     __slots__ = ("_deadline", "_ground", "_interval", "_key", "_known", "_state", "_table")
 
-    def __init__(self, ground: Ground, table: Table, state: str, key: str, known: dict[str, Any]) -> None:
+    def __init__(self, ground: TransactionContext, table: Table, state: str, key: str, known: dict[str, Any]) -> None:
         """`known`: the layer's table of transactions, left at termination."""
         self._ground = ground
         self._table = table

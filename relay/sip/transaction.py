@@ -12,7 +12,17 @@ from typing import Final
 
 from relay.errors import ParseError
 from relay.sip.message import Flow, Request, Response
-from relay.sip.timers import LINGER_OVER, RESEND, TERMINATED, TIMEOUT, Ground, Table, TimerHeap, Timings, Transaction
+from relay.sip.timers import (
+    LINGER_OVER,
+    RESEND,
+    TERMINATED,
+    TIMEOUT,
+    Table,
+    TimerHeap,
+    Timings,
+    Transaction,
+    TransactionContext,
+)
 from relay.sip.transaction_client import ClientTransaction
 
 TRYING: Final = "trying"
@@ -38,7 +48,7 @@ class ServerTransaction(Transaction):
 
     def __init__(
         self,
-        ground: Ground,
+        ground: TransactionContext,
         key: str,
         known: dict[str, ServerTransaction],
         request: Request,
@@ -159,7 +169,7 @@ class TransactionLayer:
     """All transactions of one engine. `send` gets bytes and their destination."""
 
     def __init__(self, timings: Timings, timers: TimerHeap, send: Callable[[bytes, Flow], None]) -> None:
-        self._ground = Ground(timings, timers, send)
+        self._ground = TransactionContext(timings, timers, send)
         self._servers: dict[str, ServerTransaction] = {}
         self._clients: dict[str, ClientTransaction] = {}
         self._awaiting: dict[Flow, dict[ClientTransaction, None]] = {}  # in the order of the requests

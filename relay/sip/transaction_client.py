@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from relay.sip.message import Flow, Response
-from relay.sip.timers import LINGER_OVER, RESEND, TERMINATED, TIMEOUT, Ground, Table, Transaction
+from relay.sip.timers import LINGER_OVER, RESEND, TERMINATED, TIMEOUT, Table, Transaction, TransactionContext
 
 CALLING: Final = "calling"
 TRYING: Final = "trying"
@@ -38,7 +38,7 @@ class ClientTransaction(Transaction):
 
     def __init__(
         self,
-        ground: Ground,
+        ground: TransactionContext,
         key: str,
         known: dict[str, ClientTransaction],
         flows: dict[Flow, dict[ClientTransaction, None]],

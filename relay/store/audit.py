@@ -42,7 +42,7 @@ class AuditQuery(NamedTuple):
     until_ms: int | None = None
 
 
-class Logged(NamedTuple):
+class LoggedEntry(NamedTuple):
     """An entry and its sequence number in the log."""
 
     seq: int
@@ -60,20 +60,20 @@ class AuditVerdict(NamedTuple):
 
 def newest_entries(
     connection: Connection, sealer: Sealer, query: AuditQuery, before: int | None, most: int
-) -> list[Logged]:
+) -> list[LoggedEntry]:
     """Matching entries, newest first, before the entry `before`. Raises StoreError if one was altered."""
     rows = connection.execute(_NEWEST, query._asdict() | {"before": before, "most": most}).fetchall()
-    return [Logged(row[0], open_entry(sealer, row)) for row in rows]
+    return [LoggedEntry(row[0], open_entry(sealer, row)) for row in rows]
 
 
-def all_entries(connection: Connection, sealer: Sealer, query: AuditQuery) -> Iterator[Logged]:
+def all_entries(connection: Connection, sealer: Sealer, query: AuditQuery) -> Iterator[LoggedEntry]:
     """Matching entries, oldest first, read a page at a time.
 
     No snapshot lasts while the reader is slow, such as a pager: the write-ahead log would grow.
     """
     after, asked = 0, query._asdict() | {"most": _PAGE}
     while rows := connection.execute(_OLDEST, asked | {"after": after}).fetchall():
-        yield from (Logged(row[0], open_entry(sealer, row)) for row in rows)
+        yield from (LoggedEntry(row[0], open_entry(sealer, row)) for row in rows)
         after = rows[-1][0]
 
 

@@ -60,7 +60,7 @@ class QualificationTerms(NamedTuple):
     contact: str
 
 
-class Changed(NamedTuple):
+class TermChange(NamedTuple):
     """A changed field of the terms."""
 
     field: str
@@ -76,7 +76,7 @@ class StateChange(NamedTuple):
     by: str
     at: int
     version: int  # after the change
-    changed: list[Changed]
+    changed: list[TermChange]
 
 
 class Qualification(NamedTuple):
@@ -180,7 +180,9 @@ def _history(connection: Connection, sealer: Sealer, business_id: str) -> list[_
         if sealed_terms is not None:
             before, after, qualification = _decode(sealer.open_(sealed_terms, _terms_context(business_id, seq)))
         named = [
-            Changed(name, before[name], getattr(after, name)) for name in QualificationTerms._fields if name in before
+            TermChange(name, before[name], getattr(after, name))
+            for name in QualificationTerms._fields
+            if name in before
         ]
         found.append(_Kept(StateChange(state, reason, by, at, seq, named), before, after, qualification))
     return found

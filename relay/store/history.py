@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, NamedTuple
 
-from relay.store.audit import Logged
+from relay.store.audit import LoggedEntry
 from relay.store.connection import Connection, each_row, select_rows
 from relay.store.ledger import MOST_REFUSED
 from relay.store.ledger_check import LedgerFault
@@ -75,13 +75,13 @@ class BindingVersion(NamedTuple):
     version: int  # the new one
     seq: int
     at: int
-    records: int  # as of `Logged`
+    records: int  # as of `LoggedEntry`
 
 
 class _End(NamedTuple):
     seq: int
     at: int
-    records: int = 0  # as of `Logged`
+    records: int = 0  # as of `LoggedEntry`
 
 
 class _State(NamedTuple):
@@ -118,7 +118,7 @@ class History:
 
     # -- the entries
 
-    def take(self, logged: Logged) -> None:
+    def take(self, logged: LoggedEntry) -> None:
         """Note an entry, in any order; it must be verified."""
         seq, entry, records = logged
         if entry.action == "ledger.accept":
@@ -140,7 +140,7 @@ class History:
         if entry.actor.startswith("key:"):
             self._use_key(entry.actor[4:], (seq, entry.at, entry.action))
 
-    def _take_business(self, logged: Logged) -> None:
+    def _take_business(self, logged: LoggedEntry) -> None:
         seq, entry, records = logged
         if self._is_settled("business", entry.object_, seq):
             return

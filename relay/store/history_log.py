@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from relay.errors import StoreError
-from relay.store.audit import Logged, read_checkpoint
+from relay.store.audit import LoggedEntry, read_checkpoint
 from relay.store.chain import AUDIT, EMPTY, Head, read_head, stored_link
 from relay.store.connection import Connection
 from relay.store.history import ENDS, OWN, History
@@ -77,7 +77,7 @@ def _link(connection: Connection, seq: int) -> Head:
     return stored_link(seq, None if row is None else row[0])
 
 
-def read_links(sealer: Sealer, before: Head, rows: Sequence[AuditRow], faults: list[str]) -> Iterator[Logged]:
+def read_links(sealer: Sealer, before: Head, rows: Sequence[AuditRow], faults: list[str]) -> Iterator[LoggedEntry]:
     """The entries of rows of `SELECT`, each verified with the link before it, that a history needs.
 
     An altered one is named in `faults`, and left out.
@@ -87,7 +87,7 @@ def read_links(sealer: Sealer, before: Head, rows: Sequence[AuditRow], faults: l
         try:
             follow_entry(sealer, before, row)
             if action in OWN or actor.startswith("key:"):
-                yield Logged(seq, open_entry(sealer, row), anchor_of(sealer, row).seq if action in ENDS else 0)
+                yield LoggedEntry(seq, open_entry(sealer, row), anchor_of(sealer, row).seq if action in ENDS else 0)
         except StoreError as error:
             faults.append(str(error))
         before = stored_link(seq, hash_)

@@ -14,7 +14,7 @@ import msgspec
 
 from relay.errors import StoreError
 from relay.model.binding import GROUP_MODES
-from relay.policy.evaluate import ALWAYS_MS, BindingContext, Counted, LookupResult
+from relay.policy.evaluate import ALWAYS_MS, BindingContext, CapCount, LookupResult
 from relay.policy.rules import MEMORY_S, Rules
 from relay.store.journal.rows import open_caller
 from relay.store.ledger_tables import TABLES, Dialect
@@ -159,7 +159,7 @@ class Opener:
             *(int((unix_s - window_s) * 1000) for window_s in windows_s),
         )
 
-    def found(self, caller_hash: bytes, row: Row, revision: int, counted: Counted | None = None) -> LookupResult:
+    def found(self, caller_hash: bytes, row: Row, revision: int, counted: CapCount | None = None) -> LookupResult:
         """Open a row of the statement. `revision`: as above, before the query. `counted`: as in `LookupResult`.
 
         Raises StoreError if the proof of a row does not hold.

@@ -127,7 +127,7 @@ def purge_records(unit: UnitOfWork, before_ms: int, most: int) -> int:
     return len(gone)
 
 
-class Reached(NamedTuple):
+class BindingWalk(NamedTuple):
     """The progress of a walk through the bindings."""
 
     after: str  # the last id read
@@ -135,7 +135,7 @@ class Reached(NamedTuple):
     deleted: int
 
 
-def purge_bindings(unit: UnitOfWork, before_ms: int, after: str, most: int) -> Reached:
+def purge_bindings(unit: UnitOfWork, before_ms: int, after: str, most: int) -> BindingWalk:
     """Delete bindings released before `before_ms`, with their changes, lists and parties.
 
     Reads the next `most` ids after `after`; if there are fewer, the walk is done. A binding that still holds numbers
@@ -147,7 +147,7 @@ def purge_bindings(unit: UnitOfWork, before_ms: int, after: str, most: int) -> R
     gone = [(binding_id,) for binding_id, is_over in rows if is_over]
     for statement in _OF_BINDING:
         connection.executemany(statement, gone)
-    return Reached(rows[-1][0] if rows else after, len(rows), len(gone))
+    return BindingWalk(rows[-1][0] if rows else after, len(rows), len(gone))
 
 
 def purge_businesses(unit: UnitOfWork, before_ms: int, most: int) -> int:

@@ -257,7 +257,7 @@ def kept_recordings(connection: Connection) -> Iterator[Recording]:
         after = rows[-1][0]
 
 
-class Marked(NamedTuple):
+class RecordingWalk(NamedTuple):
     """The progress of a walk through old recordings."""
 
     after: tuple[int, str]  # (taken_at, call_id) of the last one read
@@ -265,7 +265,9 @@ class Marked(NamedTuple):
     call_ids: list[str]  # marked as deleted
 
 
-def purge_recordings(unit: UnitOfWork, before_ms: int, kept_in: Path, after: tuple[int, str], most: int) -> Marked:
+def purge_recordings(
+    unit: UnitOfWork, before_ms: int, kept_in: Path, after: tuple[int, str], most: int
+) -> RecordingWalk:
     """Mark recordings taken over before `before_ms` as deleted; `delete_file` must follow, once this is committed.
 
     Reads the next `most` after `after`; if there are fewer, the walk is done. Each one marked has an entry in the audit
@@ -276,7 +278,7 @@ def purge_recordings(unit: UnitOfWork, before_ms: int, kept_in: Path, after: tup
     for call_id, business in here:
         unit.connection.execute(_PURGED, (unit.now_ms, call_id))
         unit.audit("recording.purge", call_id, business=business or None)
-    return Marked(old[-1][:2] if old else after, len(old), [call_id for call_id, _ in here])
+    return RecordingWalk(old[-1][:2] if old else after, len(old), [call_id for call_id, _ in here])
 
 
 def files_before(kept_in: Path, before_ms: int) -> list[Path]:

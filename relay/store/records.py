@@ -279,7 +279,7 @@ class RecordFilter(NamedTuple):
         )
 
 
-class Found(NamedTuple):
+class FoundRecord(NamedTuple):
     """A record, and its position, after which the next page starts."""
 
     position: Position
@@ -294,7 +294,7 @@ def read_page(
     limit: int,
     *,
     newest_first: bool = False,
-) -> list[Found]:
+) -> list[FoundRecord]:
     """A page of at most `limit` records; the last one has fewer. Ordered by arrival, or by end for a time filter alone.
 
     Raises StoreError if one was altered.
@@ -424,7 +424,7 @@ def _times(wanted: RecordFilter) -> dict[str, Any]:
     return {"since": wanted.since_ms, "until": wanted.until_ms}
 
 
-def _indexed(reading: _PageQuery, criteria: list[tuple[int, ...]], indexed: int) -> Iterator[Found]:
+def _indexed(reading: _PageQuery, criteria: list[tuple[int, ...]], indexed: int) -> Iterator[FoundRecord]:
     connection, sealer, wanted, order, limit = reading
     query = _indexed_query(order, [len(keys) for keys in criteria], is_of_call=wanted.call_id is not None)
     keys = {f"key_{row}_{column}": key for row, keys in enumerate(criteria) for column, key in enumerate(keys)}
@@ -436,7 +436,7 @@ def _indexed(reading: _PageQuery, criteria: list[tuple[int, ...]], indexed: int)
         stored = open_row(sealer, row)
         if not wanted.fits(stored.record):
             raise StoreError(f"the index of calls was altered: it lists record {position[1]} under a wrong key")
-        yield Found(position, stored)
+        yield FoundRecord(position, stored)
 
 
 def _indexed_query(order: _Order, sizes: list[int], *, is_of_call: bool) -> str:
@@ -453,19 +453,19 @@ def _indexed_query(order: _Order, sizes: list[int], *, is_of_call: bool) -> str:
     return f"{ranges} ORDER BY 1 {words['order']}, 2 {words['order']} LIMIT :limit"
 
 
-def _unread(reading: _PageQuery, indexed: int) -> list[Found]:
+def _unread(reading: _PageQuery, indexed: int) -> list[FoundRecord]:
     """The records that are not indexed yet."""
     connection, sealer, wanted, order, limit = reading
     parts, values = _parts(sealer, wanted)
     rows = connection.execute(_UNREAD.format(parts=parts), _times(wanted) | values | {"indexed": indexed})
     opened = (open_row(sealer, row) for row in rows)
-    found = (Found((stored.record.received_at, stored.chain_seq), stored) for stored in opened)
+    found = (FoundRecord((stored.record.received_at, stored.chain_seq), stored) for stored in opened)
     fitting = (one for one in found if order.is_beyond(one.position) and wanted.fits(one.stored.record))
     choose = heapq.nlargest if order.newest_first else heapq.nsmallest
     return choose(limit, fitting, key=lambda one: one.position)
 
 
-def _by_time(reading: _PageQuery) -> list[Found]:
+def _by_time(reading: _PageQuery) -> list[FoundRecord]:
     """A page by the columns of the records: time and numbers. The caller checks the other criteria."""
     connection, sealer, wanted, order, limit = reading
     # A call ends after its arrival.
@@ -476,7 +476,7 @@ def _by_time(reading: _PageQuery) -> list[Found]:
     for row in connection.execute(_time_query(order, parts), _times(wanted) | places | values | {"limit": limit}):
         stored = open_row(sealer, row)
         assert stored.record.ended_at is not None  # the column is NOT NULL, and was checked
-        found.append(Found((stored.record.ended_at, stored.chain_seq), stored))
+        found.append(FoundRecord((stored.record.ended_at, stored.chain_seq), stored))
     return found
 
 

@@ -128,7 +128,7 @@ class _QueuedUnit(NamedTuple):
     until_s: float  # it is tried again while another node has its rows locked; monotonic
 
 
-class _Made(NamedTuple):
+class _UnitResult(NamedTuple):
     """The outcome of a unit of work."""
 
     waiting: _QueuedUnit
@@ -265,9 +265,9 @@ class _Thread(threading.Thread):
             if not self._failed.done():
                 self._failed.set_exception(error)
 
-    def _group(self) -> list[_Made]:
+    def _group(self) -> list[_UnitResult]:
         """Run units of work until none waits or a limit is reached. If the transaction fails, all of them fail."""
-        made: list[_Made] = []
+        made: list[_UnitResult] = []
         try:
             with store_errors(self._path):
                 if self._connection is None:
@@ -283,19 +283,23 @@ class _Thread(threading.Thread):
         except StoreError as error:
             if not isinstance(error, Displaced):
                 self._disconnect()
-            return [_Made(waiting, None, error) for waiting in [one.waiting for one in made] or self._all_waiting()]
+            return [
+                _UnitResult(waiting, None, error) for waiting in [one.waiting for one in made] or self._all_waiting()
+            ]
         return made
 
     def _all_waiting(self) -> list[_QueuedUnit]:
         return [waiting for _ in range(len(self._queue)) if (waiting := self._queue.take()) is not None]
 
-    def _run_waiting(self, connection: Connection, made: list[_Made]) -> None:
+    def _run_waiting(self, connection: Connection, made: list[_UnitResult]) -> None:
         """Run at least one: on a busy machine the time may be over before the first begins."""
         until_s = time.monotonic() + (LONGEST_S if isinstance(self._path, Path) else LONGEST_BESIDE_S)
         for _ in range(min(len(self._queue), MOST_UNITS)):
             if (made and time.monotonic() >= until_s) or (waiting := self._queue.take()) is None:
                 return
-            made.append(_Made(waiting, None, None))  # if the transaction fails now, this caller gets the error too
+            made.append(
+                _UnitResult(waiting, None, None)
+            )  # if the transaction fails now, this caller gets the error too
             made[-1] = self._run_one(connection, waiting)
             if not connection.in_transaction:  # SQLite has rolled back all of it, as on a full disk
                 raise StoreError(f"the store {self._path} failed: {made[-1].error}")
@@ -303,7 +307,7 @@ class _Thread(threading.Thread):
                 self._queue.put(made.pop().waiting)
                 return  # what others wait for is released
 
-    def _run_one(self, connection: Connection, waiting: _QueuedUnit) -> _Made:
+    def _run_one(self, connection: Connection, waiting: _QueuedUnit) -> _UnitResult:
         connection.execute("SAVEPOINT unit")
         unit = UnitOfWork(connection, self._sealer, waiting.actor, self._clock_ms())
         try:
@@ -315,9 +319,9 @@ class _Thread(threading.Thread):
                 if isinstance(error, Refused):
                     unit.audit_refusals([error])
                 connection.execute("RELEASE unit")
-            return _Made(waiting, None, error)
+            return _UnitResult(waiting, None, error)
         connection.execute("RELEASE unit")
-        return _Made(waiting, answer, None)
+        return _UnitResult(waiting, answer, None)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -325,7 +329,7 @@ class _Thread(threading.Thread):
             self._connection = self._files = None
 
 
-def _is_held_up(made: _Made) -> bool:
+def _is_held_up(made: _UnitResult) -> bool:
     """Whether another unit of work had its rows locked."""
     return isinstance(made.error, StoreError) and isinstance(made.error.__cause__, PostgresBusy)
 
@@ -335,7 +339,7 @@ def _name_of(actor: Actor) -> str:
     return actor.name if actor.business is None else f"business:{actor.business}"
 
 
-def _wake(made: list[_Made]) -> None:
+def _wake(made: list[_UnitResult]) -> None:
     for waiting, answer, error in made:
         if waiting.done.done():  # cancelled
             continue

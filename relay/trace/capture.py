@@ -27,7 +27,7 @@ from relay.model.capture import (
 )
 from relay.model.settings import Listener
 from relay.net.bell import Bell
-from relay.net.capture import ENDED, LINK, MARK, RECEIVED, SENT, Ended, Linked, Ring, ended_well, read_items
+from relay.net.capture import ENDED, LINK, MARK, RECEIVED, SENT, DialogItem, EndItem, Ring, ended_well, read_items
 from relay.net.held import Item, own_call_id, sip_call_id
 from relay.net.hosts import is_literal
 from relay.sip.uri import uri_host
@@ -50,11 +50,11 @@ class Subscriber(Protocol):
     """Gets captured items as they come, also while nothing is kept."""
 
     def message(self, call_id: str, dialog: CapturedDialog, message: CapturedMessage) -> None: ...
-    def ended(self, ended: Ended) -> None: ...
+    def ended(self, ended: EndItem) -> None: ...
     def statistics(self) -> dict[str, int]: ...
 
 
-class Keeper:
+class CaptureKeeper:
     """All captures of one relay."""
 
     def __init__(
@@ -181,11 +181,11 @@ class Keeper:
             elif kind == SENT:
                 self._join(item, own_call_id(item[3]), now)
             elif kind == LINK:
-                self._link(Linked._make(item[2]), item[3][2], now)
+                self._link(DialogItem._make(item[2]), item[3][2], now)
             elif kind == MARK:
                 self._calls.mark(item[2], item)
             elif kind == ENDED:
-                self._end(Ended._make(item[2]), now)
+                self._end(EndItem._make(item[2]), now)
 
     def _join(self, item: Item, key: bytes, now: float) -> None:
         """Give a message to its call. `key`: its Call-ID."""
@@ -209,12 +209,12 @@ class Keeper:
         message = self._read_message(item)
         return message._replace(data=_without_text(message.data))
 
-    def _link(self, linked: Linked, host: str, now: float) -> None:
+    def _link(self, linked: DialogItem, host: str, now: float) -> None:
         dialog = CapturedDialog(linked.sip_call_id.decode("utf-8", "replace"), linked.side, linked.peer)
         for message in self._calls.link(linked.call_id, linked.sip_call_id, dialog, host, now):
             self._join(message, linked.sip_call_id, now)
 
-    def _end(self, ended: Ended, now: float) -> None:
+    def _end(self, ended: EndItem, now: float) -> None:
         for subscriber in self.subscribers:
             subscriber.ended(ended)
         call = self._calls.get(ended.call_id)
@@ -297,7 +297,7 @@ def _without_text(data: bytes) -> bytes:
     return head + end + b"*" * len(text)
 
 
-def _is_well(ended: Ended) -> bool:
+def _is_well(ended: EndItem) -> bool:
     return ended_well(ended.outcome, ended.ended_by, ended.end_reason)
 
 

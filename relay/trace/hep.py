@@ -29,7 +29,7 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import RelayError
 from relay.log import Outage
 from relay.model.capture import CapturedDialog, CapturedMessage, HepAgent, HepRules, Side
-from relay.net.capture import Ended
+from relay.net.capture import EndItem
 from relay.privacy.capture_mask import CaptureMask, wire
 from relay.privacy.captured import lines_of
 
@@ -183,7 +183,7 @@ class Packets:
         source, destination = (local, remote) if message.sent else (remote, local)
         return Packet(message.at_us, message.transport, source, destination, SIP, data, call_id)
 
-    def ended(self, call: Ended, at_us: int) -> list[Packet]:
+    def ended(self, call: EndItem, at_us: int) -> list[Packet]:
         """The reports, from each side to the relay, whose RTP has been counted."""
         self._ended.append((at_us, call.call_id))  # its messages may come later, as those of a call refused at once
         known = self._calls.get(call.call_id)
@@ -240,7 +240,7 @@ FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
 _ITEM_BYTES: Final = 500  # of a queued message beside its text, about
 
-_Item = tuple[str, CapturedDialog, CapturedMessage] | tuple[Ended, int]
+_Item = tuple[str, CapturedDialog, CapturedMessage] | tuple[EndItem, int]
 
 
 class HepSender:
@@ -260,7 +260,7 @@ class HepSender:
     def message(self, call_id: str, dialog: CapturedDialog, message: CapturedMessage) -> None:
         self._put((call_id, dialog, message))
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: EndItem) -> None:
         self._put((ended, time.time_ns() // 1000))
 
     def statistics(self) -> dict[str, int]:

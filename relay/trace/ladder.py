@@ -14,7 +14,7 @@ from relay.privacy.capture_mask import CaptureMask, wire
 from relay.privacy.captured import Line, shown_name
 from relay.reports.disclosure import printable
 from relay.service.fields import format_duration, format_moment
-from relay.trace.ladder_join import Join, Lanes, Seen, fold
+from relay.trace.ladder_join import Join, JoinedMessage, Lanes, fold
 
 Verdict = Literal["crossed", "rewritten", "withheld"]
 
@@ -157,7 +157,7 @@ def _kind(line: Line) -> tuple[str, str, int]:
 class _Shown:
     """The texts of one ladder, masked in order of time."""
 
-    def __init__(self, seen: Sequence[Seen], record: CallRecord | None, view: View, lanes: Lanes) -> None:
+    def __init__(self, seen: Sequence[JoinedMessage], record: CallRecord | None, view: View, lanes: Lanes) -> None:
         self._lanes = lanes
         self._tags: list[list[str]] = [[] for _ in lanes.sides]
         self._mask: CaptureMask | None = None
@@ -179,13 +179,13 @@ class _Shown:
             shown = self._address(address, side) if address else ""
             yield Lane(number, side, "" if self._business else peer, shown, len(tags) if len(tags) > 1 else 0)
 
-    def _note_tag(self, one: Seen) -> None:
+    def _note_tag(self, one: JoinedMessage) -> None:
         """Early dialogs are those of the responses to an INVITE (RFC 3261 12.1)."""
         tags = self._tags[one.lane]
         if 100 < one.status < 300 and one.method == "INVITE" and one.leg_tag and one.leg_tag not in tags:
             tags.append(one.leg_tag)
 
-    def row(self, one: Seen, again: tuple[int, ...]) -> LadderRow:
+    def row(self, one: JoinedMessage, again: tuple[int, ...]) -> LadderRow:
         captured = one.captured
         if self._mask is None:
             texts, data = [line.text for line in one.lines], captured.data

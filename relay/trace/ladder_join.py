@@ -18,7 +18,7 @@ from relay.sip.message import PHRASES, Request, parse_message
 _Transaction = tuple[int, bool, str, str]  # lane, whether the request is the relay's, branch, method
 
 
-class Seen:
+class JoinedMessage:
     """A message as its place in the call needs it. Malformed ones have no method, and are joined with nothing."""
 
     __slots__ = (
@@ -110,9 +110,9 @@ class Lanes:
         return lane
 
 
-def fold(messages: Iterable[CapturedMessage], lanes: Lanes) -> tuple[list[Seen], list[tuple[int, ...]]]:
+def fold(messages: Iterable[CapturedMessage], lanes: Lanes) -> tuple[list[JoinedMessage], list[tuple[int, ...]]]:
     """The messages without retransmissions, and the times of these. A retransmission has the same bytes."""
-    seen: list[Seen] = []
+    seen: list[JoinedMessage] = []
     again: list[tuple[int, ...]] = []
     places: dict[tuple[bool, str, bytes], int] = {}
     for message in messages:
@@ -123,7 +123,7 @@ def fold(messages: Iterable[CapturedMessage], lanes: Lanes) -> tuple[list[Seen],
         place = places[key] = len(seen)
         lines = lines_of(message.data)
         lane = lanes.lane_of(message, lines)
-        seen.append(Seen(place, message, lines, lane, lanes.sides[lane]))
+        seen.append(JoinedMessage(place, message, lines, lane, lanes.sides[lane]))
         again.append(())
     return seen, again
 
@@ -134,15 +134,19 @@ def fold(messages: Iterable[CapturedMessage], lanes: Lanes) -> tuple[list[Seen],
 class Join:
     """One pass over the messages in order of time: all that it finds is earlier."""
 
-    def __init__(self, seen: Sequence[Seen]) -> None:
+    def __init__(self, seen: Sequence[JoinedMessage]) -> None:
         self._seen = seen
         self._sources: list[int | None] = [None] * len(seen)
-        self._requests: dict[_Transaction, Seen] = {}
-        self._answers: defaultdict[_Transaction, list[Seen]] = defaultdict(list)
-        self._received: defaultdict[tuple[Side, str], list[Seen]] = defaultdict(list)  # requests, by method
-        self._open: defaultdict[tuple[Side, str], dict[int, Seen]] = defaultdict(dict)  # neither relayed nor answered
-        self._sent: defaultdict[tuple[int, str], list[Seen]] = defaultdict(list)  # requests, by lane and method
-        self._made: defaultdict[int, list[Seen]] = defaultdict(list)  # requests, by the place of their source
+        self._requests: dict[_Transaction, JoinedMessage] = {}
+        self._answers: defaultdict[_Transaction, list[JoinedMessage]] = defaultdict(list)
+        self._received: defaultdict[tuple[Side, str], list[JoinedMessage]] = defaultdict(list)  # requests, by method
+        self._open: defaultdict[tuple[Side, str], dict[int, JoinedMessage]] = defaultdict(
+            dict
+        )  # neither relayed nor answered
+        self._sent: defaultdict[tuple[int, str], list[JoinedMessage]] = defaultdict(
+            list
+        )  # requests, by lane and method
+        self._made: defaultdict[int, list[JoinedMessage]] = defaultdict(list)  # requests, by the place of their source
 
     def sources(self) -> list[int | None]:
         """For each message the one that it was made from: sent by the relay, and not of its own accord."""
@@ -156,7 +160,7 @@ class Join:
             self._note(one, source)
         return self._sources
 
-    def _note(self, one: Seen, source: Seen | None) -> None:
+    def _note(self, one: JoinedMessage, source: JoinedMessage | None) -> None:
         if not one.is_request:
             self._answers[one.transaction].append(one)
             if one.status >= 200 and (asked := self._requests.get(one.transaction)) is not None:
@@ -172,14 +176,14 @@ class Join:
             self._received[one.side, one.method].append(one)
             self._open[one.side, one.method][one.place] = one
 
-    def _source(self, one: Seen) -> Seen | None:
+    def _source(self, one: JoinedMessage) -> JoinedMessage | None:
         place = self._sources[one.place]
         return None if place is None else self._seen[place]
 
     # Requests: CANCEL and BYE go on whatever the answer; an initial request goes to each target; any other one is
     # relayed once, before it is answered, the first one first.
 
-    def _of_request(self, one: Seen) -> Seen | None:
+    def _of_request(self, one: JoinedMessage) -> JoinedMessage | None:
         if one.method == "ACK":
             return self._of_ack(one)
         received_by: Side = "caller" if one.side == "callee" else "callee"
@@ -191,14 +195,14 @@ class Join:
         first = next(iter(self._open[received_by, one.method].values()), None)
         return first or self._of_challenged(one)
 
-    def _of_challenged(self, one: Seen) -> Seen | None:
+    def _of_challenged(self, one: JoinedMessage) -> JoinedMessage | None:
         """The source of the request before, if it is sent again with credentials."""
         asked = _last(self._sent[one.lane, one.method], lambda _: True)
         if asked is None or not any(each.status in (401, 407) for each in self._answers[asked.transaction]):
             return None
         return self._source(asked)
 
-    def _of_ack(self, ack: Seen) -> Seen | None:
+    def _of_ack(self, ack: JoinedMessage) -> JoinedMessage | None:
         """The ACK to a 2xx is that of the INVITE's source; one to a refusal is the relay's own."""
         invite = _last(self._sent[ack.lane, "INVITE"], lambda each: each.cseq == ack.cseq)
         source = None if invite is None else self._source(invite)
@@ -207,7 +211,7 @@ class Join:
         place = (source.lane, source.cseq)
         return _last(self._received[source.side, "ACK"], lambda each: (each.lane, each.cseq) == place)
 
-    def _of_response(self, one: Seen) -> Seen | None:
+    def _of_response(self, one: JoinedMessage) -> JoinedMessage | None:
         """100 and the answers to CANCEL are the relay's own."""
         asked = self._requests.get(one.transaction)
         if asked is None or one.status == 100 or one.method == "CANCEL":
@@ -223,9 +227,9 @@ class Join:
         return next((each for each in accepted if each.lane == last), None)
 
 
-def _last(found: Sequence[Seen], fits: Callable[[Seen], bool]) -> Seen | None:
+def _last(found: Sequence[JoinedMessage], fits: Callable[[JoinedMessage], bool]) -> JoinedMessage | None:
     return next(filter(fits, reversed(found)), None)
 
 
-def _place(one: Seen) -> int:
+def _place(one: JoinedMessage) -> int:
     return one.place

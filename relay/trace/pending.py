@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from relay.model.capture import CapturedCall, CapturedDialog, CapturedMessage, Mark, decode, encode
-from relay.net.capture import Ended
+from relay.net.capture import EndItem
 from relay.net.held import Item
 
 MOST_FRESH_BYTES: Final = 48_000_000  # of messages as they came: then the oldest call's are compressed
@@ -60,7 +60,7 @@ class PendingCall:
         self.total = 0  # bytes of all messages so far
         self.count = 0  # of messages, packed ones included
         self.lost = lost
-        self.ended: Ended | None = None
+        self.ended: EndItem | None = None
         self.is_kept = True
         self.last = now  # monotonic seconds of the latest message
 

@@ -17,7 +17,7 @@ from relay.model.capture import CapturedCall, CaptureRules
 from relay.net.control import ControlClient, ControlServer, control_path
 from relay.net.spans import Spans
 from relay.policy.rules import Rules
-from relay.reports.explain import Configured
+from relay.reports.explain import PolicyConfiguration
 from relay.service.businesses import set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
 from relay.service.numbers import new_prefix
@@ -72,8 +72,8 @@ class TestBackend:
     async def pending_capture(self, call_id: str) -> CapturedCall | None:
         return self.pending.get(call_id)
 
-    def configured_at(self, connection: Connection, at_ms: int) -> Configured:
-        return Configured(Rules(parties=PBX), settings_for(), 0, "the configuration of the tests")
+    def configured_at(self, connection: Connection, at_ms: int) -> PolicyConfiguration:
+        return PolicyConfiguration(Rules(parties=PBX), settings_for(), 0, "the configuration of the tests")
 
     async def metrics(self) -> bytes:
         return b"relay700_up 1\n"

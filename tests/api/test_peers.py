@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.defence.bans import Bans, Known
+from relay.defence.bans import Bans, KnownAddresses
 from relay.model.settings import Limits
 from relay.net.control import BanAnswers
 from tests.api.conftest import Api, Client, Json
@@ -46,7 +46,7 @@ BAD, PEER = "192.0.2.66", "192.0.2.10"
 @pytest.fixture
 def bans(relay: dict[str, Callable[..., Json]]) -> Bans:
     made = Bans(Limits())
-    made.spare(lambda: Known([], [PEER]))
+    made.spare(lambda: KnownAddresses([], [PEER]))
     relay |= BanAnswers(made).by_name()
     return made
 

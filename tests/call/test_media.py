@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.call.media import COUNTS_S, MOST_WAITING, Media, Sender
-from relay.model.actions import Mediate, Mediated, RtpCounts
+from relay.model.actions import MediaReply, Mediate, RtpCounts
 from tests.call.support import FLOW, Parts, ok, peer
 from tests.support.stored import ended_record
 
@@ -51,7 +51,7 @@ def test_steps_are_queued_in_order() -> None:
     for step in ("first", "second"):
         assert media.take(lambda _, step=step: done.append(step), 0.0)
     assert done == []
-    ground.outbox.mediated(asked(ground).token, Mediated("one"), 0.0)
+    ground.outbox.mediated(asked(ground).token, MediaReply("one"), 0.0)
     assert done == ["reserved", "first", "second"]
 
 
@@ -59,12 +59,12 @@ def test_offer_after_a_reservation_may_go_to_any_instance() -> None:
     """The one that answered may be down by now."""
     ground = Parts()
     media, _ = reserving(ground)
-    ground.outbox.mediated(asked(ground).token, Mediated("one"), 0.0)
+    ground.outbox.mediated(asked(ground).token, MediaReply("one"), 0.0)
     assert (media.reserved, media.instance) == (True, "")
     command = offers(ground, media)
     assert (command.command, command.instance) == ("offer", "")
     assert media.suits("2001:db8::6")  # the offer was not in the INVITE
-    ground.outbox.mediated(command.token, Mediated("two", sdp=OFFER), 0.0)
+    ground.outbox.mediated(command.token, MediaReply("two", sdp=OFFER), 0.0)
     assert media.instance == "two"
 
 
@@ -80,7 +80,7 @@ def test_step_that_sends_a_command_blocks_the_others() -> None:
     media, done = reserving(ground)
     media.take(lambda _: media.reserve(lambda _: done.append("again")), 0.0)
     media.take(lambda _: done.append("last"), 0.0)
-    ground.outbox.mediated(asked(ground).token, Mediated("one"), 0.0)
+    ground.outbox.mediated(asked(ground).token, MediaReply("one"), 0.0)
     assert done == ["reserved"]
     ground.outbox.mediated(asked(ground).token, None, 0.0)
     assert done == ["reserved", "again", "last"]
@@ -111,7 +111,7 @@ def test_delete_waits_for_the_pending_command() -> None:
     token = offers(ground, media).token
     media.end(None, 0.0)
     assert ground.outbox.take_actions() == []
-    ground.outbox.mediated(token, Mediated("one"), 0.0)
+    ground.outbox.mediated(token, MediaReply("one"), 0.0)
     assert asked(ground) == Mediate(0, "delete", "call", "one")
 
 
@@ -132,7 +132,7 @@ def test_counts_are_awaited_for_counts_s() -> None:
     command = asked(ground)
     ground.timers.run(5.0 + COUNTS_S)
     assert heard == [5.0 + COUNTS_S]
-    ground.outbox.mediated(command.token, Mediated("one", counts=((media.caller_tag, RtpCounts(9, 1, 2)),)), 9.0)
+    ground.outbox.mediated(command.token, MediaReply("one", counts=((media.caller_tag, RtpCounts(9, 1, 2)),)), 9.0)
     assert heard == [5.0 + COUNTS_S]
 
 
@@ -145,7 +145,7 @@ def test_counts_belong_to_the_side_of_their_tag() -> None:
         ("other", RtpCounts(1, 1, 1)),
         (media.caller_tag, RtpCounts(9, 1, 2)),
     )
-    ground.outbox.mediated(asked(ground).token, Mediated("one", counts=counts), 5.1)
+    ground.outbox.mediated(asked(ground).token, MediaReply("one", counts=counts), 5.1)
     assert heard == [5.1]
     record = media.write_counts(ended_record())
     assert (record.caller_packets, record.caller_lost, record.caller_jitter_ms) == (9, 1, 2)

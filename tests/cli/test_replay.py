@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from relay.cli import main
 from relay.cli.replay import lines, masked, report_object
-from relay.replay.player import Finding, Played, ReplayResult
+from relay.replay.player import Finding, PlayResult, ReplayResult
 from relay.replay.script import TraceCalls, find_calls
 from relay.replay.trace import Trace
 from tests.replay.messages import event, trace_of
@@ -98,11 +98,11 @@ def test_a_file_that_is_not_a_trace_is_refused_in_one_line(folder: Path) -> None
 FILE = Path("somewhere/trace.pcap")
 
 
-def played(*findings: Finding) -> tuple[Trace, TraceCalls, list[Played]]:
+def played(*findings: Finding) -> tuple[Trace, TraceCalls, list[PlayResult]]:
     trace = trace_of("> INVITE 1 new sdp", "< 486 1 INVITE", "> ACK 1")
     trace.events.append(event("> REGISTER 1 new", call_id="other"))
     calls = find_calls(trace)
-    return trace, calls, [Played(calls.attempts[0], list(findings), [180, 486])]
+    return trace, calls, [PlayResult(calls.attempts[0], list(findings), [180, 486])]
 
 
 ALIKE = Finding("caller's INVITE", ReplayResult.ALIKE)

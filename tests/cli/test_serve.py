@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from relay.cli import main
-from relay.defence.bans import Bans, Known
+from relay.defence.bans import Bans, KnownAddresses
 from relay.errors import StoreError
 from relay.model.settings import Limits
 from relay.net.control import BanAnswers
@@ -226,7 +226,7 @@ def banning(relay700: Command) -> Iterator[Command]:
     """A store with an admin socket."""
     open_store(*relay700.store)
     bans = Bans(Limits())
-    bans.spare(lambda: Known([], [PEER]))
+    bans.spare(lambda: KnownAddresses([], [PEER]))
     with serving(relay700.store[0], BanAnswers(bans).by_name()):
         yield relay700
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.defence import bans as module
-from relay.defence.bans import GRAVE, MOST_UNPROVEN_PER_S, WINDOW_S, Ban, Bans, Known, Network, source_of
+from relay.defence.bans import GRAVE, MOST_UNPROVEN_PER_S, WINDOW_S, Ban, Bans, KnownAddresses, Network, source_of
 from relay.model.settings import Limits
 
 LIMITS = Limits(ban_after=20, ban_s=600)
@@ -87,10 +87,13 @@ def test_no_bans_when_ban_s_is_0(believes: bool) -> None:
 
 @pytest.mark.parametrize(
     "known",
-    [Known([ip_network("192.0.2.0/26"), ip_network("192.0.2.66/32")], []), Known([], ["carrier.example", BAD])],
+    [
+        KnownAddresses([ip_network("192.0.2.0/26"), ip_network("192.0.2.66/32")], []),
+        KnownAddresses([], ["carrier.example", BAD]),
+    ],
     ids=["network", "host"],
 )
-def test_known_address_is_spared_and_reported_once_per_window(heard: Heard, known: Known) -> None:
+def test_known_address_is_spared_and_reported_once_per_window(heard: Heard, known: KnownAddresses) -> None:
     heard.bans.spare(lambda: known)
     heard.offends(times=1000)
     heard.offends(times=1000, now=1000.0 + WINDOW_S)
@@ -99,14 +102,14 @@ def test_known_address_is_spared_and_reported_once_per_window(heard: Heard, know
 
 
 def test_requested_ban_of_a_known_address_is_refused(heard: Heard) -> None:
-    heard.bans.spare(lambda: Known([], [GOOD]))
+    heard.bans.spare(lambda: KnownAddresses([], [GOOD]))
     with pytest.raises(ValueError, match="peer"):
         heard.bans.ban(GOOD, 2000.0, 1000.0, "operator")
 
 
 def test_ban_of_an_address_that_becomes_known_is_lifted(heard: Heard) -> None:
     known: list[str] = []
-    heard.bans.spare(lambda: Known([], known))
+    heard.bans.spare(lambda: KnownAddresses([], known))
     heard.offends()
     known.append(BAD)
     heard.bans.apply_config(LIMITS, 1001.0, believes=True)
@@ -130,7 +133,7 @@ def test_bans_are_compared_with_new_networks_only(heard: Heard) -> None:
             return 4
 
     known: list[Network] = [Counted("198.51.100.0/25"), Counted("198.51.100.128/25")]
-    heard.bans.spare(lambda: Known(known, []))
+    heard.bans.spare(lambda: KnownAddresses(known, []))
     heard.bans.forget_known(999.0)
     for number in range(100):
         heard.offends(f"192.0.2.{number}")
@@ -145,7 +148,7 @@ def test_bans_are_compared_with_new_networks_only(heard: Heard) -> None:
 
 def test_ban_that_began_while_an_address_was_not_known_is_lifted_when_it_is_known_again(heard: Heard) -> None:
     known, network = [BAD], [ip_network(f"{OTHER}/32")]
-    heard.bans.spare(lambda: Known(network, known))
+    heard.bans.spare(lambda: KnownAddresses(network, known))
     heard.bans.forget_known(1000.0)
     known.clear()
     network.clear()
@@ -162,9 +165,9 @@ def test_ban_that_began_while_an_address_was_not_known_is_lifted_when_it_is_know
 def test_known_addresses_are_queried_at_most_once_a_second(heard: Heard) -> None:
     asked = []
 
-    def known() -> Known:
+    def known() -> KnownAddresses:
         asked.append(1)
-        return Known([], [])
+        return KnownAddresses([], [])
 
     heard.bans.spare(known)
     for number in range(100):
@@ -190,7 +193,7 @@ def test_unproven_source_is_only_silenced_when_peers_log_in() -> None:
 
 def test_flood_from_a_known_source_is_not_silenced_when_peers_log_in() -> None:
     heard = Heard(believes=False)
-    heard.bans.spare(lambda: Known([], [BAD]))
+    heard.bans.spare(lambda: KnownAddresses([], [BAD]))
     heard.offends(times=1000, proven=False)
     assert not heard.bans.silenced
 
@@ -214,7 +217,7 @@ def test_ipv6_addresses_of_a_64_bit_network_count_as_one(heard: Heard) -> None:
 
 
 def test_only_the_address_is_banned_in_a_network_with_a_known_one(heard: Heard) -> None:
-    heard.bans.spare(lambda: Known([ip_network("2001:db8::10/128")], ["2001:db8:0:1::10"]))
+    heard.bans.spare(lambda: KnownAddresses([ip_network("2001:db8::10/128")], ["2001:db8:0:1::10"]))
     for neighbour in ("2001:db8::66", "2001:db8:0:1::66"):
         heard.offends(neighbour)
         assert heard.bans.holds(neighbour)

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
-from relay.events.delivery import Deliverer
+from relay.events.delivery import DeliveryTask
 from relay.events.webhooks import KINDS, DeliveryRules, make
 from relay.model.actions import Commit
 from relay.model.call import CallRecord
@@ -200,10 +200,10 @@ async def inbox() -> AsyncIterator[Inbox]:
 @asynccontextmanager
 async def delivering(
     shop: Shop, writer: GroupWriter, clock_ms: Callable[[], int] = now_ms, bell: Bell | None = None, **rules: Any
-) -> AsyncIterator[Deliverer]:
+) -> AsyncIterator[DeliveryTask]:
     """Run a deliverer, and finish it at the end with its requests under way."""
     rule = DeliveryRules(**rules)
-    deliverer = Deliverer(shop.path, shop.sealer, writer, shop.log.logger, rule, clock_ms, bell=bell)
+    deliverer = DeliveryTask(shop.path, shop.sealer, writer, shop.log.logger, rule, clock_ms, bell=bell)
     task = asyncio.create_task(deliverer.run())
     try:
         yield deliverer

@@ -18,7 +18,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from relay.events import delivery as module
-from relay.events.delivery import FAULT, REFUSALS, Deliverer
+from relay.events.delivery import FAULT, REFUSALS, DeliveryTask
 from relay.events.webhooks import MOST_WEBHOOKS, DeliveryRules, make
 from relay.net.bell import Bell
 from relay.service.fields import format_moment
@@ -45,7 +45,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.01)
 
 
-async def failed(deliverer: Deliverer, times: int) -> None:
+async def failed(deliverer: DeliveryTask, times: int) -> None:
     """Wait until that many requests have failed."""
     async with asyncio.timeout(20):
         while deliverer.statistics()["deliveries_failed"] < times:  # noqa: ASYNC110

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
-from relay.events.probe import Prober, note, number_for
+from relay.events.probe import ProbeTask, note, number_for
 from relay.events.probe_call import Outcome, Result
 from relay.events.webhooks import make as make_webhook
 from relay.model.call import PROBE_BUSINESS
@@ -113,7 +113,7 @@ async def serving(_: str) -> dict[str, Any]:
 async def test_changes_and_leaks_are_noted_and_all_results_counted(numbered: Shop, writer: GroupWriter) -> None:
     number(numbered)
     before = len(entries(numbered))
-    prober = Prober(SETTINGS, RULES, writer, serving, numbered.log.logger)
+    prober = ProbeTask(SETTINGS, RULES, writer, serving, numbered.log.logger)
     assert prober.statistics()["privacy_last_proven_seconds"] == {"carrier": 0, "other": 0}
     results: list[Outcome] = ["proven", "proven", "failed", "failed", "proven", "leak", "leak", "proven"]
     for outcome in results:
@@ -130,4 +130,4 @@ async def test_changes_and_leaks_are_noted_and_all_results_counted(numbered: Sho
 
 
 async def test_without_settings_nothing_is_counted(numbered: Shop, writer: GroupWriter) -> None:
-    assert Prober(None, RULES, writer, serving, numbered.log.logger).statistics() == {}
+    assert ProbeTask(None, RULES, writer, serving, numbered.log.logger).statistics() == {}

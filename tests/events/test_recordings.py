@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from relay.events import recordings as module
-from relay.events.recordings import ABANDONED_S, RETRY_S, UNKNOWN_S, Taker
+from relay.events.recordings import ABANDONED_S, RETRY_S, UNKNOWN_S, RecordingIntake
 from relay.events.webhooks import write_events
 from relay.model.actions import Commit
 from relay.model.rtp_streams import RtpStream, read_note
@@ -41,10 +41,10 @@ class Here:
         self.writer = writer
         self.taker = self.anew()
 
-    def anew(self) -> Taker:
+    def anew(self) -> RecordingIntake:
         """As after a restart of the backend."""
         common = (self.shop.path, self.shop.sealer, self.writer, self.shop.log.logger)
-        self.taker = Taker(*common, self.settings, lambda: self.now_s)
+        self.taker = RecordingIntake(*common, self.settings, lambda: self.now_s)
         return self.taker
 
     def aged(self, seconds: float) -> None:

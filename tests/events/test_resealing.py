@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from relay.events.timers import AGAIN_S, RETRY_S, Resealer
+from relay.events.timers import AGAIN_S, RETRY_S, ResealTask
 from relay.store.database import connect
 from relay.store.maintenance import needs
 from relay.store.sealing import keys as rotation
@@ -26,8 +26,8 @@ async def turned(shop: Shop, writer: GroupWriter) -> None:
     assert shop.sealer.key_id == 2
 
 
-def resealer(shop: Shop) -> Resealer:
-    return Resealer(shop.path, shop.sealer, shop.log.logger)
+def resealer(shop: Shop) -> ResealTask:
+    return ResealTask(shop.path, shop.sealer, shop.log.logger)
 
 
 def old_rows(shop: Shop) -> set[str]:

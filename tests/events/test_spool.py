@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
-from relay.events.recordings import ABANDONED_S, JoinedCapture, Left, left_in
+from relay.events.recordings import ABANDONED_S, FinishedFiles, JoinedCapture, left_in
 from tests.support.spool import HEAD, Spool, capture, packet
 
 CALL, OTHER = "019a7b8a800c" + "5" * 20, "019a7b8a800d" + "6" * 20
@@ -20,7 +20,7 @@ def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path / "spool")
 
 
-def left(spool: Spool) -> list[Left]:
+def left(spool: Spool) -> list[FinishedFiles]:
     return left_in(spool.folder, time.time())
 
 

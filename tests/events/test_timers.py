@@ -10,7 +10,7 @@ import pytest
 
 from relay.errors import StoreError
 from relay.events import timers as module
-from relay.events.timers import DAY_MIN, Timers, Trimmer
+from relay.events.timers import DAY_MIN, Timers, TrimTask
 from relay.model.actions import Commit
 from relay.model.capture import CaptureRules
 from relay.service import placement
@@ -204,8 +204,8 @@ async def test_a_purge_is_logged(shop: Shop, writer: GroupWriter, monkeypatch: p
 # -- captures
 
 
-def trimmer(shop: Shop, captures: Captures, writer: GroupWriter) -> Trimmer:
-    return Trimmer(captures, CaptureRules(), Retention(), Reader(shop.path), writer, shop.log.logger)
+def trimmer(shop: Shop, captures: Captures, writer: GroupWriter) -> TrimTask:
+    return TrimTask(captures, CaptureRules(), Retention(), Reader(shop.path), writer, shop.log.logger)
 
 
 async def test_captures_are_kept_to_their_size_and_age(shop: Shop, writer: GroupWriter) -> None:

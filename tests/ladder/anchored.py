@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from relay.model.actions import Mediate, Mediated, RtpCounts
+from relay.model.actions import MediaReply, Mediate, RtpCounts
 from relay.model.call import Refusal, Route
 from relay.sip.message import Message
 from tests.ladder.descriptions import ANSWER, OFFER
@@ -38,36 +38,36 @@ class Rtpengine:
         self.address = RTPENGINE  # in SDP
         self.passes_addresses = False  # it leaves the SDP unchanged
 
-    def answer(self, command: Mediate) -> Mediated | None:
+    def answer(self, command: Mediate) -> MediaReply | None:
         self.told.append(command)
         if not self.works:
             return None
         if command.command == "ping":
-            return Mediated("one")
+            return MediaReply("one")
         if command.command == "offer":
             self.calls.setdefault(command.call, [])
         if command.sdp and not _PORT.search(command.sdp):
             return None  # "no usable session media stream"
         tags = self.calls.get(command.call)
         if tags is None:
-            return Mediated("one", known=False)
+            return MediaReply("one", known=False)
         if command.command in ("play", "record"):
             able = self.plays if command.command == "play" else self.records
-            return Mediated("one", lasts_s=SOUND_S) if able else None
+            return MediaReply("one", lasts_s=SOUND_S) if able else None
         if command.command in ("query", "delete"):
             return self._leave(command, tags)
         for tag in (command.from_tag, command.to_tag):
             if tag and tag not in tags:
                 tags.append(tag)
         speaks = command.from_tag if command.command == "offer" else command.to_tag
-        return Mediated("one", sdp=self._rewrite(command.sdp, tags.index(speaks)))
+        return MediaReply("one", sdp=self._rewrite(command.sdp, tags.index(speaks)))
 
-    def _leave(self, command: Mediate, tags: list[str]) -> Mediated:
+    def _leave(self, command: Mediate, tags: list[str]) -> MediaReply:
         if command.command == "query":
-            return Mediated("one")
+            return MediaReply("one")
         del self.calls[command.call]
         counts = tuple((tag, RtpCounts(500 + place, place, 7)) for place, tag in enumerate(tags)) if self.counts else ()
-        return Mediated("one", counts=counts)
+        return MediaReply("one", counts=counts)
 
     def _rewrite(self, sdp: bytes, place: int) -> bytes:
         if self.passes_addresses:

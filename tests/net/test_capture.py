@@ -19,8 +19,8 @@ from relay.net.capture import (
     RING_BYTES,
     SENT,
     Capture,
-    Ended,
-    Linked,
+    DialogItem,
+    EndItem,
     Ring,
     make_memory,
     read_items,
@@ -127,10 +127,10 @@ async def test_each_item_arrives_as_it_was_handed_over() -> None:
     capture.flush()
     received, link, mark, sent, ended = items(ends)
     assert received == (RECEIVED, list(FLOW), b"INVITE", b"id\xff")
-    assert link == (LINK, list(Linked("call", b"id\xff", "caller", "carrier")), list(FLOW), None)
+    assert link == (LINK, list(DialogItem("call", b"id\xff", "caller", "carrier")), list(FLOW), None)
     assert mark == (MARK, "call", "look_up", None)
     assert sent == (SENT, list(FLOW), b"\xff100", b"")
-    assert ended == (ENDED, [getattr(record, name) for name in Ended._fields], None, None)
+    assert ended == (ENDED, [getattr(record, name) for name in EndItem._fields], None, None)
     assert (capture.messages, capture.dropped) == (2, 0)
 
 

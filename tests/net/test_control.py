@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from relay.defence.bans import Ban, Bans, Known
+from relay.defence.bans import Ban, Bans, KnownAddresses
 from relay.errors import Refused
 from relay.model.settings import Limits
 from relay.net.control import (
@@ -213,7 +213,7 @@ BAD, GOOD = "192.0.2.66", "192.0.2.10"
 @pytest.fixture
 def bans() -> Bans:
     made = Bans(Limits(ban_after=10))
-    made.spare(lambda: Known([], [GOOD]))
+    made.spare(lambda: KnownAddresses([], [GOOD]))
     return made
 
 

@@ -22,8 +22,8 @@ from relay.model.actions import (
     DropAttempt,
     KeepAttempt,
     LookUp,
+    MediaReply,
     Mediate,
-    Mediated,
     Note,
     Send,
     SendAll,
@@ -31,7 +31,7 @@ from relay.model.actions import (
 from relay.model.call import CallRecord, Refusal, Route
 from relay.model.outcomes import STORE_FAILED
 from relay.model.settings import Limits, Peer, StreamLimits
-from relay.net.capture import ENDED, MARK, RECEIVED, SENT, Capture, Ended, Ring, make_memory, read_items
+from relay.net.capture import ENDED, MARK, RECEIVED, SENT, Capture, EndItem, Ring, make_memory, read_items
 from relay.net.driver import MOST_TIMERS, STALLED_S, Driver, OnMediated
 from relay.net.queues import MOST_BYTES
 from relay.net.transports import Transports
@@ -111,7 +111,7 @@ class Obedient:
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         self._send("routed", str(token), answer.callee if isinstance(answer, Route) else answer.outcome)
 
-    def mediated(self, token: int, answer: Mediated | None, now: float) -> None:
+    def mediated(self, token: int, answer: MediaReply | None, now: float) -> None:
         self._send("mediated", str(token), answer.instance if answer else "nothing")
 
     def committed(self, token: int, now: float) -> None:
@@ -319,7 +319,7 @@ async def test_all_that_is_received_sent_and_done_is_captured_while_that_is_want
         (RECEIVED, b"a@b", b"commit"),
         (MARK, call, "commit"),
         (MARK, call, "commit"),
-        (ENDED, [getattr(RECORD, name) for name in Ended._fields], None),
+        (ENDED, [getattr(RECORD, name) for name in EndItem._fields], None),
         (MARK, call, "committed"),
         (SENT, b"", b"committed 2"),
         (RECEIVED, b"a@b", b"mediate"),
@@ -456,7 +456,7 @@ async def test_an_rtpengine_command_is_answered_later() -> None:
         await b.say("mediate")
         assert await b.ask("echo still_waiting") == "still_waiting"
         ((command, then),) = b.mediating
-        then(command.token, Mediated("one"))
+        then(command.token, MediaReply("one"))
         assert await b.hear() == "mediated 5 one"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import asyncio_dgram
 import pytest
 
-from relay.model.actions import Mediate, Mediated, RtpCounts
+from relay.model.actions import MediaReply, Mediate, RtpCounts
 from relay.model.settings import RtpengineAddress
 from relay.net import ng, rtpengine
 from relay.net.rtpengine import Instance, NoAnswer, Rtpengine
@@ -75,8 +75,8 @@ class Bench:
         report = lambda event, fields: self.reports.append((event, fields))  # noqa: E731
         self.client = Rtpengine(addresses, report, {("", "busy"): SOUND, ("en", "busy"): SOUND + b"!"})
 
-    async def ask(self, command: Mediate = OFFER) -> Mediated | None:
-        answers: asyncio.Queue[tuple[int, Mediated | None]] = asyncio.Queue()
+    async def ask(self, command: Mediate = OFFER) -> MediaReply | None:
+        answers: asyncio.Queue[tuple[int, MediaReply | None]] = asyncio.Queue()
         self.client.mediate(command, lambda token, answer: answers.put_nowait((token, answer)))
         token, answer = await asyncio.wait_for(answers.get(), 20)
         assert token == command.token
@@ -105,7 +105,7 @@ async def bench(*says: Say, started: bool = True) -> AsyncIterator[Bench]:
 async def test_an_offer_and_its_answer() -> None:
     async with bench() as b:
         (engine,) = b.engines
-        assert await b.ask() == Mediated(engine.address.name, sdp=b"v=1\r\n")
+        assert await b.ask() == MediaReply(engine.address.name, sdp=b"v=1\r\n")
         (message,) = engine.commands()
         assert (message["command"], message["call-id"], message["from-tag"]) == ("offer", "call", "ta")
         assert message["sdp"] == SDP.decode()
@@ -164,7 +164,7 @@ async def test_play_media_carries_the_sound_and_returns_its_length(tag: str, who
     async with bench(say) as b:
         name = b.engines[0].address.name
         play = Mediate(5, "play", "call", name, tag, sound="busy")
-        assert await b.ask(play) == Mediated(name, lasts_s=5.137)
+        assert await b.ask(play) == MediaReply(name, lasts_s=5.137)
         (message,) = b.engines[0].commands()
         assert message.pop("blob").encode("utf-8", "surrogateescape") == SOUND
         assert message == {"command": "play media", "call-id": "call", "flags": ["block-egress"], **whom}
@@ -195,7 +195,7 @@ async def test_a_recording_is_confirmed_by_a_query(on: bool) -> None:
 
     async with bench(say) as b:
         name = b.engines[0].address.name
-        assert await b.ask(Mediate(5, "record", "call", name)) == (Mediated(name) if on else None)
+        assert await b.ask(Mediate(5, "record", "call", name)) == (MediaReply(name) if on else None)
         assert [message["command"] for message in b.engines[0].commands()] == ["start recording", "query"]
         assert b.events() == ([] if on else ["rtpengine.refused"])
 
@@ -246,7 +246,7 @@ async def test_a_call_stays_on_its_instance() -> None:
     async with bench(agrees, agrees) as b:
         name = b.engines[1].address.name
         for _ in range(3):
-            assert await b.ask(OFFER._replace(instance=name)) == Mediated(name, sdp=b"v=1\r\n")
+            assert await b.ask(OFFER._replace(instance=name)) == MediaReply(name, sdp=b"v=1\r\n")
         assert not b.engines[0].commands()
 
 
@@ -372,7 +372,7 @@ async def test_a_command_for_an_unconfigured_instance_fails() -> None:
 async def test_an_unknown_call_is_reported_as_unknown() -> None:
     async with bench(lambda _: {"result": "error", "error-reason": "Unknown call-id"}) as b:
         name = b.engines[0].address.name
-        assert await b.ask(Mediate(3, "query", "call", name)) == Mediated(name, known=False)
+        assert await b.ask(Mediate(3, "query", "call", name)) == MediaReply(name, known=False)
 
 
 async def test_counts_of_each_side() -> None:
@@ -399,7 +399,7 @@ async def test_counts_of_each_side() -> None:
 
 
 async def test_open_commands_are_answered_on_close() -> None:
-    answers: list[Mediated | None] = []
+    answers: list[MediaReply | None] = []
     async with bench(lambda message: agrees(message) if message["command"] == "ping" else None) as b:
         b.client.mediate(OFFER, lambda _, answer: answers.append(answer))
         await until(b.engines[0].commands)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relay.call.engine import Engine
-from relay.defence.bans import GRAVE, Known
+from relay.defence.bans import GRAVE, KnownAddresses
 from relay.errors import ConfigError
 from relay.model.actions import Send
 from relay.model.settings import Limits, PeerCertificate, Target, TlsFiles
@@ -188,7 +188,7 @@ async def test_unknown_sources_leave_room_for_peers() -> None:
 async def test_oldest_connection_of_the_unknown_source_with_the_most_gives_way_to_a_source_with_fewer() -> None:
     """A few sources could else keep all places for good, each with a keep-alive now and then."""
     async with listening(max_strangers=8) as h:
-        h.bans.spare(lambda: Known([], ["127.0.0.60"]))  # a phone that has registered, behind NAT
+        h.bans.spare(lambda: KnownAddresses([], ["127.0.0.60"]))  # a phone that has registered, behind NAT
         places = {}
         for host in ("127.0.0.60", "127.0.0.61", "127.0.0.62", "127.0.0.63"):
             for number in range(2):
@@ -744,7 +744,7 @@ async def test_repeated_connections_above_its_own_limit_ban_the_source() -> None
 async def test_connections_refused_by_the_shared_limit_are_no_offence() -> None:
     hosts = [f"127.0.0.{number}" for number in range(60, 64)]
     async with listening(max_strangers=4) as h:
-        h.bans.spare(lambda: Known([], hosts))  # phones that have registered
+        h.bans.spare(lambda: KnownAddresses([], hosts))  # phones that have registered
         places = [await h.connect(host) for host in hosts]
         await h.settled(4)
         for _ in range(2 * Limits().ban_after):

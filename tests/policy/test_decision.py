@@ -17,8 +17,8 @@ from relay.policy.decision import (
     Bounds,
     Breaker,
     Decision,
+    DecisionFault,
     NewBinding,
-    Wrong,
     apply_decision,
     read_decision,
     refuse_undecided,
@@ -32,13 +32,13 @@ RECORDING = BOUNDS._replace(recording=True)
 ROUTE = Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", verify=True)
 
 
-def read(answer: object, bounds: Bounds = BOUNDS) -> Decision | Wrong:
+def read(answer: object, bounds: Bounds = BOUNDS) -> Decision | DecisionFault:
     return read_decision(json.dumps(answer).encode(), bounds)
 
 
 def wrong(answer: object) -> tuple[str, str]:
     found = read(answer)
-    assert isinstance(found, Wrong)
+    assert isinstance(found, DecisionFault)
     return found.field, found.reason
 
 
@@ -90,12 +90,12 @@ def test_a_wrong_field_is_named(answer: object, field: str) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"true", b"{", b"\xff", b'{"\xff": 1}', b'{"allow": true}x', b"[" * 100_000])
 def test_what_is_no_answer_is_wrong(body: bytes) -> None:
-    assert read_decision(body, BOUNDS) == Wrong("answer", 'must be JSON as {"allow": true}')
+    assert read_decision(body, BOUNDS) == DecisionFault("answer", 'must be JSON as {"allow": true}')
 
 
 @given(st.binary(max_size=64) | st.from_regex(rb'\{"allow":(true|false)[^}]{0,40}\}', fullmatch=True))
 def test_any_bytes_are_read_without_an_exception(body: bytes) -> None:
-    assert isinstance(read_decision(body, BOUNDS), Decision | Wrong)
+    assert isinstance(read_decision(body, BOUNDS), Decision | DecisionFault)
 
 
 def test_what_is_wrong_holds_nothing_of_the_answer_but_names() -> None:

@@ -15,7 +15,7 @@ from relay.model.outcomes import (
     FREQUENCY_CALLER,
     NUMBER_BUSY,
 )
-from relay.policy.evaluate import Counted
+from relay.policy.evaluate import CapCount
 from relay.policy.rules import NO_LIMIT, Cap, Hours, Quotas, Recent
 from tests.policy.cases import BOUND, FOREIGN, ID, NOW_S, C, found, judged, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
@@ -339,7 +339,7 @@ def test_caps_hours_and_hook_do_not_hold_for_the_probe() -> None:
     for rules in ({"caller_caps": caps}, {"number_caps": caps}, {"hours": night}):
         assert outcome(judged(found(), **rules)) != "granted"
         assert outcome(judged(found(business=PROBE_BUSINESS), **rules)) == "granted"
-    counted = Counted((), FREQUENCY_CALLER)  # by a server
+    counted = CapCount((), FREQUENCY_CALLER)  # by a server
     for business, expected in (("firm", "frequency_caller"), (PROBE_BUSINESS, "granted")):
         case = found(business=business)._replace(counted=counted)
         assert outcome(judged(case, caller_caps=caps)) == expected

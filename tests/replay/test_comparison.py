@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.replay.comparison import DesignedRefusal, Secrets, Shown, refusal_of, shown_of
+from relay.replay.comparison import DesignedRefusal, Secrets, ShownResponse, refusal_of, shown_of
 from relay.sip.message import Request, Response
 from tests.replay.messages import SDP, event
 
@@ -41,39 +41,39 @@ def test_disallowed_bodies_are_refused() -> None:
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
-        ("< 180 1 INVITE", Shown(180)),
-        ("< 181 1 INVITE", Shown(182, "181 is shown as 182")),
-        ("< 199 1 INVITE", Shown(None, "199 is shown as nothing")),
-        ("< 200 1 INVITE sdp", Shown(200)),
-        ("< 302 1 INVITE", Shown(480, "302 is shown as 480")),
-        ("< 407 1 INVITE", Shown(480, "407 is shown as 480")),
-        ("< 486 1 INVITE", Shown(486)),
+        ("< 180 1 INVITE", ShownResponse(180)),
+        ("< 181 1 INVITE", ShownResponse(182, "181 is shown as 182")),
+        ("< 199 1 INVITE", ShownResponse(None, "199 is shown as nothing")),
+        ("< 200 1 INVITE sdp", ShownResponse(200)),
+        ("< 302 1 INVITE", ShownResponse(480, "302 is shown as 480")),
+        ("< 407 1 INVITE", ShownResponse(480, "407 is shown as 480")),
+        ("< 486 1 INVITE", ShownResponse(486)),
     ],
 )
-def test_responses_to_the_initial_invite(line: str, shown: Shown) -> None:
+def test_responses_to_the_initial_invite(line: str, shown: ShownResponse) -> None:
     assert shown_of(response(line), request("> INVITE 1 sdp"), rang=False, cancelled=False) == shown
 
 
 def test_420_is_shown_to_a_caller_who_requires_the_extension() -> None:
     invite, refusal = request("> INVITE 1 sdp", "Require: 100rel"), response("< 420 1 INVITE", "Unsupported: 100rel")
-    assert shown_of(refusal, invite, rang=False, cancelled=False) == Shown(420)
+    assert shown_of(refusal, invite, rang=False, cancelled=False) == ShownResponse(420)
 
 
 def test_responses_after_cancel() -> None:
     invite, late = request("> INVITE 1 sdp"), response("< 408 1 INVITE")
-    assert shown_of(late, invite, rang=True, cancelled=True) == Shown(487, "408 after CANCEL is shown as 487")
-    assert shown_of(response("< 487 1 INVITE"), invite, rang=True, cancelled=True) == Shown(487)
+    assert shown_of(late, invite, rang=True, cancelled=True) == ShownResponse(487, "408 after CANCEL is shown as 487")
+    assert shown_of(response("< 487 1 INVITE"), invite, rang=True, cancelled=True) == ShownResponse(487)
 
 
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
-        ("< 488 2 INVITE", Shown(488)),
-        ("< 202 2 INFO", Shown(200, "202 is shown as 200")),
-        ("< 503 2 INFO", Shown(500, "503 is shown as 500")),
+        ("< 488 2 INVITE", ShownResponse(488)),
+        ("< 202 2 INFO", ShownResponse(200, "202 is shown as 200")),
+        ("< 503 2 INFO", ShownResponse(500, "503 is shown as 500")),
     ],
 )
-def test_in_dialog_responses(line: str, shown: Shown) -> None:
+def test_in_dialog_responses(line: str, shown: ShownResponse) -> None:
     assert shown_of(response(line), None, rang=False, cancelled=False) == shown
 
 

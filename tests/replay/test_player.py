@@ -10,7 +10,7 @@ import pytest
 
 from relay.replay.comparison import Secrets
 from relay.replay.phone import Phone, PhoneLine, open_line
-from relay.replay.player import Pace, Played, Player, ReplayResult
+from relay.replay.player import Pace, Player, PlayResult, ReplayResult
 from relay.replay.script import Side, Wording
 from relay.replay.trace import Endpoint
 from relay.sip.message import Request
@@ -29,11 +29,13 @@ async def lines() -> AsyncIterator[Lines]:
         yield {Side.CALLER: caller, Side.CALLEE: callee}
 
 
-async def play(lines: Lines, *ladder: str, through: Endpoint | None = None) -> Played:
+async def play(lines: Lines, *ladder: str, through: Endpoint | None = None) -> PlayResult:
     return (await play_with(lines, *ladder, through=through))[0]
 
 
-async def play_with(lines: Lines, *ladder: str, through: Endpoint | None = None) -> tuple[Played, dict[Side, Phone]]:
+async def play_with(
+    lines: Lines, *ladder: str, through: Endpoint | None = None
+) -> tuple[PlayResult, dict[Side, Phone]]:
     (attempt,) = attempts_of(*ladder)
     changed = asyncio.Event()
     secrets = {side: Secrets() for side in Side}
@@ -46,11 +48,11 @@ async def play_with(lines: Lines, *ladder: str, through: Endpoint | None = None)
     return await player.play(relay, [], frozenset()), phones
 
 
-def remarks(played: Played) -> list[str]:
+def remarks(played: PlayResult) -> list[str]:
     return [f"{found.step}: {found.words}" for found in played.findings if found.verdict is not ReplayResult.ALIKE]
 
 
-def without_leaks(played: Played) -> list[str]:
+def without_leaks(played: PlayResult) -> list[str]:
     """A direct call hides nothing: the SDP names its sender. See test_leaks_are_found."""
     return [remark for remark in remarks(played) if "LEAK" not in remark]
 
@@ -150,7 +152,7 @@ class Forwarder:
                 await stream.send(passed, tuple(self._lines[destination].address))
 
 
-async def play_through(lines: Lines, spoil: Spoil, *ladder: str, times: int = 1) -> Played:
+async def play_through(lines: Lines, spoil: Spoil, *ladder: str, times: int = 1) -> PlayResult:
     ready: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
     forwarding = asyncio.create_task(Forwarder(lines, spoil, times).run(ready))
     try:

@@ -7,7 +7,7 @@ import pytest
 from relay.errors import Refused
 from relay.reports.disclosure import DisclosureRequest, Traceback, ask, ask_trace, details_form, span_of, trace
 from relay.service.businesses import Fields, QualificationTerms
-from relay.service.retention import Purged
+from relay.service.retention import PurgeCounts
 from relay.store import bindings as store
 from relay.store import groups
 from relay.store.audit import SELECT, open_entry
@@ -68,7 +68,7 @@ def test_details_of_what_the_store_has_are_known() -> None:
         *Fields.__annotations__,
         *Prefix._fields,
         *Pool._fields,
-        *Purged._fields,
+        *PurgeCounts._fields,
         *RecordFilter._fields,
     }
     asked = details(**dict.fromkeys(known - {"created_at"}, "text"))

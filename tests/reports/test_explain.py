@@ -16,7 +16,7 @@ from relay.policy.explain import TrialCall, explain
 from relay.policy.figures import CapCounts
 from relay.policy.rules import Cap, Rules
 from relay.reports.explain import (
-    Configured,
+    PolicyConfiguration,
     counts_at,
     explain_at,
     explain_by_store,
@@ -139,9 +139,11 @@ def test_a_store_on_a_server_is_explained_and_replayed_alike(tmp_path: Path) -> 
     told = explain_by_store(place, sealer, rules, SETTINGS, asked)
     assert (told["outcome"], figures(told, "frequency caps")) == ("frequency_caller", "caller 2 per 5 min: 2 used")
     with closing(connect_reader(place)) as connection:
-        told = explain_at(connection, sealer, Configured(rules, SETTINGS, 0, "note"), asked._replace(unix_s=NOW_S + 7))
+        told = explain_at(
+            connection, sealer, PolicyConfiguration(rules, SETTINGS, 0, "note"), asked._replace(unix_s=NOW_S + 7)
+        )
         *_, replayed = what_if(
-            connection, sealer, Configured(Rules(caller_caps=(Cap(1, 300),)), SETTINGS, 0), 0, 1 << 52
+            connection, sealer, PolicyConfiguration(Rules(caller_caps=(Cap(1, 300),)), SETTINGS, 0), 0, 1 << 52
         )
     assert (told["outcome"], figures(told, "frequency caps")) == ("granted", "caller 2 per 5 min: 1 used")
     assert (replayed.attempts, replayed.newly_refused) == (2, {"frequency_caller": 1})

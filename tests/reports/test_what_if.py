@@ -15,7 +15,7 @@ from relay.model.call import CallRecord, Refusal
 from relay.model.settings import CallerNumbers, Quota, Settings
 from relay.policy.call_policy import CallPolicy
 from relay.policy.rules import Cap, Hours, RefusalCaps, Rules
-from relay.reports.explain import Configured
+from relay.reports.explain import PolicyConfiguration
 from relay.reports.what_if import WhatIf, what_if
 from relay.store.database import connect_reader
 from relay.store.records import read_received
@@ -49,7 +49,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def result(store: Store, rules: Rules, settings: Settings = SETTINGS, since_ms: int = 0) -> WhatIf:
     with closing(connect_reader(store.path)) as connection:
-        *_, last = what_if(connection, store.sealer, Configured(rules, settings, 0), since_ms, LAST_MS)
+        *_, last = what_if(connection, store.sealer, PolicyConfiguration(rules, settings, 0), since_ms, LAST_MS)
     return last
 
 

@@ -6,17 +6,17 @@ import pytest
 
 from relay.errors import Refused
 from relay.service.bindings import end, steps
-from relay.service.hand_over import CHUNK, MOST_OF_ORDER, HandedOver, HandOver, hand_over
+from relay.service.hand_over import CHUNK, MOST_OF_ORDER, HandOver, HandOverResult, hand_over
 from tests.service.conftest import RULES, Backend
 from tests.support.stored import A, B, X
 
 C, D = "8613700000003", "8613600000004"
 
 
-def handed(backend: Backend, *order_ids: str, to_a: str | None = C, **asked: str) -> list[HandedOver]:
+def handed(backend: Backend, *order_ids: str, to_a: str | None = C, **asked: str) -> list[HandOverResult]:
     """The results of a whole hand-over."""
     wanted = HandOver(**{"business": "default", "to_a": to_a, "order_ids": order_ids} | asked)  # type: ignore[arg-type]
-    results: list[HandedOver] = []
+    results: list[HandOverResult] = []
     after: str | None = ""
     while after is not None:
         done, after = backend.run(lambda unit, after=after: hand_over(unit, wanted, after, RULES))
@@ -24,14 +24,14 @@ def handed(backend: Backend, *order_ids: str, to_a: str | None = C, **asked: str
     return results
 
 
-def kinds(results: list[HandedOver]) -> list[str]:
+def kinds(results: list[HandOverResult]) -> list[str]:
     return ["done" if result.refused is None else result.refused.kind for result in results]
 
 
 def test_a_parcel_keeps_its_number_while_couriers_change(backend: Backend) -> None:
     made = backend.bind(x=X, order_id="SF1")
     for courier, former in ((C, A), (D, C)):
-        assert handed(backend, "SF1", to_a=courier) == [HandedOver("SF1", made.binding_id, None)]
+        assert handed(backend, "SF1", to_a=courier) == [HandOverResult("SF1", made.binding_id, None)]
         assert [backend.reaches(X, courier), backend.reaches(X, B)] == [B, courier]
         assert backend.reaches(X, former) == "no_binding"
     lived = [(step.action, step.changed) for step in steps(backend.reader, backend.sealer, backend.bindings()[0])]
@@ -50,7 +50,7 @@ def test_all_bindings_of_a_party_go_over_in_several_units_of_work(backend: Backe
     made = [backend.bind("AXB", A, f"139{n:08d}", order_id=f"SF{n}") for n in range(CHUNK + 1)]
     other = backend.bind("AXB", D, B)
     results = handed(backend, from_a=A)
-    assert set(results) == {HandedOver(each.order_id, each.binding_id, None) for each in made}
+    assert set(results) == {HandOverResult(each.order_id, each.binding_id, None) for each in made}
     assert len(results) == len(made)
     assert backend.binding(other.binding_id).a == D
     assert handed(backend, from_a=A) == []

@@ -11,7 +11,7 @@ import pytest
 from relay.errors import Refused, StoreError
 from relay.service.businesses import REQUIRED, SCENARIOS, change, parsed, set_state
 from relay.store.audit import AuditQuery, newest_entries
-from relay.store.businesses import Business, Changed, QualificationTerms, qualification_at, state_changes
+from relay.store.businesses import Business, QualificationTerms, TermChange, qualification_at, state_changes
 from relay.store.unit_of_work import RELAY, Actor
 from tests.support.acting import Acting, acting
 from tests.support.papers import PAPERS, apply
@@ -89,7 +89,7 @@ def test_a_change_of_the_qualification_requires_a_new_approval(store: Acting, ne
     assert changed(store, **new).state == "applied"
     assert refusal(store, lambda unit: set_state(unit, "acme", "resume", "so")).field == "state"
     ((field, after),) = new.items()
-    assert history(store)[-1][2:] == ("a new permit", [Changed(field, getattr(MADE, field), after)])
+    assert history(store)[-1][2:] == ("a new permit", [TermChange(field, getattr(MADE, field), after)])
     again = store.run(lambda unit: set_state(unit, "acme", "approve", "seen"))
     assert (again.state, again.qualification) == ("approved", again.version)
 
@@ -98,7 +98,7 @@ def test_other_changes_require_no_new_approval(store: Acting) -> None:
     approved(store)
     kept = changed(store, reason="", max_calls=7, licence=" L-1 ", contact="Han Meimei")
     assert (kept.state, kept.qualification) == ("approved", 2)
-    assert history(store)[-1] == ("approved", 3, "", [Changed("contact", "Li Lei", "Han Meimei")])
+    assert history(store)[-1] == ("approved", 3, "", [TermChange("contact", "Li Lei", "Han Meimei")])
     changed(store, reason="", max_calls=8)
     assert len(history(store)) == 3
     assert refusal(store, lambda unit: change(unit, "acme", contact="")).kind == "unqualified"
@@ -113,7 +113,7 @@ def test_resume_requires_the_fields_of_the_scenario(store: Acting) -> None:
 
 def test_the_business_user_default_needs_no_qualification(store: Acting) -> None:
     assert changed(store, "default", reason="", name="Ours").state == "approved"
-    assert history(store, "default") == [("approved", 2, "", [Changed("name", "default", "Ours")])]
+    assert history(store, "default") == [("approved", 2, "", [TermChange("name", "default", "Ours")])]
     store.run(lambda unit: set_state(unit, "default", "suspend", "x"))
     assert store.run(lambda unit: set_state(unit, "default", "resume", "x")).qualification == 1
 

@@ -16,7 +16,7 @@ from relay.service.retention import (
     DAY_MS,
     HALF_YEAR_MS,
     TWO_YEARS_MS,
-    Purged,
+    PurgeCounts,
     Retention,
     captures_due,
     due,
@@ -130,9 +130,9 @@ def test_purge_respects_the_legal_minimum_whatever_is_configured(
 ) -> None:
     fill(store, *kept)
     assert due(store.connection, configured, NOW_MS) == (1, 1, 1, 1, 0)
-    assert purge(store.writer, configured, store.kept_in, NOW_MS) == Purged(1, 1, 1, 1, 0)
+    assert purge(store.writer, configured, store.kept_in, NOW_MS) == PurgeCounts(1, 1, 1, 1, 0)
     assert due(store.connection, configured, NOW_MS) == (0, 0, 0, 0, 0)
-    assert purge(store.writer, configured, store.kept_in, NOW_MS) == Purged(0, 0, 0, 0, 0)
+    assert purge(store.writer, configured, store.kept_in, NOW_MS) == PurgeCounts(0, 0, 0, 0, 0)
 
 
 def test_legal_minimums_are_the_longest_six_months_and_two_years() -> None:
@@ -156,7 +156,7 @@ def test_a_purge_continues_until_nothing_is_due(store: Store, monkeypatch: pytes
     store.add_records(*(ended_record(f"c{n}", received_at=old_ms, ended_at=old_ms) for n in range(205)))
     for n in range(5):
         store.add_binding(old_ms - n)
-    assert purge(store.writer, Retention(), store.kept_in, NOW_MS) == Purged(205, 5, 0, 0, 0)
+    assert purge(store.writer, Retention(), store.kept_in, NOW_MS) == PurgeCounts(205, 5, 0, 0, 0)
 
 
 def test_an_interrupted_purge_leaves_the_rest_for_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_each_purged_recording_has_an_audit_line(store: Store) -> None:
     )
     retention = Retention()
     assert due(store.connection, retention, NOW_MS).recordings == 1
-    assert purge(store.writer, retention, store.kept_in, NOW_MS, operator_cli()) == Purged(0, 0, 0, 0, 1)
+    assert purge(store.writer, retention, store.kept_in, NOW_MS, operator_cli()) == PurgeCounts(0, 0, 0, 0, 1)
     assert (old.parent.exists(), young.exists()) == (False, True)
     line = "SELECT actor, object FROM audit WHERE action = 'recording.purge'"
     assert store.connection.execute(line).fetchall() == [(operator_cli().name, "0a" * 16)]

@@ -13,11 +13,11 @@ from relay.sip.timers import (
     RESEND,
     TERMINATED,
     TIMEOUT,
-    Ground,
     Table,
     TimerHeap,
     Timings,
     Transaction,
+    TransactionContext,
     WallClock,
 )
 from relay.sip.transaction import INVITE_SERVER, NON_INVITE_SERVER, PROCEEDING, TRYING
@@ -37,7 +37,7 @@ class Bell:
         self.rung: list[float] = []
         rung = self.rung
         table: Table = {("waiting", TIMEOUT): ("waiting", (lambda _, now, __: rung.append(now),))}
-        self.timer = Transaction(Ground(Timings(), TimerHeap(), lambda *_: None), table, "waiting", "", {})
+        self.timer = Transaction(TransactionContext(Timings(), TimerHeap(), lambda *_: None), table, "waiting", "", {})
 
     def fire(self, now: float) -> None:
         self.rung.append(now)

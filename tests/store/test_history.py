@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from relay.store.audit import Logged
+from relay.store.audit import LoggedEntry
 from relay.store.history import CALL_GRACE_MS, KEY_GRACE_MS, History, Use
 from relay.store.unit_of_work import Entry
 
@@ -14,11 +14,11 @@ MINUTE_MS = 60_000
 LATER_MS = 10**9
 
 
-def logged(seq: int, action: str, object_: str, at: int = 0, actor: str = "cli:ops", **details: object) -> Logged:
-    return Logged(seq, Entry(at, actor, action, object_, None, "", details))
+def logged(seq: int, action: str, object_: str, at: int = 0, actor: str = "cli:ops", **details: object) -> LoggedEntry:
+    return LoggedEntry(seq, Entry(at, actor, action, object_, None, "", details))
 
 
-def of(*entries: Logged) -> History:
+def of(*entries: LoggedEntry) -> History:
     history = History()
     for entry in entries:
         history.take(entry)
@@ -46,7 +46,7 @@ def test_use_of_a_key_after_its_end_is_named_once_in_any_order() -> None:
         logged(2, "business.revoke", "acme", at=MINUTE_MS, keys=["k1"]),
     ],
 )
-def test_a_key_ends_by_rotation_expiry_and_the_end_of_its_business_user(ending: Logged) -> None:
+def test_a_key_ends_by_rotation_expiry_and_the_end_of_its_business_user(ending: LoggedEntry) -> None:
     in_time = logged(3, "lists.add", "b1", MINUTE_MS + KEY_GRACE_MS, "key:k1")
     assert of(ending, in_time).faults == []
     late = logged(4, "lists.add", "b1", MINUTE_MS + KEY_GRACE_MS + 1, "key:k1")

@@ -18,9 +18,9 @@ from relay.store.recordings import (
     CHUNK,
     NEWEST,
     CipherName,
-    Marked,
     Recording,
     RecordingQuery,
+    RecordingWalk,
     add_recording,
     file_of,
     find_recording,
@@ -96,7 +96,11 @@ def test_only_recordings_whose_file_is_here_are_marked_as_deleted(
             step = partial(purge_recordings, before_ms=5, kept_in=tmp_path, after=after, most=2)
             walk.append(writer.run(RELAY, step))
             after = walk[-1].after
-    assert walk == [Marked((2, "c1"), 2, []), Marked((4, "c4"), 2, ["c3"]), Marked((4, "c4"), 0, [])]
+    assert walk == [
+        RecordingWalk((2, "c1"), 2, []),
+        RecordingWalk((4, "c4"), 2, ["c3"]),
+        RecordingWalk((4, "c4"), 0, []),
+    ]
     assert file_of(tmp_path, "c3").exists()  # `delete_file` follows, once the mark is committed
     assert [each.call_id for each in kept_recordings(reader)] == ["c0", "c1", "c4"]
 

@@ -22,10 +22,10 @@ from relay.model.capture import (
 )
 from relay.model.settings import Listener
 from relay.net.bell import Bell
-from relay.net.capture import Capture, Ended, Ring, make_memory
+from relay.net.capture import Capture, EndItem, Ring, make_memory
 from relay.sip.message import Flow
 from relay.trace import capture
-from relay.trace.capture import QUIET_S, QUIET_WELL_S, Keeper
+from relay.trace.capture import QUIET_S, QUIET_WELL_S, CaptureKeeper
 from relay.trace.pending import UNCLAIMED_S
 from tests.net.support import Log, until
 from tests.support.stored import live_record
@@ -68,7 +68,7 @@ class Heard:
     def message(self, call_id: str, dialog: CapturedDialog, message: CapturedMessage) -> None:
         self.messages.append((call_id, dialog.side, message.data))
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: EndItem) -> None:
         self.ends.append(ended.call_id)
 
     def statistics(self) -> dict[str, int]:
@@ -89,7 +89,7 @@ class Bench:
         self.arms_error: Exception | None = None
         self.now = 1000.0
         listeners = (Listener("udp", "0.0.0.0", 5060, "192.0.2.1"),)
-        self.keeper = Keeper(
+        self.keeper = CaptureKeeper(
             self._ring,
             CaptureRules(keep),
             listeners,

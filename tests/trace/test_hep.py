@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.model.capture import CapturedDialog, CapturedMessage, HepAgent, HepRules, Side, registrations_of
-from relay.net.capture import Ended
+from relay.net.capture import EndItem
 from relay.privacy.canary import STYLES, insert_marks
 from relay.trace import hep
 from relay.trace.hep import RTCP, SIP, HepSender, Packet, Packets, encode_packet
@@ -97,9 +97,9 @@ def made(packets: Packets, side: Side = "caller", call_id: str = CALL, **how: ob
     return read(encode_packet(packets.message(call_id, LEGS[side], message(side, **how)), AGENT))  # type: ignore[arg-type]
 
 
-def end(**counts: int) -> Ended:
-    empty: dict[str, object] = dict.fromkeys(Ended._fields)
-    return Ended(**empty | {"call_id": CALL} | counts)  # type: ignore[arg-type]
+def end(**counts: int) -> EndItem:
+    empty: dict[str, object] = dict.fromkeys(EndItem._fields)
+    return EndItem(**empty | {"call_id": CALL} | counts)  # type: ignore[arg-type]
 
 
 # -- packets

@@ -27,7 +27,7 @@ from relay.store.connection import Place, PostgresServer, WriteOutage, local_pat
 from relay.store.files import open_lock, try_lock
 from relay.store.journal.overflow import Overflow
 from relay.store.journal.queue import MIN_GAP_S, Item, JournalQueue, Waiting
-from relay.store.journal.rows import Closed, LiveCall, laid_over, not_ours, read_live
+from relay.store.journal.rows import ClosedRecords, LiveCall, laid_over, not_ours, read_live
 from relay.store.sealing.sealer import Sealer
 
 FIRST_RETRY_S: Final = 0.05
@@ -93,7 +93,7 @@ class Journal:
         self._sealer = sealer
         self._report = report
         self._outage = WriteOutage(place, writer.effect, report)
-        self._closed = Closed(report)
+        self._closed = ClosedRecords(report)
         self._lock: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._overflow = overflow

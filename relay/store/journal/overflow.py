@@ -41,7 +41,7 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes | None]).decode
 
 
-class Overflowed(NamedTuple):
+class OverflowContent(NamedTuple):
     """The content of an overflow log."""
 
     since_seq: int  # the last record of the chain in the store when the log began
@@ -49,7 +49,7 @@ class Overflowed(NamedTuple):
     is_whole: bool  # False: the rest is unreadable, being an unfinished write or altered
 
 
-class Prepared(NamedTuple):
+class PreparedEntries(NamedTuple):
     """Encoded commits, ready to be written."""
 
     binding: bytes
@@ -100,7 +100,7 @@ class Overflow:
             self._file = None
         self.is_empty = True
 
-    def read(self) -> Overflowed:
+    def read(self) -> OverflowContent:
         """Read the entries of an earlier process. The next ones are appended to them."""
         assert self._file is not None
         data = os.pread(self._file.fileno(), BYTES, 0)
@@ -119,10 +119,10 @@ class Overflow:
             place = begin + length
             (length,) = _LENGTH.unpack_from(data, place)
         self._binding, self._end, self._count = binding, place, len(commits)
-        return Overflowed(since_seq, commits, is_whole)
+        return OverflowContent(since_seq, commits, is_whole)
 
-    def prepare(self, since_seq: int, commits: Sequence[Commit]) -> Prepared:
-        """Encode as many of the commits, from the first, as fit. `since_seq`: as in `Overflowed`."""
+    def prepare(self, since_seq: int, commits: Sequence[Commit]) -> PreparedEntries:
+        """Encode as many of the commits, from the first, as fit. `since_seq`: as in `OverflowContent`."""
         binding = self._binding if self._count else secrets.token_bytes(8)
         head = b"" if self._count else _HEAD.pack(_MAGIC, binding, since_seq)
         room = BYTES - (self._end or _HEAD.size) - _LENGTH.size
@@ -134,9 +134,9 @@ class Overflow:
                 break
             entries += _LENGTH.pack(len(entry)) + entry
             count += 1
-        return Prepared(binding, head, bytes(entries), count)
+        return PreparedEntries(binding, head, bytes(entries), count)
 
-    def write(self, prepared: Prepared) -> None:
+    def write(self, prepared: PreparedEntries) -> None:
         """Write the latest prepared entries durably. After an error they can be prepared again."""
         assert self._file is not None
         begin = self._end or _HEAD.size

@@ -240,7 +240,7 @@ def _context(row_id: int, call_id: str) -> bytes:
 REMEMBERED = 20_000
 
 
-class Closed:
+class ClosedRecords:
     """The closed records of one journal. `report(event, fields)` gets each commit for a closed record."""
 
     def __init__(self, report: Report) -> None:

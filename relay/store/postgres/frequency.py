@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from relay.model.call import Refusal
 from relay.model.numbers import NO_CALLS
 from relay.model.outcomes import FREQUENCY_CALLER, FREQUENCY_NUMBER, STORE_FAILED
-from relay.policy.evaluate import Counted
+from relay.policy.evaluate import CapCount
 from relay.policy.rules import MEMORY_S, Cap, Rules
 from relay.store.record_index import number_key, pair_key
 from relay.store.sealing.sealer import Sealer
@@ -33,7 +33,7 @@ _CLOCKS_MS: Final = 5_000
 _MEMORY_MS: Final = 1_000 * MEMORY_S
 _KEPT_MS: Final = 2 * _MEMORY_MS  # how long an idle row is kept
 # The statement found no binding in force. If the call policy finds one nevertheless, the call must be refused.
-_NOT_COUNTED: Final = Counted((), STORE_FAILED)
+_NOT_COUNTED: Final = CapCount((), STORE_FAILED)
 SWEPT: Final = 256  # parts of the table, by the first byte of a hash
 
 # The calls of `found` that may be counted, at most one row for each. `asked_at`: as in `Asked`.
@@ -100,7 +100,7 @@ DELETE FROM frequency WHERE key IN (
 _BY_CALLER: Final = "by_caller"
 
 
-class Capped(NamedTuple):
+class CapGroup(NamedTuple):
     """The caps on one kind of key."""
 
     name: str  # of the part of the statement that counts
@@ -149,27 +149,27 @@ class Counting:
         keys: list[bytes | int] = [capped.key(sealer, number, caller) for capped in self._capped]
         return keys + [capped.index_key(sealer, number, caller_hash) for capped in self._long]
 
-    def read(self, columns: Sequence[int | None], keys: Sequence[bytes]) -> Counted:
+    def read(self, columns: Sequence[int | None], keys: Sequence[bytes]) -> CapCount:
         """Decode the columns. `keys`: the first of `values`."""
         if columns[0] is None:
             return _NOT_COUNTED
         under: list[tuple[bytes, int]] = []
         for capped, key, slice_ms in zip(self._capped, keys, columns[1:], strict=True):
             if slice_ms is None:
-                return Counted(under, capped.over)
+                return CapCount(under, capped.over)
             under.append((key, slice_ms))
-        return Counted(under, None)
+        return CapCount(under, None)
 
 
-def capped_by(rules: Rules) -> tuple[Capped, Capped]:
+def capped_by(rules: Rules) -> tuple[CapGroup, CapGroup]:
     """The caps by kind of key. All look-ups lock their rows in this order: numbers are counted after callers."""
     return (
-        Capped(_BY_CALLER, rules.caller_caps, FREQUENCY_CALLER),
-        Capped("by_number", rules.number_caps, FREQUENCY_NUMBER),
+        CapGroup(_BY_CALLER, rules.caller_caps, FREQUENCY_CALLER),
+        CapGroup("by_number", rules.number_caps, FREQUENCY_NUMBER),
     )
 
 
-def _left(capped: Capped) -> str:
+def _left(capped: CapGroup) -> str:
     """The column with the calls that the long caps still allow."""
     caps = [
         _LEFT_BY.format(most=most, name=capped.name, window_ms=1000 * window_s, memory_ms=_MEMORY_MS)
@@ -178,7 +178,7 @@ def _left(capped: Capped) -> str:
     return _LEFT.format(caps=", ".join(caps), name=capped.name)
 
 
-def counting_part(capped: Capped, after: str = "") -> str:
+def counting_part(capped: CapGroup, after: str = "") -> str:
     """The part of the statement that counts under one kind of key. `after`: a part that must have counted first."""
     slice_ms = slice_ms_of(capped.caps)
     short = [(most, 1000 * window_s) for most, window_s in capped.caps if window_s <= MEMORY_S]

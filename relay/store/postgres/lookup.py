@@ -19,7 +19,7 @@ import asyncpg
 from relay.errors import Report, StoreError
 from relay.model.call import Refusal
 from relay.model.outcomes import STORE_FAILED
-from relay.policy.evaluate import Counted, LookupResult
+from relay.policy.evaluate import CapCount, LookupResult
 from relay.policy.figures import CapCounts
 from relay.policy.rules import Rules
 from relay.store.connection import LookupOutage, PostgresServer
@@ -27,7 +27,7 @@ from relay.store.database import one_moment, reading
 from relay.store.ledger import HEAD, open_ledger_head
 from relay.store.ledger_tables import POSTGRES
 from relay.store.lookup import Opener, Row, Syntax, decoded, statement
-from relay.store.postgres.frequency import GIVE_BACK, SWEEP, Capped, Counting, capped_by, peek_statement, sweep_parts
+from relay.store.postgres.frequency import GIVE_BACK, SWEEP, CapGroup, Counting, capped_by, peek_statement, sweep_parts
 from relay.store.postgres.nodes import SERVER_FAULTS
 from relay.store.postgres.objects import PIN, PINNED, VERSION
 from relay.store.schema_look import SchemaLook
@@ -162,14 +162,14 @@ class PostgresRouteReader:
         self._good |= STORE_FAILED not in found
         return found
 
-    def _found(self, caller_hash: bytes, row: Row, counted: Counted | None, revision: int) -> LookupResult | Refusal:
+    def _found(self, caller_hash: bytes, row: Row, counted: CapCount | None, revision: int) -> LookupResult | Refusal:
         try:
             return self._opener.found(caller_hash, row, revision, counted)
         except StoreError as error:
             self._outage.altered(str(error))
             return STORE_FAILED
 
-    async def _ask(self, asked: Sequence[Asked], hashes: Sequence[bytes]) -> list[tuple[Row, Counted | None]]:
+    async def _ask(self, asked: Sequence[Asked], hashes: Sequence[bytes]) -> list[tuple[Row, CapCount | None]]:
         """The row and the counts of each call."""
         assert self._pool is not None  # open() made it
         while True:
@@ -201,7 +201,7 @@ class PostgresRouteReader:
         except (StoreError, *SERVER_FAULTS):
             return STORE_FAILED, None
 
-    async def _peek_at(self, capped: Capped, number: str, caller: str, unix_s: float) -> list[int]:
+    async def _peek_at(self, capped: CapGroup, number: str, caller: str, unix_s: float) -> list[int]:
         """The calls counted towards each cap."""
         assert self._pool is not None
         if not capped.caps:
@@ -211,7 +211,7 @@ class PostgresRouteReader:
             values.append(capped.index_key(self._sealer, number, self._sealer.lookup_hash(caller)))
         return list(await self._pool.fetchrow(peek_statement(capped.caps), *values))
 
-    async def give_back(self, counted: Counted) -> None:
+    async def give_back(self, counted: CapCount) -> None:
         """Undo the count of a call that was not granted. If the server fails, it stays counted."""
         for key, slice_ms in counted.under:  # in separate transactions, so that two row locks are never held at once
             await self._write(GIVE_BACK, key, slice_ms)
@@ -306,7 +306,7 @@ def _in_order(rows: list[asyncpg.Record]) -> list[asyncpg.Record]:
     return rows if len(rows) == 1 else sorted(rows, key=itemgetter("place"))
 
 
-def _read(row: asyncpg.Record, counting: Counting | None, values: Sequence[Any]) -> tuple[Row, Counted | None]:
+def _read(row: asyncpg.Record, counting: Counting | None, values: Sequence[Any]) -> tuple[Row, CapCount | None]:
     """`values`: those that were asked with."""
     counted = None
     if counting is not None:

@@ -17,7 +17,7 @@ from relay.errors import StoreError
 from relay.model.actions import CallEvent, Commit
 from relay.store.database import connect, transaction
 from relay.store.journal import journal as journal_module
-from relay.store.journal.overflow import Overflow, Prepared
+from relay.store.journal.overflow import Overflow, PreparedEntries
 from relay.store.journal.queue import MAX_BATCH
 from relay.store.journal.rows import read_live
 from relay.store.sqlite.journal import sqlite_journal
@@ -210,7 +210,7 @@ async def test_commit_written_to_both_store_and_overflow_log_is_acknowledged_onc
 ) -> None:
     begun, may_go_on = threading.Event(), threading.Event()
 
-    def write(overflow: Overflow, prepared: Prepared) -> None:
+    def write(overflow: Overflow, prepared: PreparedEntries) -> None:
         begun.set()
         may_go_on.wait(20)
         written(overflow, prepared)

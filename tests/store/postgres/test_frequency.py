@@ -22,7 +22,7 @@ from relay.policy.rules import Cap, Rules
 from relay.postgres_look_ups import SWEEP_EACH, PostgresLookUps
 from relay.store.connection import Connection, PostgresServer
 from relay.store.numbers import set_locks
-from relay.store.postgres.frequency import FEW, SWEPT, Capped, counting_part, slice_ms_of
+from relay.store.postgres.frequency import FEW, SWEPT, CapGroup, counting_part, slice_ms_of
 from relay.store.record_index import add_index, number_key, pair_key
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY
@@ -335,7 +335,7 @@ def key_of_pair(sealer: Sealer, number: str, caller: str) -> int:
 
 async def grants(place: PostgresServer, caps: Sequence[Cap], times: Sequence[int]) -> list[bool]:
     """Count calls at these times, in order, in one row. Return which were granted."""
-    part = counting_part(Capped("by_number", caps, FREQUENCY_NUMBER))
+    part = counting_part(CapGroup("by_number", caps, FREQUENCY_NUMBER))
     given = "SELECT CAST($1 AS bigint) AS at, $2::bytea AS by_number_key"
     statement = f"WITH candidate AS ({given}), {part} SELECT slice FROM by_number"
     connection = await asyncpg.connect(place.url)
