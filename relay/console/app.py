@@ -36,8 +36,8 @@ from relay.console import (
     recordings,
     webhooks,
 )
-from relay.console.ask import Problem
-from relay.console.page import AT, Page, Viewer, get, post, starlette_route
+from relay.console.ask import ApiError
+from relay.console.page import AT, ConsolePage, Viewer, get, post, starlette_route
 from relay.console.sessions import (
     COOKIE,
     LOGIN_COOKIE,
@@ -85,7 +85,7 @@ def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = t
     """Serve the console at /console of the API's application. Returns its streams, to be finished at shutdown."""
     sessions, streams = Sessions(), Streams()
     limits: RequestLimits = api.state.limits
-    make = partial(Page, backend=backend, api=api, clock=clock)
+    make = partial(ConsolePage, backend=backend, api=api, clock=clock)
     log_in = LogIn(backend, sessions, limits, clock)
     pages = [
         *(get("/login", log_in.show), post("/login/enter", log_in.enter), post("/logout", log_in.leave)),
@@ -99,7 +99,7 @@ def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = t
             Route("/static/{name}", _static),
         ],
         exception_handlers={
-            Problem: partial(_show_problem, make),
+            ApiError: partial(_show_problem, make),
             HTTPException: partial(_show_http_error, make),
             StoreError: partial(_show_error, make, 503),
             Exception: partial(_show_error, make, 500),
@@ -130,7 +130,7 @@ class Gate:
         backend: Backend,
         sessions: Sessions,
         limits: RequestLimits,
-        make: Callable[[Request], Page],
+        make: Callable[[Request], ConsolePage],
         clock: Callable[[], float],
     ) -> None:
         self._app = app
@@ -232,19 +232,19 @@ class LogIn:
         self._limits = limits
         self._clock = clock
 
-    async def show(self, page: Page) -> Response:
+    async def show(self, page: ConsolePage) -> Response:
         """The form. It carries a token that its cookie has too: another site cannot log anybody in."""
         if page.viewer is not None:
             return page.redirect("/")
         return self._form(page, 200, "")
 
-    def _form(self, page: Page, status: int, fault: str) -> Response:
+    def _form(self, page: ConsolePage, status: int, fault: str) -> Response:
         token = new_token()
         response = page.render("login.html", status, token=token, fault=fault, to=page.query.get("to", ""))
         _set_cookie(page.request, response, LOGIN_COOKIE, token, 3600)
         return response
 
-    async def enter(self, page: Page) -> Response:
+    async def enter(self, page: ConsolePage) -> Response:
         """Check the key and begin a session."""
         now_s = self._clock()
         try:
@@ -260,7 +260,7 @@ class LogIn:
         response.delete_cookie(LOGIN_COOKIE, path=AT)
         return response
 
-    async def leave(self, page: Page) -> Response:
+    async def leave(self, page: ConsolePage) -> Response:
         """End the session."""
         self._sessions.end(page.request.cookies.get(COOKIE, ""))
         response = page.redirect("/login")
@@ -299,15 +299,15 @@ async def _set_view(request: Request) -> Response:
 # -- Error pages
 
 
-async def _show_problem(make: Callable[[Request], Page], request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
+async def _show_problem(make: Callable[[Request], ConsolePage], request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
     return make(request).error(error.status, error)
 
 
-async def _show_http_error(make: Callable[[Request], Page], request: Request, error: Exception) -> Response:
+async def _show_http_error(make: Callable[[Request], ConsolePage], request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return make(request).error(error.status_code)
 
 
-async def _show_error(make: Callable[[Request], Page], status: int, request: Request, _: Exception) -> Response:
+async def _show_error(make: Callable[[Request], ConsolePage], status: int, request: Request, _: Exception) -> Response:
     return make(request).error(status)

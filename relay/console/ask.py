@@ -19,7 +19,7 @@ Query = Mapping[str, str | None]
 Json = Any
 
 
-class Problem(Exception):
+class ApiError(Exception):
     """An error of the API: its problem document, with the texts in the viewer's language."""
 
     def __init__(self, document: Mapping[str, Any], words: Callable[[str], str] = str) -> None:
@@ -30,7 +30,7 @@ class Problem(Exception):
         self.errors: dict[str, str] = {error["field"]: words(error["problem"]) for error in document.get("errors", ())}
 
 
-class Asker:
+class ApiClient:
     """The API, asked with one key. Paths are written as `/v1/calls/{}`, and their parts given apart."""
 
     def __init__(self, api: ASGIApp, key: ApiKey, request_id: str, words: Callable[[str], str] = str) -> None:
@@ -42,7 +42,7 @@ class Asker:
     async def ask(
         self, method: str, path: str, *parts: str, query: Query | None = None, body: Json = None, once: str = ""
     ) -> Json:
-        """The document of the answer. `once`: an Idempotency-Key. Raises Problem."""
+        """The document of the answer. `once`: an Idempotency-Key. Raises ApiError."""
         status, sent = 500, b""
 
         async def send(message: Message) -> None:
@@ -56,7 +56,7 @@ class Asker:
         await self._api(self._scope(method, path, parts, query, once), _giving(text), send)
         document: Json = json.loads(sent) if sent else None
         if status >= 400:
-            raise Problem(document, self._words)
+            raise ApiError(document, self._words)
         return document
 
     def file(self, path: str, *parts: str, query: Query | None = None, name: str = "") -> ASGIApp:

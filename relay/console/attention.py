@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from relay.console.outcomes import OUTCOMES
-from relay.console.page import Page
+from relay.console.page import ConsolePage
 from relay.events.follower import BEHIND_S
 from relay.service.filings import EXPIRING_MS as FILING_EXPIRING_MS
 from relay.store.call_counts import PeriodCounts
@@ -43,7 +43,9 @@ _ZERO: Final[tuple[tuple[str, str, str], ...]] = (
 )
 
 
-async def attention(page: Page, lately: PeriodCounts, of_day: PeriodCounts, peers: list[dict[str, Any]]) -> list[Item]:
+async def attention(
+    page: ConsolePage, lately: PeriodCounts, of_day: PeriodCounts, peers: list[dict[str, Any]]
+) -> list[Item]:
     """All items, the worst first. `lately`: the last ten minutes. A business user sees what concerns it."""
     items: list[Item] = []
     if page.may("operator"):
@@ -60,7 +62,7 @@ async def attention(page: Page, lately: PeriodCounts, of_day: PeriodCounts, peer
     return sorted(items, key=lambda item: item.level)
 
 
-def _service(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
+def _service(page: ConsolePage, statistics: Mapping[str, Any]) -> Iterator[Item]:
     if not statistics["up"]:
         yield Item("bad", page.words(N_("The relay does not answer: it is stopped, or starts again")))
     for name, text, path in _ZERO:
@@ -80,7 +82,7 @@ def _service(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
         yield Item("bad", page.words(N_("The relay is slow: calls wait for more than half a second")))
 
 
-def _complaints(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
+def _complaints(page: ConsolePage, statistics: Mapping[str, Any]) -> Iterator[Item]:
     """Business users at the limit of complaints, which only an operator suspends."""
     for business, rate in statistics.get("high_complaints", {}).items():
         values = {"business": business, "count": rate.complaints, "answered": rate.answered}
@@ -88,7 +90,7 @@ def _complaints(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
         yield Item("bad", page.words(text) % values, f"/businesses/{business}")
 
 
-def _proofs(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
+def _proofs(page: ConsolePage, statistics: Mapping[str, Any]) -> Iterator[Item]:
     """What the probe found, if there is one."""
     counts, proven = statistics.get("probes", {}), statistics.get("privacy_last_proven_seconds", {})
     for peer in proven:
@@ -103,7 +105,7 @@ def _proofs(page: Page, statistics: Mapping[str, Any]) -> Iterator[Item]:
         yield Item("calm", page.words(N_("Privacy is not proven yet through each peer")), "/audit")
 
 
-def _targets(page: Page, peers: list[dict[str, Any]]) -> Iterator[Item]:
+def _targets(page: ConsolePage, peers: list[dict[str, Any]]) -> Iterator[Item]:
     for peer in peers:
         if peer["registered"] is False:
             yield Item("bad", page.words(N_("%(peer)s is not registered")) % {"peer": peer["name"]}, "/#peers")
@@ -114,7 +116,7 @@ def _targets(page: Page, peers: list[dict[str, Any]]) -> Iterator[Item]:
             yield Item(level, page.words(N_("%(peer)s: %(target)s does not answer")) % values, "/#peers")
 
 
-def _refusals(page: Page, lately: PeriodCounts, of_day: PeriodCounts) -> Iterator[Item]:
+def _refusals(page: ConsolePage, lately: PeriodCounts, of_day: PeriodCounts) -> Iterator[Item]:
     """A refusal that is far more frequent than over the day."""
     for name, count in lately.outcomes.items():
         if OUTCOMES.get(name) is None or OUTCOMES[name].class_ in ("good", "calm") or count < UNUSUAL:
@@ -126,7 +128,7 @@ def _refusals(page: Page, lately: PeriodCounts, of_day: PeriodCounts) -> Iterato
             yield Item("bad", text % values, f"/calls?outcome={name}")
 
 
-async def _keys(page: Page) -> list[Item]:
+async def _keys(page: ConsolePage) -> list[Item]:
     """API keys that end within two weeks: those of the business user, or all."""
     now_ms = int(page.now_s * 1000)
     business, until_ms = page.business, now_ms + EXPIRING_MS
@@ -137,7 +139,7 @@ async def _keys(page: Page) -> list[Item]:
     return [Item("calm", page.words(N_("%(count)s API keys expire within two weeks")) % {"count": count}, path)]
 
 
-async def _filings(page: Page) -> list[Item]:
+async def _filings(page: ConsolePage) -> list[Item]:
     """Filings in force that end within thirty days: those of the business user, or all."""
     now_ms, business = int(page.now_s * 1000), page.business
     until_ms = now_ms + FILING_EXPIRING_MS

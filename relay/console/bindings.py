@@ -6,16 +6,16 @@ from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
 
-from relay.console.ask import Problem
-from relay.console.page import Page, PageRoute, get, post
-from relay.console.tables import Column, Filter, Listing, facts_of, search_party, show_list
+from relay.console.ask import ApiError
+from relay.console.page import ConsolePage, PageRoute, get, post
+from relay.console.tables import Column, Filter, ListView, facts_of, search_party, show_list
 from relay.model.binding import LATE_MODES, MODES
 from relay.operations.bindings import BindingResponse
 from relay.store.businesses import unserved_businesses
 from relay.translation import N_
 
 
-async def with_force(page: Page, bindings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def with_force(page: ConsolePage, bindings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The bindings, with why their calls are refused as the state of a live one whose business user is not in service.
 
     A suspension or revocation ends no binding.
@@ -29,7 +29,7 @@ async def with_force(page: Page, bindings: list[dict[str, Any]]) -> list[dict[st
     ]
 
 
-BINDINGS: Final = Listing(
+BINDINGS: Final = ListView(
     title=N_("Bindings"),
     path="/v1/bindings",
     columns=(
@@ -63,7 +63,7 @@ BINDINGS: Final = Listing(
 _DIRECTIONS: Final = {"both": N_("both"), "a_to_b": N_("only a to b"), "b_to_a": N_("only b to a")}
 
 
-class Route(NamedTuple):
+class RouteLine(NamedTuple):
     """A route of a binding. `caller` None: any caller; `reaches` None: the last caller, "": nobody yet."""
 
     caller: str | None
@@ -72,31 +72,31 @@ class Route(NamedTuple):
     shown: str
 
 
-def routes_of(binding: dict[str, Any]) -> list[Route]:
+def routes_of(binding: dict[str, Any]) -> list[RouteLine]:
     """The routes of a binding of the API, with its parties in the same form (docs/GLOSSARY.md has the modes)."""
     x, y, mode = binding["x"], binding["y"] or binding["x"], binding["mode"]
     routes = []
     if mode in LATE_MODES and binding["a"] is None:
-        return [Route(binding["b"], y, "", x)]
+        return [RouteLine(binding["b"], y, "", x)]
     if binding["direction"] != "b_to_a":
-        routes.append(Route(binding["group_id"] or binding["a"], x, None if mode == "AXN" else binding["b"], y))
+        routes.append(RouteLine(binding["group_id"] or binding["a"], x, None if mode == "AXN" else binding["b"], y))
     if binding["direction"] != "a_to_b":
         caller = None if mode == "AXN" else binding["b"]
-        routes.append(Route(caller, y, None if binding["group_id"] else binding["a"], x))
+        routes.append(RouteLine(caller, y, None if binding["group_id"] else binding["a"], x))
     return routes
 
 
-async def show_bindings(page: Page) -> Response:
+async def show_bindings(page: ConsolePage) -> Response:
     """Bindings, newest first."""
     return await show_list(page, BINDINGS)
 
 
-async def find_bindings(page: Page) -> Response:
+async def find_bindings(page: ConsolePage) -> Response:
     """The bindings of a party, of its earlier numbers and its groups as well."""
     return await search_party(page, BINDINGS)
 
 
-async def show_binding(page: Page) -> Response:
+async def show_binding(page: ConsolePage) -> Response:
     """One binding: what it is for, who reaches whom, what happened to it."""
     binding_id = page.request.path_params["binding_id"]
     binding = await page.get("/v1/bindings/{}", binding_id, **page.reveal)
@@ -109,7 +109,7 @@ async def show_binding(page: Page) -> Response:
     return page.render("binding.html", binding=binding, **values)
 
 
-async def end_binding(page: Page) -> Response:
+async def end_binding(page: ConsolePage) -> Response:
     """Refuse calls from the next one on."""
     binding_id = page.request.path_params["binding_id"]
     return await page.change(
@@ -122,7 +122,7 @@ async def end_binding(page: Page) -> Response:
     )
 
 
-async def set_party(page: Page) -> Response:
+async def set_party(page: ConsolePage) -> Response:
     """Make another number party a, or nobody, from the next call on."""
     binding_id = page.request.path_params["binding_id"]
     return await page.change(
@@ -135,7 +135,7 @@ async def set_party(page: Page) -> Response:
     )
 
 
-async def hand_over(page: Page) -> Response:
+async def hand_over(page: ConsolePage) -> Response:
     """Give the bindings of orders, or of a party a, another party a; empty: the form."""
     asked = {name: page.form.get(name, "").strip() for name in ("order_ids", "from_a", "to_a")}
     told, fault = None, ""
@@ -150,7 +150,7 @@ async def hand_over(page: Page) -> Response:
             once = page.form.get("once", "")
             told = await page.asker.ask("POST", "/v1/bindings/hand-over", body=body, once=once)
             asked = dict.fromkeys(asked, "")
-        except Problem as problem:
+        except ApiError as problem:
             fault = " ".join([problem.detail, *page.others(problem)])
     return page.render("hand_over.html", 400 if fault else 200, asked=asked, told=told, fault=fault)
 

@@ -7,13 +7,13 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from relay.console.ask import Problem
-from relay.console.page import Page, PageRoute, get, post
-from relay.console.tables import Column, Filter, Listing, show_list
+from relay.console.ask import ApiError
+from relay.console.page import ConsolePage, PageRoute, get, post
+from relay.console.tables import Column, Filter, ListView, show_list
 from relay.translation import N_
 
 
-def in_force(page: Page, business: dict[str, Any]) -> str | int:
+def in_force(page: ConsolePage, business: dict[str, Any]) -> str | int:
     """How many of its bindings let calls through; of one that is not in service also how many are bound."""
     bound: int = business["live_bindings"]
     if business["state"] == "approved" or not bound:
@@ -21,11 +21,11 @@ def in_force(page: Page, business: dict[str, Any]) -> str | int:
     return page.words(N_("0 in force, %(bound)s bound")) % {"bound": f"{bound:,}"}
 
 
-async def _with_force(page: Page, businesses: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def _with_force(page: ConsolePage, businesses: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [each | {"live_bindings": in_force(page, each)} for each in businesses]
 
 
-BUSINESSES: Final = Listing(
+BUSINESSES: Final = ListView(
     title=N_("Businesses"),
     path="/v1/businesses",
     columns=(
@@ -89,13 +89,13 @@ DONE: Final = {
 }
 
 
-async def show_businesses(page: Page) -> Response:
+async def show_businesses(page: ConsolePage) -> Response:
     """All business users, by id; above them those with complaints."""
     rates = (await page.get("/v1/reports/complaints"))["items"] if page.may("reports") else []
     return await show_list(page, BUSINESSES, rates=rates, rate_columns=_RATES)
 
 
-async def show_business(page: Page) -> Response:
+async def show_business(page: ConsolePage) -> Response:
     """One business user, with the parts that the key may see."""
     business_id = page.request.path_params["business_id"]
     business = await page.get("/v1/businesses/{}", business_id, **page.reveal)
@@ -125,17 +125,17 @@ async def show_business(page: Page) -> Response:
     )
 
 
-async def _hook(page: Page, business_id: str) -> Any:
+async def _hook(page: ConsolePage, business_id: str) -> Any:
     """The hook of a business user; {} if it has none."""
     try:
         return await page.get("/v1/businesses/{}/hook", business_id)
-    except Problem as problem:
+    except ApiError as problem:
         if problem.status != 404:
             raise
         return {}
 
 
-async def set_hook(page: Page) -> Response:
+async def set_hook(page: ConsolePage) -> Response:
     """Set the hook, and show the secret of a new one, once."""
     business_id, form = page.request.path_params["business_id"], page.form
     body = {
@@ -148,7 +148,7 @@ async def set_hook(page: Page) -> Response:
         hook = await page.asker.ask(
             "PUT", "/v1/businesses/{}/hook", business_id, body=body, once=page.form.get("once", "")
         )
-    except Problem as problem:
+    except ApiError as problem:
         page.notice("bad", " ".join([problem.detail, *page.others(problem)]))
     else:
         page.notice("good", page.words(N_("The hook is set. It is asked from the next call on.")))
@@ -157,14 +157,14 @@ async def set_hook(page: Page) -> Response:
     return page.redirect(f"/businesses/{business_id}")
 
 
-async def remove_hook(page: Page) -> Response:
+async def remove_hook(page: ConsolePage) -> Response:
     """Remove the hook."""
     business_id = page.request.path_params["business_id"]
     done = N_("The hook is removed. Its bindings alone decide.")
     return await page.change(f"/businesses/{business_id}", done, "DELETE", "/v1/businesses/{}/hook", business_id)
 
 
-async def take_step(page: Page) -> Response:
+async def take_step(page: ConsolePage) -> Response:
     """Approve, suspend, resume or revoke, with a reason."""
     business_id, step = page.request.path_params["business_id"], page.request.path_params["step"]
     if step not in DONE:
@@ -175,7 +175,7 @@ async def take_step(page: Page) -> Response:
     )
 
 
-async def enter_complaints(page: Page) -> Response:
+async def enter_complaints(page: ConsolePage) -> Response:
     """Set the number of complaints of a day about a prefix."""
     business_id = page.request.path_params["business_id"]
     count = page.form.get("count", "")
@@ -189,7 +189,7 @@ async def enter_complaints(page: Page) -> Response:
     return await page.change(f"/businesses/{business_id}", done, "PUT", "/v1/reports/daily/complaints", body=body)
 
 
-async def revoke_key(page: Page) -> Response:
+async def revoke_key(page: ConsolePage) -> Response:
     """Refuse a key from its next request on."""
     business_id, key_id = page.request.path_params["business_id"], page.request.path_params["key_id"]
     query = {"reason": page.form.get("reason")}

@@ -8,12 +8,12 @@ from typing import Any, Final, NamedTuple
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from relay.console.ask import Json, Problem
+from relay.console.ask import ApiError, Json
 from relay.console.causes import answer_of, cause_of
 from relay.console.explain import NEEDS, explain_call, words
 from relay.console.outcomes import OUTCOMES
-from relay.console.page import Page, PageRoute, get, post
-from relay.console.tables import Column, Filter, Listing, as_file, search_party, show_list
+from relay.console.page import ConsolePage, PageRoute, get, post
+from relay.console.tables import Column, Filter, ListView, as_file, search_party, show_list
 from relay.model.numbers import format_number
 from relay.sip.message import PHRASES
 from relay.translation import N_
@@ -32,7 +32,7 @@ _COLUMNS: Final = (
     Column("call_id", N_("Call"), "id", "/calls/{call_id}"),
 )
 
-CALLS: Final = Listing(
+CALLS: Final = ListView(
     N_("Calls"),
     "/v1/calls",
     _COLUMNS,
@@ -53,11 +53,11 @@ CALLS: Final = Listing(
 )
 
 
-async def _show_calls(page: Page) -> Response:
+async def _show_calls(page: ConsolePage) -> Response:
     return await show_list(page, CALLS)
 
 
-async def _find_calls(page: Page) -> Response:
+async def _find_calls(page: ConsolePage) -> Response:
     return await search_party(page, CALLS)
 
 
@@ -74,7 +74,7 @@ class Step(NamedTuple):
     class_: str = ""
 
 
-def story_of(page: Page, call: dict[str, Any]) -> list[Step]:
+def story_of(page: ConsolePage, call: dict[str, Any]) -> list[Step]:
     """What happened, in order, in words."""
     begin = datetime.fromisoformat(call["received_at"])
     known = {name: value if value is not None else "–" for name, value in call.items()}
@@ -112,7 +112,7 @@ def _end_of(call: dict[str, Any]) -> str:
     return N_("not answered: the caller got %(sip_status)s, Q.850 %(q850_cause)s")
 
 
-async def _show_call(page: Page) -> Response:
+async def _show_call(page: ConsolePage) -> Response:
     call_id = page.request.path_params["call_id"]
     call = await page.get("/v1/calls/{}", call_id, **page.reveal)
     if page.query.get("format") == "json":
@@ -123,7 +123,7 @@ async def _show_call(page: Page) -> Response:
     ladder, absent = None, ""
     try:
         ladder = await page.get("/v1/calls/{}/ladder", call_id, **page.reveal)
-    except Problem as problem:
+    except ApiError as problem:
         if problem.status != 404:
             raise
         absent = problem.detail
@@ -133,7 +133,7 @@ async def _show_call(page: Page) -> Response:
     return page.render("call.html", story=story_of(page, call), **values, **words())
 
 
-async def _explained(page: Page, call: dict[str, Any]) -> Json | None:
+async def _explained(page: ConsolePage, call: dict[str, Any]) -> Json | None:
     peer, stranger = "", ""
     if page.may("operator"):
         peer = call["peer_in"]
@@ -142,11 +142,11 @@ async def _explained(page: Page, call: dict[str, Any]) -> Json | None:
     caller, dialled = (format_number(call[name], "plus") for name in ("caller", "number_dialled"))
     try:
         return await explain_call(page, caller, dialled, peer, call["received_at"], stranger)
-    except Problem:
+    except ApiError:
         return None
 
 
-async def _ladder_file(page: Page) -> Response:
+async def _ladder_file(page: ConsolePage) -> Response:
     """The masked ladder to keep: an HTML file, a capture, or the API's object."""
     call_id, format_ = page.request.path_params["call_id"], page.request.path_params["format"]
     if format_ not in LADDER_FORMATS:

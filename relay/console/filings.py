@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from relay.console.ask import Problem
-from relay.console.page import Page, PageRoute, get, post
-from relay.console.tables import Column, Filter, Listing, search_party, show_list
+from relay.console.ask import ApiError
+from relay.console.page import ConsolePage, PageRoute, get, post
+from relay.console.tables import Column, Filter, ListView, search_party, show_list
 from relay.service.filings import DOCUMENT_TYPES, AnswerWords, FilingWords
 from relay.translation import N_
 
-FILINGS: Final = Listing(
+FILINGS: Final = ListView(
     title=N_("Filed A numbers"),
     path="/v1/filings",
     columns=(
@@ -44,38 +44,38 @@ FILINGS: Final = Listing(
 _WORDS: Final = (*FilingWords._fields, "business_id")
 
 
-async def show_filings(page: Page) -> Response:
+async def show_filings(page: ConsolePage) -> Response:
     """The filings that the key may see."""
     return await show_list(page, FILINGS, document_types=DOCUMENT_TYPES, answer_columns=AnswerWords._fields)
 
 
-async def find_number(page: Page) -> Response:
+async def find_number(page: ConsolePage) -> Response:
     """The filings of a number, with what they were before each change."""
     columns = (Column("until", N_("Until"), "moment"), *FILINGS.columns)
     listing = FILINGS._replace(columns=columns)
     return await search_party(page, listing, document_types=DOCUMENT_TYPES, answer_columns=AnswerWords._fields)
 
 
-async def add(page: Page) -> Response:
+async def add(page: ConsolePage) -> Response:
     """File a number, or change its filing."""
     done = N_("The number is filed.")
     return await page.change("/filings", done, "POST", "/v1/filings", body=_given(page, *_WORDS, "state"))
 
 
-async def withdraw(page: Page) -> Response:
+async def withdraw(page: ConsolePage) -> Response:
     """Withdraw a filing."""
     done = N_("The filing is withdrawn.")
     return await page.change("/filings", done, "DELETE", "/v1/filings", body=_given(page, "number", "business_id"))
 
 
-async def forget(page: Page) -> Response:
+async def forget(page: ConsolePage) -> Response:
     """Remove a holder's documents on his demand."""
     done = N_("The documents are removed, and the filing is withdrawn.")
     body = _given(page, "number", "business_id", "reason")
     return await page.change("/filings", done, "POST", "/v1/filings/forget", body=body)
 
 
-async def answer(page: Page) -> Response:
+async def answer(page: ConsolePage) -> Response:
     """Enter carriers' answers, a CSV line each."""
     lines = [line for line in page.form.get("lines", "").splitlines() if line.strip()]
     if lines and set(head := _cells(lines[0])) <= set(AnswerWords._fields):
@@ -87,7 +87,7 @@ async def answer(page: Page) -> Response:
         results = await page.asker.ask(
             "POST", "/v1/filings/answers", body={"items": items}, once=page.form.get("once", "")
         )
-    except Problem as problem:
+    except ApiError as problem:
         page.notice("bad", " ".join([problem.detail, *page.others(problem)]))
         return page.redirect("/filings")
     refused = [each for each in results["items"] if each["problem"]]
@@ -102,7 +102,7 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in next(csv.reader([line]))]
 
 
-def _given(page: Page, *names: str) -> dict[str, Any]:
+def _given(page: ConsolePage, *names: str) -> dict[str, Any]:
     """The filled-in fields of the form."""
     return {name: value for name in names if (value := page.form.get(name, "").strip())}
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from relay.api.paging import MOST as MOST_OF_API
-from relay.console.page import Page, PageRoute, get, post
+from relay.console.page import ConsolePage, PageRoute, get, post
 from relay.console.tables import as_file
 from relay.translation import N_
 
@@ -16,24 +16,24 @@ MOST: Final = "200"  # shown: the newest
 MOST_IN_FILE: Final = str(MOST_OF_API)
 
 
-async def _live(page: Page, most: str = MOST) -> dict[str, Any]:
+async def _live(page: ConsolePage, most: str = MOST) -> dict[str, Any]:
     """The calls of this moment, with what is on their rows."""
     document: dict[str, Any] = await page.get("/v1/calls/live", limit=most, **page.reveal)
     return document
 
 
-async def _show(page: Page) -> Response:
+async def _show(page: ConsolePage) -> Response:
     if (format_ := page.query.get("format")) in ("csv", "json"):
         return as_file((await _live(page, MOST_IN_FILE))["items"], format_, "live")
     return page.render("live.html", document=await _live(page), most=MOST_IN_FILE, revealed=bool(page.reveal))
 
 
-async def live_parts(page: Page) -> Mapping[str, str]:
+async def live_parts(page: ConsolePage) -> Mapping[str, str]:
     """The table, for the stream."""
     return {"live": page.part("live_table.html", document=await _live(page))}
 
 
-async def _hang_up(page: Page) -> Response:
+async def _hang_up(page: ConsolePage) -> Response:
     """With a reason, as the command has it. The API's is optional."""
     call_id, to = page.request.path_params["call_id"], page.form.get("to", "/live")
     reason = page.form.get("reason", "").strip()

@@ -6,11 +6,11 @@ from typing import Final
 
 from starlette.responses import Response
 
-from relay.console.ask import Json, Problem
+from relay.console.ask import ApiError, Json
 from relay.console.bindings import with_force
-from relay.console.page import Page, PageRoute, get, post
+from relay.console.page import ConsolePage, PageRoute, get, post
 from relay.console.references import may_be_in_url
-from relay.console.tables import Column, Filter, Listing, facts_of, show_list
+from relay.console.tables import Column, Filter, ListView, facts_of, show_list
 from relay.operations.numbers import NumberResponse
 from relay.translation import N_
 
@@ -25,7 +25,7 @@ _BOUND: Final = (
     Column("expires_at", N_("Ends"), "moment"),
 )
 MOST_POOLS: Final = "20"  # shown at once: the usage of each is counted
-NUMBERS: Final = Listing(
+NUMBERS: Final = ListView(
     title=N_("Numbers"),
     path="/v1/numbers",
     columns=(
@@ -47,7 +47,7 @@ NUMBERS: Final = Listing(
 )
 
 
-async def show_numbers(page: Page) -> Response:
+async def show_numbers(page: ConsolePage) -> Response:
     """Numbers, with the usage of pools above the first page of all."""
     pools: list[tuple[Json, Json]] = []
     prefixes: list[Json] = []
@@ -63,16 +63,16 @@ async def show_numbers(page: Page) -> Response:
     return await show_list(page, NUMBERS, faults=faults, pools=pools, prefixes=prefixes)
 
 
-async def _is_ours(page: Page, number: str) -> bool:
+async def _is_ours(page: ConsolePage, number: str) -> bool:
     """Whether a number that no URL may have is a middle number of before the pilot."""
     try:
         await page.get("/v1/numbers/{}", number)
-    except Problem:
+    except ApiError:
         return False
     return True
 
 
-async def show_number(page: Page) -> Response:
+async def show_number(page: ConsolePage) -> Response:
     """One number, and what it is bound for."""
     number = await page.get("/v1/numbers/{}", page.request.path_params["number"])
     bindings = None
@@ -83,43 +83,43 @@ async def show_number(page: Page) -> Response:
     return page.render("number.html", number=number, facts=facts, bindings=bindings, columns=_BOUND)
 
 
-async def lock(page: Page) -> Response:
+async def lock(page: ConsolePage) -> Response:
     """Refuse calls to the number from the next one on."""
     return await _locks(page, "lock", N_("The number is locked. Its next call is refused."))
 
 
-async def unlock(page: Page) -> Response:
+async def unlock(page: ConsolePage) -> Response:
     """Release the operator's lock and the fraud lock."""
     return await _locks(page, "unlock", N_("The number is unlocked."))
 
 
-async def hold(page: Page) -> Response:
+async def hold(page: ConsolePage) -> Response:
     """Keep a number from new bindings."""
     return await _locks(page, "hold", N_("The number is held. It gets no new bindings, and its calls go on."))
 
 
-async def unhold(page: Page) -> Response:
+async def unhold(page: ConsolePage) -> Response:
     """Let a held number get new bindings."""
     return await _locks(page, "unhold", N_("The number gets bindings again."))
 
 
-async def lock_prefix(page: Page) -> Response:
+async def lock_prefix(page: ConsolePage) -> Response:
     """Refuse calls to all numbers of a prefix from the next one on."""
     return await _set_prefix(page, "locked", N_("The prefix is locked. Calls to all its numbers are refused."))
 
 
-async def unlock_prefix(page: Page) -> Response:
+async def unlock_prefix(page: ConsolePage) -> Response:
     """Serve the numbers of a prefix again; locks of single numbers remain."""
     return await _set_prefix(page, "active", N_("The prefix is unlocked."))
 
 
-async def _set_prefix(page: Page, state: str, done: str) -> Response:
+async def _set_prefix(page: ConsolePage, state: str, done: str) -> Response:
     body = {"state": state, "reason": page.form.get("reason", "")}
     prefix = page.request.path_params["prefix"]
     return await page.change("/numbers", done, "PATCH", "/v1/prefixes/{}", prefix, body=body)
 
 
-async def _locks(page: Page, step: str, done: str) -> Response:
+async def _locks(page: ConsolePage, step: str, done: str) -> Response:
     number = page.request.path_params["number"]
     body = {"reason": page.form.get("reason", "")}
     return await page.change(f"/numbers/{number}", done, "POST", f"/v1/numbers/{{}}/{step}", number, body=body)

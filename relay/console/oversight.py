@@ -6,11 +6,11 @@ from typing import Final
 
 from starlette.responses import Response
 
-from relay.console.page import Page, PageRoute, get, post
-from relay.console.tables import Column, Filter, Listing, show_list
+from relay.console.page import ConsolePage, PageRoute, get, post
+from relay.console.tables import Column, Filter, ListView, show_list
 from relay.translation import N_
 
-AUDIT: Final = Listing(
+AUDIT: Final = ListView(
     title=N_("Audit log"),
     path="/v1/audit",
     columns=(
@@ -43,12 +43,12 @@ _BANS: Final = (
 HOUR_S: Final = 3_600.0
 
 
-async def show_audit(page: Page) -> Response:
+async def show_audit(page: ConsolePage) -> Response:
     """Changes, and accesses to real numbers, newest first."""
     return await show_list(page, AUDIT)
 
 
-async def verify_audit(page: Page) -> Response:
+async def verify_audit(page: ConsolePage) -> Response:
     """Check the chain over all lines."""
     verdict = await page.get("/v1/audit/verify")
     if verdict["broken"] is None:
@@ -58,12 +58,12 @@ async def verify_audit(page: Page) -> Response:
     return page.redirect("/audit")
 
 
-async def show_bans(page: Page) -> Response:
+async def show_bans(page: ConsolePage) -> Response:
     """The bans in force, the first to end first."""
     return page.render("bans.html", bans=(await page.get("/v1/bans"))["items"], columns=_BANS)
 
 
-async def ban(page: Page) -> Response:
+async def ban(page: ConsolePage) -> Response:
     """Ban an address for some hours."""
     try:
         for_s = float(page.form.get("hours", "")) * HOUR_S
@@ -73,7 +73,7 @@ async def ban(page: Page) -> Response:
     return await page.change("/bans", N_("The address is banned."), "POST", "/v1/bans", body=body)
 
 
-async def lift(page: Page) -> Response:
+async def lift(page: ConsolePage) -> Response:
     """Lift one ban, or all."""
     query = {"reason": page.form.get("reason") or None}
     if address := page.form.get("address", "").partition("/")[0]:  # of a network any address in it

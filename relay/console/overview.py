@@ -10,12 +10,12 @@ from unicodedata import normalize
 
 from starlette.responses import JSONResponse, Response
 
-from relay.console.ask import Problem
+from relay.console.ask import ApiError
 from relay.console.attention import Item, attention
 from relay.console.calls import CALLS
 from relay.console.charts import DAY_S, RANGES, Chart, Range, by_class, stacked
 from relay.console.outcomes import OUTCOMES, Class, class_of
-from relay.console.page import Page, PageRoute, get
+from relay.console.page import ConsolePage, PageRoute, get
 from relay.console.references import holds_real_number
 from relay.console.tables import search_party
 from relay.model.outcomes import ANSWERED
@@ -101,7 +101,7 @@ _NONE: Final = sum_counts([])
 _NOTHING: Final = _Read({}, _NONE, _NONE, _NONE, _NONE, _NONE, {}, {}, {}, {})
 
 
-async def overview(page: Page, *, whole: bool = True) -> Overview:
+async def overview(page: ConsolePage, *, whole: bool = True) -> Overview:
     """All parts of the page, for the viewer; without `whole` only those that follow the calls."""
     name = page.query.get("range", USUAL)
     name = name if name in RANGES else USUAL
@@ -127,17 +127,19 @@ async def overview(page: Page, *, whole: bool = True) -> Overview:
     )
 
 
-async def _peers(page: Page) -> list[dict[str, Any]]:
+async def _peers(page: ConsolePage) -> list[dict[str, Any]]:
     """For operators; none while the relay does not answer."""
     if not page.may("operator"):
         return []
     try:
         return list((await page.get("/v1/peers"))["items"])
-    except Problem:
+    except ApiError:
         return []
 
 
-def _read(connection: Connection, page: Page, range_: Range, begin_s: int, peers: list[str], *, whole: bool) -> _Read:
+def _read(
+    connection: Connection, page: ConsolePage, range_: Range, begin_s: int, peers: list[str], *, whole: bool
+) -> _Read:
     owner, now_s = owner_of_business(page.business), int(page.now_s)
 
     def between(span_s: int, since_s: int, until_s: int, of: str = owner) -> PeriodCounts:
@@ -171,12 +173,12 @@ def _complaints(connection: Connection, now_s: int) -> dict[str, float | None]:
     return {rate.business: rate.percent for rate in rates if not rate.prefix}
 
 
-async def _figures(page: Page, total: PeriodCounts, before: PeriodCounts, length_s: float) -> Figures:
+async def _figures(page: ConsolePage, total: PeriodCounts, before: PeriodCounts, length_s: float) -> Figures:
     live = None
     if page.may("calls:read"):
         try:
             live = (await page.get("/v1/calls/live", limit="1"))["total"]
-        except Problem:
+        except ApiError:
             live = None
     ringing_s = (total.ringing_s(0.5), total.ringing_s(0.99))
     return Figures(live, total.total / length_s, _answered(total), _answered(before), _refused(total), ringing_s)
@@ -218,7 +220,7 @@ def _part(counts: PeriodCounts, class_: Class) -> float | None:
     return 100 * by_class(counts)[class_] / counts.total if counts.total else None
 
 
-async def _show(page: Page) -> Response:
+async def _show(page: ConsolePage) -> Response:
     it = await overview(page)
     if page.query.get("format") == "json":
         return JSONResponse(_as_json(it))
@@ -237,14 +239,14 @@ def _as_json(it: Overview) -> dict[str, Any]:
     }
 
 
-async def overview_parts(page: Page) -> Mapping[str, str]:
+async def overview_parts(page: ConsolePage) -> Mapping[str, str]:
     """The parts that follow the calls, for the stream."""
     it = await overview(page, whole=False)
     names = ("attention", "figures", "peers")
     return {name: page.part(f"overview_{name}.html", it=it) for name in names}
 
 
-async def _find(page: Page) -> Response:
+async def _find(page: ConsolePage) -> Response:
     """Where a text leads: a call, the calls of a 700 number or of a party, else those of the order.
 
     A browser that asks for this page again, as for another language, has no text.

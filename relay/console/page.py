@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay.api.backend import Backend
 from relay.api.context import RequestContext
-from relay.console.ask import Asker, Json, Problem, Query, new_once
+from relay.console.ask import ApiClient, ApiError, Json, Query, new_once
 from relay.console.outcomes import NAMES, OUTCOMES, class_of
 from relay.console.sessions import Session
 from relay.console.words import language_of, length_of, local_time, with_zone, zone_of
@@ -63,7 +63,7 @@ class Viewer(NamedTuple):
     is_still_good: Callable[[], bool]  # whether the session goes on: for streams
 
 
-class Page:
+class ConsolePage:
     """One request for a page."""
 
     def __init__(self, request: Request, backend: Backend, api: Any, clock: Callable[[], float]) -> None:
@@ -112,12 +112,12 @@ class Page:
     # -- the API
 
     @property
-    def asker(self) -> Asker:
+    def asker(self) -> ApiClient:
         assert self.viewer is not None
-        return Asker(self._api, self.viewer.key, self.request.state.request_id, self.words)
+        return ApiClient(self._api, self.viewer.key, self.request.state.request_id, self.words)
 
     async def get(self, path: str, *parts: str, **query: str | None) -> Json:
-        """The document of a GET. Raises Problem, for which the console has pages."""
+        """The document of a GET. Raises ApiError, for which the console has pages."""
         return await self.asker.ask("GET", path, *parts, query=query)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
@@ -130,14 +130,14 @@ class Page:
         """Change something, and show the page `to` with the notice `done`, or with the API's refusal."""
         try:
             await self.asker.ask(method, path, *parts, query=query, body=body, once=self.form.get("once", ""))
-        except Problem as problem:
+        except ApiError as problem:
             self.notice("bad", " ".join([problem.detail, *self.others(problem)]))
         else:
             self.notice("good", self.words(done))
         return self.redirect(to)
 
     @staticmethod
-    def others(problem: Problem) -> list[str]:
+    def others(problem: ApiError) -> list[str]:
         """The problems of fields that the detail does not quote."""
         return [f"{field}: {text}" for field, text in problem.errors.items() if text not in problem.detail]
 
@@ -162,7 +162,7 @@ class Page:
         """A part of a page, for a stream."""
         return _environment(self.language).get_template(template).render(page=self, **values)
 
-    def error(self, status: int, problem: Problem | None = None, *, stale: bool = False) -> Response:
+    def error(self, status: int, problem: ApiError | None = None, *, stale: bool = False) -> Response:
         """The page of an error. `stale`: the token of a form is not the session's."""
         return self.render("error.html", status, code=status, problem=problem, stale=stale)
 
@@ -295,7 +295,7 @@ def _environment(language: Language) -> Environment:
 
 # -- Routes
 
-Show = Callable[[Page], Awaitable[Response]]
+Show = Callable[[ConsolePage], Awaitable[Response]]
 
 
 class PageRoute(NamedTuple):
@@ -320,7 +320,7 @@ def post(path: str, unit: Show, needs: str = "") -> PageRoute:
     return PageRoute(path, unit, needs, ("POST",))
 
 
-def starlette_route(route: PageRoute, make: Callable[[Request], Page]) -> Route:
+def starlette_route(route: PageRoute, make: Callable[[Request], ConsolePage]) -> Route:
     """The route for Starlette, whose template the log names. A key without the scope gets the API's refusal."""
 
     async def endpoint(request: Request) -> Response:

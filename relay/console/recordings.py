@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
-from relay.console.ask import Problem
-from relay.console.page import Page, PageRoute, get, post
-from relay.console.tables import Column, Filter, Listing, show_list
+from relay.console.ask import ApiError
+from relay.console.page import ConsolePage, PageRoute, get, post
+from relay.console.tables import Column, Filter, ListView, show_list
 from relay.translation import N_
 
-RECORDINGS: Final = Listing(
+RECORDINGS: Final = ListView(
     N_("Recordings"),
     "/v1/recordings",
     (
@@ -31,15 +31,15 @@ RECORDINGS: Final = Listing(
 )
 
 
-async def _show_recordings(page: Page) -> Response:
+async def _show_recordings(page: ConsolePage) -> Response:
     return await show_list(page, RECORDINGS)
 
 
-async def _show_recording(page: Page) -> Response:
+async def _show_recording(page: ConsolePage) -> Response:
     return _shown(page)
 
 
-def _shown(page: Page, status: int = 200, fault: str = "", link: Any = None) -> Response:
+def _shown(page: ConsolePage, status: int = 200, fault: str = "", link: Any = None) -> Response:
     """The page. `link`: the API's answer; its URL without the host is played: the page's policy allows no other."""
     path = ""
     if link is not None:
@@ -49,25 +49,25 @@ def _shown(page: Page, status: int = 200, fault: str = "", link: Any = None) -> 
     return page.render("recording.html", status, **values)
 
 
-async def _listen(page: Page) -> Response:
+async def _listen(page: ConsolePage) -> Response:
     """Make a link, and show the page with it."""
     call_id = page.request.path_params["call_id"]
     body = {name: value for name in ("channels", "reason") if (value := page.form.get(name, "").strip())}
     try:
         link = await page.asker.ask("POST", "/v1/calls/{}/recording/url", call_id, body=body)
-    except Problem as problem:
+    except ApiError as problem:
         return _shown(page, problem.status, problem.detail)
     return _shown(page, link=link)
 
 
-async def _capture(page: Page) -> Response:
+async def _capture(page: ConsolePage) -> Response:
     """The capture as a file, after its line in the audit log."""
     query = {"format": "pcap", "reason": page.form.get("reason")}
     call_id = page.request.path_params["call_id"]
     return page.passed(page.asker.file("/v1/calls/{}/recording", call_id, query=query))
 
 
-async def _delete(page: Page) -> Response:
+async def _delete(page: ConsolePage) -> Response:
     call_id = page.request.path_params["call_id"]
     query = {"reason": page.form.get("reason")}
     done = N_("The recording is deleted.")

@@ -15,8 +15,8 @@ from typing import Final
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from relay.console.ask import Problem
-from relay.console.page import Page, PageRoute
+from relay.console.ask import ApiError
+from relay.console.page import ConsolePage, PageRoute
 from relay.console.sessions import Session
 
 EVERY_S: Final = 2.0  # a turn
@@ -28,7 +28,7 @@ EVENT_STREAM: Final = "text/event-stream"
 OVER: Final = "event: over\ndata: {}\n\n"  # the browser asks for the page again, and is sent to the log-in
 LATER: Final = "retry: 10000\n\n"  # the browser asks again in 10 s; after an error status it would never
 
-Parts = Callable[[Page], Awaitable[Mapping[str, str]]]  # the HTML of each part by the id of its element
+Parts = Callable[[ConsolePage], Awaitable[Mapping[str, str]]]  # the HTML of each part by the id of its element
 
 
 class Streams:
@@ -42,7 +42,7 @@ class Streams:
         """End all streams: the server waits for open answers when it stops."""
         self._finishing.set()
 
-    def answer(self, page: Page, parts: Parts, turns: int) -> Response:
+    def answer(self, page: ConsolePage, parts: Parts, turns: int) -> Response:
         """The stream for a page; 204, which tells a browser not to ask again, beyond the limits."""
         of_owner, of_all = self._open[page.session.owner], self._open.total()
         if page.session.streams >= MOST_OF_SESSION or of_owner >= MOST_OF_ONE or of_all >= MOST:
@@ -55,7 +55,7 @@ class Streams:
         session.streams += more
         self._open[session.owner] += more
 
-    async def _events(self, page: Page, parts: Parts, turns: int) -> AsyncIterator[str]:
+    async def _events(self, page: ConsolePage, parts: Parts, turns: int) -> AsyncIterator[str]:
         sent: dict[str, str] = {}
         unchanged = 0
         while page.is_still_logged_in():
@@ -90,17 +90,17 @@ class _Stream(StreamingResponse):
 def stream(streams: Streams, name: str, parts: Parts, needs: str, turns: int) -> PageRoute:
     """The route of a stream. `turns`: of `EVERY_S`, from one look to the next."""
 
-    async def show(page: Page) -> Response:
+    async def show(page: ConsolePage) -> Response:
         return streams.answer(page, parts, turns)
 
     return PageRoute(f"/stream/{name}", show, needs)
 
 
-async def _changed(page: Page, parts: Parts, sent: dict[str, str]) -> dict[str, str]:
+async def _changed(page: ConsolePage, parts: Parts, sent: dict[str, str]) -> dict[str, str]:
     """The parts that differ from those sent last; none while the API gives an error."""
     try:
         made = await parts(page)
-    except Problem:
+    except ApiError:
         return {}
     changed = {name: html for name, html in made.items() if sent.get(name) != html}
     sent |= changed

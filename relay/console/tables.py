@@ -14,14 +14,14 @@ from pydantic.fields import FieldInfo
 from starlette.responses import Response, StreamingResponse
 
 from relay.api.paging import MOST
-from relay.console.ask import Json, Problem, Query
-from relay.console.page import Page
+from relay.console.ask import ApiError, Json, Query
+from relay.console.page import ConsolePage
 from relay.console.references import is_reference
 from relay.operations.shapes import FREE_TEXT
 from relay.reports.export import csv_cell, csv_lines
 from relay.translation import N_
 
-Adjust = Callable[[Page, list[dict[str, Any]]], Awaitable[list[dict[str, Any]]]]
+Adjust = Callable[[ConsolePage, list[dict[str, Any]]], Awaitable[list[dict[str, Any]]]]
 # How a value is shown. id: short, copied whole; name: one of the API's, in words; flag: yes or no; tags: short texts
 Kind = Literal["text", "id", "mono", "number", "moment", "length", "outcome", "state", "name", "flag", "tags"]
 ROWS: Final = "50"
@@ -53,7 +53,7 @@ class Filter(NamedTuple):
     needs: str = ""  # shown only to keys with this scope
 
 
-class Listing(NamedTuple):
+class ListView(NamedTuple):
     """A list of the API. `path`: as `Asker.ask` takes it; `empty`: what to say of none."""
 
     title: str
@@ -73,7 +73,7 @@ class Listing(NamedTuple):
 
 
 async def show_list(
-    page: Page, listing: Listing, *parts: str, faults: Mapping[str, str] = MappingProxyType({}), **values: Any
+    page: ConsolePage, listing: ListView, *parts: str, faults: Mapping[str, str] = MappingProxyType({}), **values: Any
 ) -> Response:
     """The page of a list. A faulty filter is named beside its field.
 
@@ -90,7 +90,7 @@ async def show_list(
         if not faults:
             most = limit or (str(MOST) if is_file else ROWS)
             document = await page.get(listing.path, *parts, limit=most, **query, **page.reveal)
-    except Problem as problem:
+    except ApiError as problem:
         if problem.kind != "invalid" or not query:
             raise
         faults = problem.errors or {"": problem.detail}
@@ -113,7 +113,7 @@ async def show_list(
     )
 
 
-async def search_party(page: Page, listing: Listing, party: str = "", **values: Any) -> Response:
+async def search_party(page: ConsolePage, listing: ListView, party: str = "", **values: Any) -> Response:
     """The part of a list that concerns a party. Its number is in a form, so that no URL has it; so is the next page."""
     party, faults = party or page.form.get("party", "").strip(), {}
     if not party:
@@ -122,7 +122,7 @@ async def search_party(page: Page, listing: Listing, party: str = "", **values: 
     query = {"cursor": page.form.get("cursor")}
     try:
         document = await page.asker.ask("POST", f"{listing.path}/search", query=query, body={"party": party})
-    except Problem as problem:
+    except ApiError as problem:
         if problem.kind != "invalid":
             raise
         faults = problem.errors or {"party": problem.detail}
@@ -139,11 +139,11 @@ async def search_party(page: Page, listing: Listing, party: str = "", **values: 
     )
 
 
-async def _adjusted(page: Page, listing: Listing, document: Json) -> Json:
+async def _adjusted(page: ConsolePage, listing: ListView, document: Json) -> Json:
     return document if listing.adjust is None else document | {"items": await listing.adjust(page, document["items"])}
 
 
-def shown_filters(page: Page, listing: Listing) -> list[Filter]:
+def shown_filters(page: ConsolePage, listing: ListView) -> list[Filter]:
     """The filters for this viewer."""
     return [each for each in listing.filters if page.may(each.needs)]
 
@@ -167,7 +167,7 @@ def _file_headers(name: str, format_: str) -> dict[str, str]:
 
 
 async def _all_rows(
-    page: Page, listing: Listing, parts: Sequence[str], query: Query, first: Json
+    page: ConsolePage, listing: ListView, parts: Sequence[str], query: Query, first: Json
 ) -> AsyncGenerator[_Rows]:
     """The rows of a search, a page of the API at a time. It fails, and the file with it, once the session is over."""
     document = first

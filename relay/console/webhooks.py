@@ -6,13 +6,13 @@ from typing import Final
 
 from starlette.responses import Response
 
-from relay.console.ask import Problem
-from relay.console.page import Page, PageRoute, get, post
-from relay.console.tables import Column, Filter, Listing, show_list
+from relay.console.ask import ApiError
+from relay.console.page import ConsolePage, PageRoute, get, post
+from relay.console.tables import Column, Filter, ListView, show_list
 from relay.events.alibaba import MESSAGES
 from relay.translation import N_
 
-WEBHOOKS: Final = Listing(
+WEBHOOKS: Final = ListView(
     title=N_("Webhooks"),
     path="/v1/webhooks",
     columns=(
@@ -28,7 +28,7 @@ WEBHOOKS: Final = Listing(
     template="webhooks.html",
     filters=(Filter("business_id", N_("Business"), needs="operator"),),
 )
-DEAD: Final = Listing(
+DEAD: Final = ListView(
     title=N_("Webhook"),
     path="/v1/webhooks/{}/dead",
     columns=(
@@ -44,12 +44,12 @@ DEAD: Final = Listing(
 )
 
 
-async def show_webhooks(page: Page) -> Response:
+async def show_webhooks(page: ConsolePage) -> Response:
     """All webhooks that the key may see, by id."""
     return await show_list(page, WEBHOOKS, messages=[*MESSAGES])
 
 
-async def make(page: Page) -> Response:
+async def make(page: ConsolePage) -> Response:
     """Make a webhook, and show its secret, once. What it sends is all events, or one of Alibaba's messages."""
     form = page.form
     body: dict[str, object] = {"url": form.get("url", "").strip(), "parties": form.get("parties", "masked")}
@@ -59,7 +59,7 @@ async def make(page: Page) -> Response:
         body["business_id"] = business
     try:
         made = await page.asker.ask("POST", "/v1/webhooks", body=body, once=form.get("once", ""))
-    except Problem as problem:
+    except ApiError as problem:
         page.notice("bad", " ".join([problem.detail, *page.others(problem)]))
         return page.redirect("/webhooks")
     page.notice("good", page.words(N_("Made. It gets what happens from now on.")))
@@ -68,35 +68,35 @@ async def make(page: Page) -> Response:
     return page.redirect(f"/webhooks/{made['id']}")
 
 
-async def show_webhook(page: Page) -> Response:
+async def show_webhook(page: ConsolePage) -> Response:
     """One webhook, and its dead letters with their errors."""
     webhook_id = page.request.path_params["webhook_id"]
     webhook = await page.get("/v1/webhooks/{}", webhook_id)
     return await show_list(page, DEAD, webhook_id, webhook=webhook)
 
 
-async def resend(page: Page) -> Response:
+async def resend(page: ConsolePage) -> Response:
     """Send one dead letter again, or all."""
     event = page.form.get("event")
     return await _act(page, N_("Queued again."), "/dead/resend", {"events": [event]} if event else {})
 
 
-async def test(page: Page) -> Response:
+async def test(page: ConsolePage) -> Response:
     """Queue a test event."""
     return await _act(page, N_("A test event is queued."), "/test", None)
 
 
-async def enable(page: Page) -> Response:
+async def enable(page: ConsolePage) -> Response:
     """Deliver again, at once."""
     return await _act(page, N_("Enabled. What waits is delivered now."), "", {"enabled": True}, "PATCH")
 
 
-async def disable(page: Page) -> Response:
+async def disable(page: ConsolePage) -> Response:
     """Queue and send nothing more."""
     return await _act(page, N_("Disabled. No events are queued for it."), "", {"enabled": False}, "PATCH")
 
 
-async def _act(page: Page, done: str, path: str, body: object, method: str = "POST") -> Response:
+async def _act(page: ConsolePage, done: str, path: str, body: object, method: str = "POST") -> Response:
     webhook_id = page.request.path_params["webhook_id"]
     return await page.change(f"/webhooks/{webhook_id}", done, method, f"/v1/webhooks/{{}}{path}", webhook_id, body=body)
 

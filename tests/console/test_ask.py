@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from relay.console.ask import Asker, Problem
+from relay.console.ask import ApiClient, ApiError
 from relay.service.keys import OPERATOR_SCOPES
 from relay.store.keys import ApiKey
 from tests.api.conftest import Api
 
 
-def asker(api: Api, business: str | None = None, scopes: frozenset[str] = OPERATOR_SCOPES) -> Asker:
-    return Asker(api.app, ApiKey("test", business, scopes, b"", b"", 0, "", None, None), "request")
+def asker(api: Api, business: str | None = None, scopes: frozenset[str] = OPERATOR_SCOPES) -> ApiClient:
+    return ApiClient(api.app, ApiKey("test", business, scopes, b"", b"", 0, "", None, None), "request")
 
 
 async def test_the_api_decides(api: Api) -> None:
     assert (await asker(api).ask("GET", "/v1/calls", query={"limit": "5", "outcome": None}))["items"] == []
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ApiError) as caught:
         await asker(api, "acme", frozenset(["numbers:read"])).ask("GET", "/v1/calls")
     assert (caught.value.status, caught.value.kind) == (403, "forbidden")
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ApiError) as caught:
         await asker(api).ask("GET", "/v1/calls", query={"number": "1"})
     assert list(caught.value.errors) == ["number"]
 

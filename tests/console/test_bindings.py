@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relay.console.bindings import Route, routes_of
+from relay.console.bindings import RouteLine, routes_of
 from tests.api.conftest import PREFIX, A, Api, B, Client
 from tests.console.conftest import Console, text_of
 
@@ -23,17 +23,17 @@ def shown(mode: str, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("binding", "routes"),
     [
-        (shown("AXB"), [Route("a", X, "b", X), Route("b", X, "a", X)]),
-        (shown("AXYB", y=Y), [Route("a", X, "b", Y), Route("b", Y, "a", X)]),
-        (shown("GXB", group_id="g1"), [Route("g1", X, "b", X), Route("b", X, None, X)]),
-        (shown("GXYB", group_id="g1", y=Y), [Route("g1", X, "b", Y), Route("b", Y, None, X)]),
-        (shown("AXN"), [Route("a", X, None, X), Route(None, X, "a", X)]),
-        (shown("AXB", direction="a_to_b"), [Route("a", X, "b", X)]),
-        (shown("AXB", direction="b_to_a"), [Route("b", X, "a", X)]),
-        (shown("AXYB", y=Y, a=None), [Route("b", Y, "", X)]),
+        (shown("AXB"), [RouteLine("a", X, "b", X), RouteLine("b", X, "a", X)]),
+        (shown("AXYB", y=Y), [RouteLine("a", X, "b", Y), RouteLine("b", Y, "a", X)]),
+        (shown("GXB", group_id="g1"), [RouteLine("g1", X, "b", X), RouteLine("b", X, None, X)]),
+        (shown("GXYB", group_id="g1", y=Y), [RouteLine("g1", X, "b", Y), RouteLine("b", Y, None, X)]),
+        (shown("AXN"), [RouteLine("a", X, None, X), RouteLine(None, X, "a", X)]),
+        (shown("AXB", direction="a_to_b"), [RouteLine("a", X, "b", X)]),
+        (shown("AXB", direction="b_to_a"), [RouteLine("b", X, "a", X)]),
+        (shown("AXYB", y=Y, a=None), [RouteLine("b", Y, "", X)]),
     ],
 )
-def test_the_routes_of_each_mode(binding: dict[str, Any], routes: list[Route]) -> None:
+def test_the_routes_of_each_mode(binding: dict[str, Any], routes: list[RouteLine]) -> None:
     assert routes_of(binding) == routes
 
 

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from relay.console import streams as module
-from relay.console.page import Page
+from relay.console.page import ConsolePage
 from relay.console.sessions import Session
 from relay.console.streams import MOST_OF_SESSION, Streams
 from relay.store.keys import set_revoked
@@ -81,13 +81,13 @@ async def test_a_session_has_few_streams(browser: Browser, monkeypatch: pytest.M
     begun = asyncio.Semaphore(0)
     going = asyncio.Event()
 
-    async def parts(page: Page, *_: object) -> Mapping[str, str]:
+    async def parts(page: ConsolePage, *_: object) -> Mapping[str, str]:
         begun.release()
         await going.wait()
         return {}
 
     monkeypatch.setattr(module, "_changed", parts)
-    monkeypatch.setattr(Page, "is_still_logged_in", lambda _: not going.is_set())
+    monkeypatch.setattr(ConsolePage, "is_still_logged_in", lambda _: not going.is_set())
     reading = [asyncio.create_task(browser.http.get(STREAM)) for _ in range(MOST_OF_SESSION)]
     for _ in reading:
         await begun.acquire()
@@ -104,14 +104,14 @@ async def test_nobody_uses_up_the_streams_of_others(
     begun = asyncio.Semaphore(0)
     going = asyncio.Event()
 
-    async def parts(page: Page, *_: object) -> Mapping[str, str]:
+    async def parts(page: ConsolePage, *_: object) -> Mapping[str, str]:
         begun.release()
         await going.wait()
         return {}
 
     monkeypatch.setattr(module, "_changed", parts)
     monkeypatch.setattr(module, "MOST_OF_ONE", 1)
-    monkeypatch.setattr(Page, "is_still_logged_in", lambda _: not going.is_set())
+    monkeypatch.setattr(ConsolePage, "is_still_logged_in", lambda _: not going.is_set())
     same, other = await console.of(operator), await console.of(await api.company("acme"))
     first = asyncio.create_task(browser.http.get(STREAM))
     await begun.acquire()

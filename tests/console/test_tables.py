@@ -8,7 +8,7 @@ from html import unescape
 import pytest
 
 from relay.console import tables
-from relay.console.page import Page
+from relay.console.page import ConsolePage
 from relay.console.tables import Column, as_file
 from tests.api.conftest import Api, Client
 from tests.console.conftest import Console, text_of, urls_of
@@ -63,7 +63,7 @@ async def test_a_file_is_not_cut_short_unnoticed(
     shelf.add(*(call(n) for n in range(5)))
     shelf.follow()
     browser = await console.of(operator)
-    monkeypatch.setattr(Page, "is_still_logged_in", lambda _: False)
+    monkeypatch.setattr(ConsolePage, "is_still_logged_in", lambda _: False)
     with pytest.raises(AssertionError):  # by the transport: the response has no end
         await browser.http.get("/console/calls?format=csv")
 
