@@ -37,6 +37,7 @@ ON_BOTH = (
             "hooks",
             "lookup_at",
             "numbers",
+            "recent_changes",
             "webhooks",
         )
     ),

@@ -36,7 +36,7 @@ from relay.store.database import Reader, connect, one_moment, reading, store_err
 from relay.store.former_versions import former_uses
 from relay.store.history import CALL_GRACE_MS, Use, UsesOfRights
 from relay.store.history_log import LogReader
-from relay.store.ledger import CHANGED, MOST_NAMED, learn_refused, note_fault, outdate, read_ledger_head, refuse
+from relay.store.ledger import CHANGED, MOST_NAMED, learn_head, note_fault, outdate, read_ledger_head, refuse
 from relay.store.ledger_check import OUTSIDE, LedgerFault, ledger_faults, quick_faults
 from relay.store.ledger_tables import TABLES
 from relay.store.record_rows import SELECT as SELECT_RECORD
@@ -77,7 +77,7 @@ class RightsWatch:
     """Checks the schema and the ledger's head every second, on each node.
 
     While the schema is not relay700's own, nothing that this process reads grants a right, such as a key does. A row
-    that the head refuses grants none either, whichever node found it.
+    that the head refuses grants none either, whichever node found it, nor one that was put back after a recent change.
     """
 
     def __init__(self, place: Place, sealer: Sealer) -> None:
@@ -95,7 +95,7 @@ class RightsWatch:
 
     def _look(self, connection: Connection) -> None:
         self._schema.look(connection)
-        learn_refused(connection, self._sealer)
+        learn_head(connection, self._sealer)
 
 
 class LedgerWatch:
@@ -370,7 +370,8 @@ class LedgerWatch:
                 if self._read_log(connection, all_=any(fault.is_unnamed for fault in found)):
                     faults += self._audit.history.contradictions(connection, everywhere=True)
         finally:
-            faults += found
+            named = {(fault.table, fault.row_key) for fault in faults}
+            faults += [fault for fault in found if (fault.table, fault.row_key) not in named]
             now_s = self._clock_s()
             self._check_at_s = now_s + max(CHECK_S, SHARE * (now_s - since_s))
 

@@ -32,7 +32,7 @@ from relay.store.connection import (
 from relay.store.connection import one_moment as one_moment
 from relay.store.connection import transaction as transaction
 from relay.store.files import check_permissions, open_beside, require_log
-from relay.store.ledger import learn_refused, ledger_transaction
+from relay.store.ledger import learn_head, ledger_transaction
 from relay.store.ledger_check import note_script, open_ledger, require_left
 from relay.store.schema_check import require_empty_schema
 from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
@@ -117,7 +117,7 @@ def open_store(place: Place, key_file: Path, *, as_is: bool = False) -> Sealer:
             with ledger_transaction(connection, sealer, now_ms):
                 enter_keys(connection, sealer)
             check_keys(connection, sealer, key_file)
-        learn_refused(connection, sealer)
+        learn_head(connection, sealer)
     return sealer
 
 

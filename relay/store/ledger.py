@@ -26,6 +26,7 @@ from relay.errors import StoreError
 from relay.store.business_counts import Count, write_counts
 from relay.store.chain import (
     AUDIT,
+    EMPTY,
     RECORDS,
     Head,
     found_head,
@@ -52,6 +53,7 @@ from relay.store.connection import (
 from relay.store.ledger_tables import TABLES, LedgerTable, dialect_of
 from relay.store.named_rows import NamedRow, NamedRows, Unnamed
 from relay.store.proofs import CHUNK, insert_proofs, put_proofs, rows_with_proofs
+from relay.store.recent_changes import DELETE_CHANGES, Changes, learn_changes, note_changes
 from relay.store.schema_check import (
     SCHEMA,
     Vouched,
@@ -61,7 +63,17 @@ from relay.store.schema_check import (
     require_same_schema,
 )
 from relay.store.scripts import schema_by
-from relay.store.sealing.rows import DISTRUSTED, Values, element, is_proven, make_proof, not_proven, revision_of
+from relay.store.sealing.rows import (
+    DISTRUSTED,
+    Values,
+    element,
+    is_outdated,
+    is_refused,
+    is_written,
+    make_proof,
+    not_proven,
+    revision_of,
+)
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry, put_entries
 
@@ -71,6 +83,7 @@ CHANGED: Final = "changed outside relay700"  # the reason of most entries `ledge
 MOST_NAMED: Final = 100  # faults per transaction that get their own entry in the audit log
 MOST_REFUSED: Final = 1_000  # rows of a table in the head of the ledger; if there are more, the whole table is refused
 _WHOLE: Final = frozenset(["", "*"])  # as row keys: all rows of the table
+_NOW: Final = 1 << 62  # as a revision: a row is read as it is now, and stays so
 
 _ALL_TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch"
 _DELETE: Final = "DELETE FROM ledger WHERE table_name = ? AND row_key = ?"
@@ -93,6 +106,7 @@ class _Plain(msgspec.Struct, array_like=True, frozen=True):
     audit: Head
     scripts: int
     refused: dict[str, dict[str, int]]
+    changes: Changes
 
 
 _decode_head: Final = msgspec.msgpack.Decoder(_Plain).decode
@@ -114,6 +128,7 @@ class LedgerHead(NamedTuple):
     audit: Head
     scripts: int  # number of scripts that the store had seen
     refused: dict[str, dict[str, int]]  # as `Sealer.refused`
+    changes: Changes
 
     @property
     def vouched(self) -> Vouched:
@@ -146,19 +161,35 @@ def require_each(
     if sealer.stopped:
         raise StoreError(sealer.stopped)
     declared = [(TABLES[table], keys) for table, keys in wanted]
+    read_at = _read_at(connection, sealer)
     with one_moment(connection):  # else a change between the two would look like a forgery
         read, results = rows_with_proofs(connection, declared, *then, locked=is_locking(connection))
         for (table, _), (rows, proofs) in zip(declared, read, strict=True):
-            _require_held(connection, sealer, table, rows, proofs)
+            _require_held(connection, sealer, table, rows, proofs, read_at)
     return [len(rows) for rows, _ in read], results
 
 
+def _read_at(connection: Connection, sealer: Sealer) -> int | None:
+    """The least revision of what is read next, for `is_outdated`. None: of a moment that has begun before."""
+    if getattr(connection, "naming", None) is not None:  # a unit of work: nobody else writes, or the rows are locked
+        return _NOW
+    return None if connection.in_transaction else sealer.outdated_to
+
+
 def _require_held(
-    connection: Connection, sealer: Sealer, table: LedgerTable, rows: dict[str, str], proofs: dict[str, bytes]
+    connection: Connection,
+    sealer: Sealer,
+    table: LedgerTable,
+    rows: dict[str, str],
+    proofs: dict[str, bytes],
+    read_at: int | None,
 ) -> None:
     for key, found in rows.items():
         proof = proofs.get(key)
-        if not _holds(sealer, table, key, found, proof) and not _is_ours(connection, sealer, table, key, proof):
+        if read_at is None and is_outdated(sealer, table.name, key, proof, _NOW):
+            read_at = stored_revision(connection)
+        at = _NOW if read_at is None else read_at
+        if not _holds(sealer, table, key, found, proof, at) and not _is_ours(connection, sealer, table, key, proof):
             raise StoreError(not_proven(table.name, key))
 
 
@@ -176,7 +207,7 @@ def outdate(connection: Connection, sealer: Sealer, table: str, row_keys: Sequen
         for key, values in rows.items():
             proof = proofs.get(key)
             if proof and _holds(sealer, declared, key, values, proof):
-                sealer.outdated.setdefault(table, {})[key] = revision_of(proof) - 1
+                sealer.outdate([(table, key)], revision_of(proof))
 
 
 def _is_ours(connection: Connection, sealer: Sealer, table: LedgerTable, row_key: str, proof: bytes | None) -> bool:
@@ -208,8 +239,9 @@ def ledger_transaction(
             distrust_touched(connection, sealer, now_ms)
             with _naming(connection) as named:
                 yield
-            settle(connection, sealer, named.rows(), named.at_end)
+            changed = settle(connection, sealer, named.rows(), named.at_end)
             require_same_schema(connection)
+        sealer.outdate(*changed)
     except Unnamed as error:
         with (
             suppress(StoreError, *DATABASE_ERRORS),
@@ -274,15 +306,14 @@ def refuse(connection: Connection, sealer: Sealer, rows: Iterable[tuple[str, str
     put_proofs(connection, [(table, row_key, DISTRUSTED) for table, row_key in rows if row_key])
     with suppress(StoreError):  # the head was altered: nothing that needs it is granted
         head = read_ledger_head(connection, sealer)
-        revision = head.revision + 1
         refused = {table: dict(known) for table, known in head.refused.items()}
         for table, row_key in rows:
             if table in TABLES:
-                refused.setdefault(table, {})["" if row_key in _WHOLE else row_key] = revision
+                refused.setdefault(table, {})["" if row_key in _WHOLE else row_key] = head.revision + 1
         for table, known in refused.items():
             if len(known) > MOST_REFUSED:
                 refused[table] = {"": max(known.values())}
-        write_ledger_head(connection, sealer, revision, head.sums, head.scripts, refused)
+        write_ledger_head(connection, sealer, head._replace(refused=refused))
 
 
 def _owners(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -299,16 +330,16 @@ def note_fault(connection: Connection, sealer: Sealer, what: str, now_ms: int, r
 
 def settle(
     connection: Connection, sealer: Sealer, named: dict[tuple[str, str], NamedRow], at_end: Sequence[Any] = ()
-) -> None:
+) -> tuple[list[tuple[str, str]], int]:
     """At the end of a transaction: prove the rows it has changed, and write what was left for the end.
 
-    On a server the others wait for the heads from here on, and for nothing else. Raises Unnamed for a row that is not
-    among `named`.
+    Returns the rows whose earlier proofs count no more once it has committed, and its revision. On a server the others
+    wait for the heads from here on, and for nothing else. Raises Unnamed for a row that is not among `named`.
     """
     own = dialect_of(connection).own_touch
     asked = (f"SELECT table_name, row_key, before FROM ledger_touch WHERE {own}", ())
     if not named and not at_end and not connection.execute(*asked).fetchall():
-        return
+        return [], 0
     _lock_heads(connection)
     write_counts(connection, [note for note in at_end if isinstance(note, Count)])
     head, records, audit = _heads(connection, sealer)
@@ -319,15 +350,20 @@ def settle(
         -1
     ].fetchall()  # also what has changed beside these statements
     if not touched:
-        return
-    sums, written = _proven(sealer, _changed_rows(connection, sealer, touched, named), head)
-    plain = _plain(head.sums | sums, records, audit, head.scripts, head.refused)
+        return [], 0
+    rows, revision = _changed_rows(connection, sealer, touched, named), head.revision + 1
+    sums, proofs = _proven(sealer, rows, head)
+    changed = [(row.table.name, row.key) for row in rows if row.was_good and row.proof is not None]
+    changes, noted = note_changes(sealer, head.changes, revision, changed)
+    plain = _plain(head._replace(sums=head.sums | sums, changes=changes), records, audit)
     fetch_together(
         connection,
-        *written,
+        *proofs,
+        *noted,
         (f"DELETE FROM ledger_touch WHERE {own}", ()),
-        _put_head(sealer, head.revision + 1, plain),
+        _put_head(sealer, revision, plain),
     )
+    return changed, revision
 
 
 def _heads(connection: Connection, sealer: Sealer) -> tuple[LedgerHead, Head, Head]:
@@ -428,13 +464,17 @@ def _was_good(sealer: Sealer, table: LedgerTable, row_key: str, before: str | No
     return _holds(sealer, table, row_key, before, proof)
 
 
-def _holds(sealer: Sealer, table: LedgerTable, row_key: str, found: str, proof: bytes | None) -> bool:
-    """Whether the proof of a row with these covered columns holds."""
-    values = decoded_values(found)
+def _holds(
+    sealer: Sealer, table: LedgerTable, row_key: str, found: str, proof: bytes | None, read_at: int = _NOW
+) -> bool:
+    """Whether the proof of a row with these covered columns holds. `read_at`: as for `is_outdated`."""
+    values, name = decoded_values(found), table.name
     return (
         values is not None
         and isinstance(proof, bytes)
-        and is_proven(sealer, table.name, row_key, values, table.called, proof)
+        and is_written(sealer, name, row_key, values, table.called, proof)
+        and not is_refused(sealer, name, row_key, proof)
+        and not is_outdated(sealer, name, row_key, proof, read_at)
     )
 
 
@@ -476,27 +516,19 @@ def open_ledger_head(sealer: Sealer, revision: object, sealed: object) -> Ledger
         plain.audit,
         plain.scripts,
         plain.refused,
+        plain.changes,
     )
 
 
-def write_ledger_head(
-    connection: Connection,
-    sealer: Sealer,
-    revision: int,
-    sums: dict[str, Sum],
-    scripts: int,
-    refused: dict[str, dict[str, int]],
-) -> None:
-    """Write the head, with the heads of both chains. `scripts`: as in the head before, but from `note_schema`."""
+def write_ledger_head(connection: Connection, sealer: Sealer, head: LedgerHead) -> None:
+    """Write the next head: of `head` with another revision, and with the heads of both chains as they are."""
     records, audit = stored_head(connection, RECORDS), read_head(connection, sealer, AUDIT)
-    connection.execute(*_put_head(sealer, revision, _plain(sums, records, audit, scripts, refused)))
+    connection.execute(*_put_head(sealer, head.revision + 1, _plain(head, records, audit)))
 
 
-def _plain(
-    sums: dict[str, Sum], records: Head, audit: Head, scripts: int, refused: dict[str, dict[str, int]]
-) -> _Plain:
-    plain = {table: (sum_.rows, sum_.total.to_bytes(32)) for table, sum_ in sums.items()}
-    return _Plain(plain, records, audit, scripts, refused)
+def _plain(head: LedgerHead, records: Head, audit: Head) -> _Plain:
+    sums = {table: (sum_.rows, sum_.total.to_bytes(32)) for table, sum_ in head.sums.items()}
+    return _Plain(sums, records, audit, head.scripts, head.refused, head.changes)
 
 
 def _put_head(sealer: Sealer, revision: int, plain: _Plain) -> Statement:
@@ -507,7 +539,7 @@ def note_schema(connection: Connection, sealer: Sealer) -> None:
     """Vouch for the schema as it is, within the transaction of the script that has just changed it."""
     head = read_ledger_head(connection, sealer)
     seen = schema_by(connection).seen(connection)
-    write_ledger_head(connection, sealer, head.revision + 1, head.sums | _schema_sum(connection), seen, head.refused)
+    write_ledger_head(connection, sealer, head._replace(sums=head.sums | _schema_sum(connection), scripts=seen))
 
 
 def _schema_sum(connection: Connection) -> dict[str, Sum]:
@@ -524,10 +556,13 @@ def _context(revision: int) -> bytes:
     return f"ledger {revision}".encode()
 
 
-def learn_refused(connection: Connection, sealer: Sealer) -> None:
-    """Tell the sealer which rows are refused. If the head was altered, code that needs it reports that."""
+def learn_head(connection: Connection, sealer: Sealer) -> None:
+    """Tell the sealer which rows are refused, and which were changed lately.
+
+    If the head was altered, code that needs it reports that.
+    """
     with suppress(StoreError):
-        read_ledger_head(connection, sealer)
+        learn_changes(connection, sealer, read_ledger_head(connection, sealer).changes)
 
 
 # -- signing a new store, or one that an operator vouches for
@@ -539,9 +574,13 @@ def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None
     The new revision is above `beyond` and above the stored one.
     """
     dialect = dialect_of(connection)
-    revision = max(stored_revision(connection), beyond) + 1
+    before = max(stored_revision(connection), beyond)
+    named = 0
+    with suppress(StoreError):  # the head was altered, or there is none
+        named = read_ledger_head(connection, sealer).changes.named
     connection.execute("DELETE FROM ledger")
     connection.execute("DELETE FROM ledger_touch")
+    connection.execute(DELETE_CHANGES)
     sums: dict[str, Sum] = {}
     for table in TABLES.values():
         count = total = 0
@@ -552,7 +591,7 @@ def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None
         for start in range(0, len(rows), 1_000):
             proven = []
             for key, values, raw in rows[start : start + 1_000]:
-                proof = make_proof(sealer, table.name, key, _decode(values), table.called, revision)
+                proof = make_proof(sealer, table.name, key, _decode(values), table.called, before + 1)
                 total += element(sealer, table.name, key, proof)
                 count += 1
                 if raw is not None and WRONG in key:
@@ -562,4 +601,5 @@ def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None
             put_proofs(connection, proven)
         sums[table.name] = Sum(count, total % MODULUS)
     sums |= _schema_sum(connection)
-    write_ledger_head(connection, sealer, revision, sums, schema_by(connection).seen(connection), {})
+    seen = schema_by(connection).seen(connection)
+    write_ledger_head(connection, sealer, LedgerHead(before, sums, EMPTY, EMPTY, seen, {}, Changes(named, named)))

@@ -31,14 +31,17 @@ from relay.store.ledger import (
     sign_all,
 )
 from relay.store.ledger_tables import CHAINS, TABLES, LedgerTable, dialect_of, triggers
+from relay.store.recent_changes import change_faults, learn_changes
 from relay.store.schema_check import different_objects, foreign_objects, is_left
 from relay.store.scripts import is_newer, schema_by
-from relay.store.sealing.rows import DISTRUSTED, element, is_written
+from relay.store.sealing.rows import DISTRUSTED, element, is_outdated, is_written
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry
 
 OUTSIDE: Final = "was changed outside relay700"
 STAYS: Final = "was found altered, and is refused until an operator accepts it"
+PUT_BACK: Final = "was put back as it was before relay700 changed or deleted it"
+_CHANGES: Final = "ledger_change"
 _TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch ORDER BY table_name, row_key"
 _PROOFS: Final = "SELECT row_key, proof FROM ledger WHERE table_name = ?"
 
@@ -75,8 +78,9 @@ def _all_faults(
         yield LedgerFault("ledger_head", "", str(error))
         return
     yield from _or_why(connection, "store", quick_faults(connection, head))
+    yield from _or_why(connection, _CHANGES, _change_faults(connection, sealer, head))
     for name in tables:
-        signed = _Signed(head.sums.get(name, NO_ROWS), head.refused.get(name, {}))
+        signed = _Signed(head.sums.get(name, NO_ROWS), head.refused.get(name, {}), head.revision)
         yield from _or_why(connection, name, _table_faults(connection, sealer, TABLES[name], signed, pause))
     for name in CHAINS:
         yield from _or_why(connection, name, _links(connection, name))
@@ -91,6 +95,13 @@ def _or_why(connection: Connection, table: str, faults: Iterator[LedgerFault]) -
         if not connection.in_transaction:
             raise
         yield LedgerFault(table, "", f"could not be checked: {error}")
+
+
+def _change_faults(connection: Connection, sealer: Sealer, head: LedgerHead) -> Iterator[LedgerFault]:
+    """Also has the sealer know the changes, by which a row that was put back has a name."""
+    for what in change_faults(connection, sealer, head.changes):
+        yield LedgerFault(_CHANGES, "", what)
+    learn_changes(connection, sealer, head.changes)
 
 
 def _links(connection: Connection, chain: str) -> Iterator[LedgerFault]:
@@ -115,6 +126,7 @@ class _Signed(NamedTuple):
 
     sum: Sum
     refused: Mapping[str, int]
+    revision: int
 
 
 def _table_faults(
@@ -134,7 +146,9 @@ def _table_faults(
         read = decoded_values(values) if isinstance(proof, bytes) else None
         if read is not None and is_written(sealer, name, row_key, read, table.called, proof):
             count, total = count + 1, total + element(sealer, name, row_key, proof)
-            if row_key in signed.refused:
+            if is_outdated(sealer, name, row_key, proof, signed.revision):
+                yield LedgerFault(name, row_key, PUT_BACK)
+            elif row_key in signed.refused:
                 yield LedgerFault(name, row_key, STAYS)
             continue
         bad += 1

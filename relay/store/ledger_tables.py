@@ -149,6 +149,7 @@ NOT_COVERED: Final = {
     "ledger": "the proofs; their sum is in the sealed head",
     "ledger_touch": "rows changed and not yet proven",
     "ledger_head": "sealed; an older copy shows by its revision",
+    "ledger_change": "recent changes; each has a MAC, and their number is in the sealed head",
     "sqlite_sequence": "SQLite's own",
 }
 

@@ -19,7 +19,7 @@ from relay.policy.rules import MEMORY_S, Rules
 from relay.store.journal.rows import open_caller
 from relay.store.ledger_tables import TABLES, Dialect
 from relay.store.record_index import number_key, pair_key
-from relay.store.sealing.rows import is_proven_for_call, is_refused, not_proven, open_fields
+from relay.store.sealing.rows import is_outdated, is_proven_for_call, is_refused, not_proven, open_fields
 from relay.store.sealing.sealer import Sealer
 
 # Each part is a search by key. The route of the last caller shows whether he is still a member. Columns have names, or
@@ -162,14 +162,14 @@ class Opener:
     def found(self, caller_hash: bytes, row: Row, revision: int, counted: CapCount | None = None) -> LookupResult:
         """Open a row of the statement. `revision`: as above, before the query. `counted`: as in `LookupResult`.
 
-        Raises StoreError if the proof of a row does not hold.
+        Raises StoreError if the proof of a row does not hold, or is from before a change of it.
         """
         now, last_hash, last_sealed, values = row
         if now is None or now < revision or self._is_put_back:
             raise StoreError(
                 "the store was put back to an earlier state: see `relay700 verify`, then restart the relay"
             )
-        self._check(values)
+        self._check(values, now)
         _, _, locked, legacy = values[_NUMBER] or _NO_NUMBER
         route = values[_ROUTE]
         bound = None if route is None else self._bound(route, last_hash, last_sealed, values)
@@ -228,14 +228,20 @@ class Opener:
         )
         return tuple.__new__(BindingContext, all_fields)
 
-    def _check(self, values: tuple[Any, ...]) -> None:
+    def _check(self, values: tuple[Any, ...], now: int) -> None:
         if self._sealer.stopped:
             raise StoreError(self._sealer.stopped)
         if self._sealer.refused:
             self._check_refused(values)
+        outdated = self._sealer.outdated
         for place, (table, _) in enumerate(self._proven):
             row = values[place]
-            if row is None or (place == _BUSINESS and self._businesses.get(row[_KEY]) == row):
+            if row is None:
+                continue
+            changed = outdated.get(table)
+            if changed is not None and row[_KEY] in changed:
+                self._check_outdated(table, row, now)
+            if place == _BUSINESS and self._businesses.get(row[_KEY]) == row:
                 continue
             key, proof, *columns = row
             if not is_proven_for_call(self._sealer, table, key, columns, bytes.fromhex(proof or "")):
@@ -254,6 +260,10 @@ class Opener:
             row = values[place]
             if row is not None and is_refused(self._sealer, table, row[_KEY], bytes.fromhex(row[_PROOF] or "")):
                 raise StoreError(not_proven(table, row[_KEY]))
+
+    def _check_outdated(self, table: str, row: list[Any], now: int) -> None:
+        if is_outdated(self._sealer, table, row[_KEY], bytes.fromhex(row[_PROOF] or ""), now):
+            raise StoreError(not_proven(table, row[_KEY]))
 
     def _last_caller(
         self,

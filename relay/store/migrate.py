@@ -42,7 +42,7 @@ COPIED: Final = (
     *("webhook", "outbox", "complaint", "recording", "sealing_key", "filing", "call_count", "capture_arm"),
     *("configuration", "filing_change", "hook", "business_count"),
 )
-LEFT_OUT: Final = ("key_check", "schema_least", "live_call", "ledger", "ledger_touch", "ledger_head")
+LEFT_OUT: Final = ("key_check", "schema_least", "live_call", "ledger", "ledger_touch", "ledger_head", "ledger_change")
 _COUNTED: Final = ("call_event", "outbox")  # tables with a generated `seq`
 _ROWS: Final = 1_000  # rows in memory
 

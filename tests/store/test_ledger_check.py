@@ -70,15 +70,20 @@ def test_restored_row_is_named_and_grants_nothing(store: Acting, table: LedgerTa
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
-def test_row_restored_with_its_proof_and_no_note_shows_in_the_sum(store: Acting, table: LedgerTable) -> None:
-    """The attacker knows how the ledger works."""
+def test_row_restored_with_its_proof_and_no_note_is_named_or_shows_in_the_sum(
+    store: Acting, table: LedgerTable
+) -> None:
+    """The attacker knows how the ledger works. It is named if it was changed lately."""
     row = fill(store, table)
     old, proof = covered(store.reader, row), proofs(store.reader)
     change(store, row)
     with closing(connect(store.path)) as thief:
         put_back(thief, row, old, proof)
         thief.execute("DELETE FROM ledger_touch")
-    assert [fault.table for fault in faults(store)] == [table.name]
+    assert names(faults(store), row)
+    assert refused(store, row)
+    store.sealer.outdated.clear()
+    assert [(fault.table, fault.is_unnamed) for fault in faults(store)] == [(table.name, True)]
 
 
 def test_added_row_is_named_and_grants_nothing(store: Acting) -> None:

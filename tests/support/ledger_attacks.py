@@ -168,16 +168,27 @@ class Copies:
         """As by someone who knows how the ledger works: in one transaction, without a note."""
         with transaction(connection):
             for table, rows in zip(self._tables, self._rows, strict=True):
-                names = _columns_of(table)
-                changed = names[len(table.key) :]
-                where = " AND ".join(f"{column.name} = ?" for column in table.key)
-                update = f"UPDATE {table.name} SET {', '.join(f'{name} = ?' for name in changed)} WHERE {where}"
-                at = len(table.key)
-                connection.executemany(update, [(*row[at:], *row[:at]) for row in rows])
-            names_ = {table.name for table in self._tables}
-            kept = [proof for proof in self._proofs if proof[0] in names_]
-            connection.executemany("UPDATE ledger SET proof = ?3 WHERE table_name = ?1 AND row_key = ?2", kept)
+                for row in rows:
+                    _put(connection, table, row)
+            names = {table.name for table in self._tables}
+            kept = [proof for proof in self._proofs if proof[0] in names]
+            connection.executemany(_PUT_PROOF, kept)
             connection.execute("DELETE FROM ledger_touch")
+
+
+_PUT_PROOF = """
+INSERT INTO ledger (table_name, row_key, proof) VALUES (?1, ?2, ?3)
+ON CONFLICT (table_name, row_key) DO UPDATE SET proof = excluded.proof
+"""
+
+
+def _put(connection: Connection, table: LedgerTable, row: tuple[Any, ...]) -> None:
+    names, at = _columns_of(table), len(table.key)
+    where = " AND ".join(f"{column.name} = ?" for column in table.key)
+    update = f"UPDATE {table.name} SET {', '.join(f'{name} = ?' for name in names[at:])} WHERE {where}"
+    if connection.execute(update, (*row[at:], *row[:at])).rowcount == 0:  # it was deleted
+        marks = ", ".join("?" * len(names))
+        connection.execute(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", row)
 
 
 def _columns_of(table: LedgerTable) -> list[str]:

@@ -32,11 +32,11 @@ class LookUps:
         return self._loop.run_until_complete(self._on_server.fetch(number, caller, unix_s))
 
     def look(self) -> None:
-        """Learn which rows are refused, as once a second in a relay."""
+        """Learn which rows are refused or were changed, as once a second in a relay."""
         if self._loop is None:
             self._in_file.look()
         else:
-            self._loop.run_until_complete(self._on_server.learn_head())
+            self._loop.run_until_complete(self._on_server.look_at_store())
 
     def apply_config(self, rules: Rules) -> None:
         (self._in_file if self._loop is None else self._on_server).apply_config(rules)

@@ -24,12 +24,13 @@ from relay.policy.figures import CapCounts
 from relay.policy.rules import Rules
 from relay.store.connection import LookupOutage, PostgresServer
 from relay.store.database import one_moment, reading
-from relay.store.ledger import HEAD, open_ledger_head
+from relay.store.ledger import HEAD, LedgerHead, open_ledger_head
 from relay.store.ledger_tables import POSTGRES
 from relay.store.lookup import Opener, Row, Syntax, decoded, statement
 from relay.store.postgres.frequency import GIVE_BACK, SWEEP, CapGroup, Counting, capped_by, peek_statement, sweep_parts
 from relay.store.postgres.nodes import SERVER_FAULTS
 from relay.store.postgres.objects import PIN, PINNED, VERSION
+from relay.store.recent_changes import NEWER_BY_ASYNCPG, newer_changes, take_changes
 from relay.store.schema_look import SchemaLook
 from relay.store.sealing.sealer import Sealer
 
@@ -232,23 +233,35 @@ class PostgresRouteReader:
             pass
 
     async def look_at_store(self) -> None:
-        """`learn_head`, and grant nothing while the schema is not relay700's own. Call it once a second."""
+        """`learn_head`, and which rows were changed lately; grant nothing while the schema is not relay700's own.
+
+        Call it once a second.
+        """
         assert self._pool is not None  # open() made it
         before = self._opener.revision
         with suppress(*SERVER_FAULTS):  # the next look-up reports it
             *version, revision, sealed = await self._pool.fetchrow(_LOOK, timeout=PATIENCE_S)
-            if revision is not None:
-                self._know(before, revision, sealed)
+            if revision is not None and (head := self._know(before, revision, sealed)) is not None:
+                await self._learn_changes(head)
             if self._schema.is_due(tuple(version)):
                 with suppress(StoreError):
                     await asyncio.to_thread(self._check_schema, tuple(version))
 
-    def _know(self, before: int, revision: int, sealed: bytes) -> None:
-        """Open a head that was read after the revision `before` was known."""
+    def _know(self, before: int, revision: int, sealed: bytes) -> LedgerHead | None:
+        """Open a head that was read after the revision `before` was known. None: it was altered."""
         try:
-            self._opener.know(open_ledger_head(self._sealer, revision, sealed).revision, before)
+            head = open_ledger_head(self._sealer, revision, sealed)
         except StoreError as error:
             self._outage.altered(str(error))
+            return None
+        self._opener.know(head.revision, before)
+        return head
+
+    async def _learn_changes(self, head: LedgerHead) -> None:
+        assert self._pool is not None
+        if (wanted := newer_changes(self._sealer, head.changes)) is not None:
+            rows = await self._pool.fetch(NEWER_BY_ASYNCPG, *wanted, timeout=PATIENCE_S)
+            take_changes(self._sealer, head.changes, rows)
 
     def _check_schema(self, version: object) -> None:
         # Another node's script may run between two statements of a look: what is found counts if it is found again.

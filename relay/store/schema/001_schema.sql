@@ -430,6 +430,14 @@ CREATE TABLE ledger_head (
     sealed   BLOB NOT NULL     -- bound to revision
 ) STRICT;
 
+-- The covered rows that were changed or deleted lately: an older proof of theirs was put back.
+CREATE TABLE ledger_change (
+    seq      INTEGER PRIMARY KEY,  -- of the last row that it names; the head of the ledger has the latest
+    revision INTEGER NOT NULL,     -- of the ledger
+    named    BLOB NOT NULL,        -- tables and keys
+    mac      BLOB NOT NULL
+) STRICT;
+
 -- The A numbers that business users have filed with the carriers. One that is withdrawn stays for as long as the audit log.
 CREATE TABLE filing (
     business       TEXT NOT NULL,

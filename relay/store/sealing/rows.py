@@ -111,21 +111,19 @@ def _short(values: Values) -> Values:
     return values
 
 
-def is_proven(sealer: Sealer, table: str, row_key: str, values: Values, called: int, proof: bytes | None) -> bool:
-    """Whether relay700 wrote these values to this row, and it is not refused. `called`: as in `make_proof`."""
-    return is_written(sealer, table, row_key, values, called, proof) and not is_refused(sealer, table, row_key, proof)
-
-
 def is_refused(sealer: Sealer, table: str, row_key: str, proof: bytes | None) -> bool:
-    """Whether the row was found altered, and no operator has accepted it since (`relay.store.ledger`).
+    """Whether the row was found altered, and no operator has accepted it since (`relay.store.ledger`)."""
+    rows = sealer.refused.get(table)
+    return rows is not None and revision_of(proof or b"") <= max(rows.get(row_key, -1), rows.get("", -1))
 
-    Also if its right has ended, and this proof is from before.
+
+def is_outdated(sealer: Sealer, table: str, row_key: str, proof: bytes | None, read_at: int) -> bool:
+    """Whether the row has been changed or deleted since this proof was made, and so was put back with it.
+
+    `read_at`: the row was read at this revision of the ledger, or later. A change after that is none of its reader's.
     """
-    revision = revision_of(proof or b"")
-    for rows in (sealer.refused.get(table), sealer.outdated.get(table)):
-        if rows is not None and revision <= max(rows.get(row_key, -1), rows.get("", -1)):
-            return True
-    return False
+    rows = sealer.outdated.get(table)
+    return rows is not None and revision_of(proof or b"") <= rows.get(row_key, -1) < read_at
 
 
 def is_written(sealer: Sealer, table: str, row_key: str, values: Values, called: int, proof: bytes | None) -> bool:
@@ -136,7 +134,7 @@ def is_written(sealer: Sealer, table: str, row_key: str, values: Values, called:
 
 
 def is_proven_for_call(sealer: Sealer, table: str, row_key: str, values: Values, proof: bytes) -> bool:
-    """As `is_proven`, for only the values that a look-up needs."""
+    """As `is_written`, for only the values that a look-up needs."""
     return bool(proof) and hmac.compare_digest(
         proof, _prove(sealer, table, row_key, values, proof[_REST:], revision_of(proof))
     )

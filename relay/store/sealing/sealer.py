@@ -16,8 +16,10 @@ import hashlib
 import os
 import re
 import secrets
+import threading
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -34,6 +36,9 @@ _HASH_ID: Final = b"\x01"  # the id of the look-up hash key
 BLOBS_PER_SALT = 1 << 20
 _SALT_END: Final = 13
 _NONCE_END: Final = 25
+
+KEPT_CHANGES: Final = 20_000  # changed rows of each table that a process remembers; of all tables, that the store keeps
+_SPARE_CHANGES: Final = 5_000  # more than those before the oldest are dropped
 
 _ALTERED: Final = "a sealed value was altered, or made with another key"
 
@@ -92,8 +97,12 @@ class Sealer:
         self._of_head = self.refused
         self._found_here: dict[str, dict[str, int]] = {}  # by this process, and not yet in the head
         self.stopped = ""  # why nothing is granted, as `relay.store.schema_look` found
-        # The same of ended rights that this process has seen: an older proof of theirs was put back.
+        # The same of rows that were changed or deleted since this process began, or shortly before: an older proof of
+        # theirs was put back. Of each table the latest.
         self.outdated: dict[str, dict[str, int]] = {}
+        self.outdated_to = 0  # the latest revision of such a change: what is read from now on has them all
+        self.learned_changes = 0  # `relay.store.recent_changes`
+        self._outdating = threading.Lock()
 
     def refuse(self, rows: dict[str, dict[str, int]], revision: int) -> None:
         """Take over the refused rows of the ledger's head with this revision, unless a later one was seen."""
@@ -108,6 +117,17 @@ class Sealer:
             revision = before.get(table, {}).get(row_key, self._refused_at)
             self._found_here.setdefault(table, {})[row_key] = revision
         self._join()
+
+    def outdate(self, rows: Iterable[tuple[str, str]], revision: int) -> None:
+        """These rows, as (table, key), were changed or deleted at this revision, which is committed."""
+        with self._outdating:
+            for table, row_key in rows:
+                known = self.outdated.setdefault(table, {})
+                known[row_key] = max(known.pop(row_key, 0), revision - 1)  # becomes the last
+                if len(known) > KEPT_CHANGES + _SPARE_CHANGES:
+                    for oldest in list(islice(known, _SPARE_CHANGES)):
+                        del known[oldest]
+            self.outdated_to = max(self.outdated_to, revision)
 
     def _join(self) -> None:
         joined = dict(self._of_head)

@@ -23,6 +23,7 @@ from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.ledger import read_ledger_head
 from relay.store.ledger_tables import SQLITE
 from relay.store.lookup import Opener, Row, Syntax, decides, decoded, fallback, statement
+from relay.store.recent_changes import learn_changes
 from relay.store.record_rows import SELECT, open_row
 from relay.store.schema_look import SchemaLook
 from relay.store.sealing.rows import ANY_CALLER
@@ -104,8 +105,8 @@ class RouteReader:
         return found
 
     def look(self) -> None:
-        """Check, once a second, that the store's files are in place, which rows are refused, and the schema. While a
-        file is displaced, or the schema is not relay700's own, calls are refused.
+        """Check, once a second, that the store's files are in place, which rows are refused or were changed, and the
+        schema. While a file is displaced, or the schema is not relay700's own, calls are refused.
 
         A deleted log is closed, and the next one opened once the journal has moved the content of the old one into the
         store, and closed it.
@@ -119,19 +120,25 @@ class RouteReader:
             self._calm_looks += 1
             if self._good and self._calm_looks >= CALM_LOOKS:
                 self._outage.is_over()
-            self._learn_head()
+            self._learn_head(changes=True)
             return
         self._looks += 1
         self._failed(str(self._displaced))
         if self._displaced.is_log and self._looks >= LOOKS:
             self.close()
 
-    def _learn_head(self) -> None:
-        """Rows found altered by another process grant nothing here either, whatever proof is put back."""
+    def _learn_head(self, *, changes: bool = False) -> None:
+        """Rows found altered by another process grant nothing here either, whatever proof is put back.
+
+        `changes`: nor do rows that were changed lately, by a proof from before.
+        """
         if self._connection is not None:
             with suppress(*DATABASE_ERRORS):  # the next look-up reports it
                 try:
-                    self._opener.know(read_ledger_head(self._connection, self._sealer).revision, self._opener.revision)
+                    head = read_ledger_head(self._connection, self._sealer)
+                    self._opener.know(head.revision, self._opener.revision)
+                    if changes:
+                        learn_changes(self._connection, self._sealer, head.changes)
                 except StoreError as error:
                     self._outage.altered(str(error))
                 self._schema.look(self._connection)
@@ -144,6 +151,7 @@ class RouteReader:
         if self._connection is None:
             self._connection = connect_reader(self._path)
             self._schema.look(self._connection)
+            self._learn_head(changes=True)
         # fetchall: an open statement would hold the WAL's read mark and block checkpoints.
         ((revision, last_hash, last_sealed, found),) = self._connection.execute(self._statement, arguments).fetchall()
         if self._files is None:

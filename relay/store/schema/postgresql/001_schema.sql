@@ -459,6 +459,14 @@ CREATE TABLE ledger_head (
     sealed   bytea NOT NULL   -- bound to revision
 );
 
+-- The covered rows that were changed or deleted lately: an older proof of theirs was put back.
+CREATE TABLE ledger_change (
+    seq      bigint PRIMARY KEY,  -- of the last row that it names; the head of the ledger has the latest
+    revision bigint NOT NULL,     -- of the ledger
+    named    bytea NOT NULL,      -- tables and keys
+    mac      bytea NOT NULL
+);
+
 -- The A numbers that business users have filed with the carriers. One that is withdrawn stays for as long as the audit log.
 CREATE TABLE filing (
     business       text COLLATE "C" NOT NULL,
