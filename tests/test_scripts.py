@@ -72,6 +72,26 @@ def test_an_upgrade_succeeds_although_a_relay_does_not_start_yet(machine: Machin
     assert not stopped.exists()
 
 
+# --- scripts/counts
+
+
+def test_a_count_above_its_limit_is_named(tmp_path: Path) -> None:
+    """A class name with two meanings here."""
+
+    def check(**classes: str) -> subprocess.CompletedProcess[str]:
+        for module, name in classes.items():
+            (tmp_path / f"relay/{module}.py").write_text(f"class {name}: ...\n")
+        command = [sys.executable, ROOT / "scripts/counts", "--check", tmp_path]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    (tmp_path / "relay").mkdir()
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    assert (check(a="Call", b="Leg").returncode, check().stderr) == (0, "")
+    two = check(b="Call")
+    assert (two.returncode, two.stderr) == (1, "class names with two meanings: 1, above the limit of 0\n")
+    assert "    Call: relay/a.py, relay/b.py\n" in two.stdout
+
+
 # --- scripts/dist
 
 
