@@ -9,12 +9,11 @@ from typing import TextIO
 import click
 
 from relay.cli import config_option, say
-from relay.cli.operations import Command, asker_of, command_of
+from relay.cli.operations import Command, asker_of, command_of, printed
 from relay.cli.options import every, in_clear, opened, required, said_in_clear, showing_options
 from relay.cli.output import file_progress, show_one
 from relay.operations import groups as operations
 from relay.operations import lists as list_operations
-from relay.operations.shapes import STORE_NAMES
 from relay.service.imports import import_members
 from relay.store.groups import find_group
 
@@ -48,17 +47,15 @@ def show_group(config_path: Path | None, group_id: str, as_json: bool, reveal: b
         if clear:
             said_in_clear(store, f"group {group_id}", reason)
         asker = asker_of(store, clear=clear)
-        group = operations.show_group.do(store.reader, asker, group_id).model_dump()
+        group = operations.show_group.do(store.reader, asker, group_id)
         members = operations.list_members.do(asker, group_id)
         found = every(partial(members.read, store.reader), members.first, members.position)
         numbers = [members.show(member, asker).number for member in found]
-    show_one(
-        {STORE_NAMES.get(name, name): each for name, each in group.items()} | {"members": numbers}, as_json=as_json
-    )
+    show_one(printed(group, clear=clear) | {"members": numbers}, as_json=as_json)
 
 
 @groups.command("import")
-@click.argument("group_id", metavar="ID")
+@click.argument("group_id")
 @click.argument("file", type=click.File(encoding="utf-8-sig", errors="surrogateescape"))
 @config_option
 def import_group(config_path: Path | None, group_id: str, file: TextIO) -> None:

@@ -169,7 +169,7 @@ def add_filing(unit: UnitOfWork, asker: Asker, asked: FilingNew) -> Filing:
     "GET /v1/filings", name="listFilings", summary="List filings", scope="filings", revealed="filings", item=Filing
 )
 def list_filings(asker: Asker, asked: FilingListRequest) -> Listing[FilingRow, Position]:
-    """List filings: the API in a stable order, the command the newest first."""
+    """List filings. The API has a stable order, the command the newest first."""
     at_ms = now_ms()
     business = asker.only(asked.business_id)
     query = FilingQuery(business, asked.state, at_ms + EXPIRING_MS if asked.expiring else None, asked.all)
@@ -191,7 +191,10 @@ def list_filings(asker: Asker, asked: FilingListRequest) -> Listing[FilingRow, P
     item=FilingVersion,
 )
 def search_filings(asker: Asker, asked: FilingSearch) -> Listing[tuple[int, Version], int]:
-    """Show the filings of a number, each followed by its earlier states, newest first. Keys need `parties:read`."""
+    """Show the filings of a number. Each is followed by its earlier states, newest first.
+
+    Keys need `parties:read`.
+    """
     at_ms, business = now_ms(), asker.only(asked.business_id)
     number = asker.looked_for(asked.party) or ""
 

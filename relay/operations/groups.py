@@ -103,7 +103,7 @@ def make_group(unit: UnitOfWork, asker: Asker, asked: GroupCreateRequest) -> Gro
 
 @operation("GET /v1/groups", name="listGroups", summary="List groups", scope="bindings:read", item=GroupResponse)
 def list_groups(asker: Asker, asked: GroupListRequest) -> Listing[Group, str]:
-    """List groups: the API the oldest first, the command the newest."""
+    """List groups. The API has the oldest first, the command the newest."""
     business = asker.only(asked.business_id)
     return Listing(
         lambda connection, after, most: find_groups(connection, asker.sealer, business, after, most),

@@ -76,7 +76,7 @@ def _owner(connection: Connection, asker: Asker, whose: Whose, owner_id: str) ->
     item=EntryResponse,
 )
 def list_entries(asker: Asker, whose: OwnerKind, owner_id: OwnerId) -> Listing[ListEntry, str]:
-    """List the callers on a list: the API in a stable order, the command the newest first."""
+    """List the callers on a list. The API has a stable order, the command the newest first."""
 
     def read(connection: Connection, after: str, most: int) -> Sequence[ListEntry]:
         owner = _owner(connection, asker, whose, owner_id)
