@@ -165,7 +165,7 @@ def _ms(seconds: int | None) -> int | None:
 
 @operation("POST /v1/prefixes", name="createPrefix", summary="Load a prefix", scope="operator", status=201)
 def load_prefix(unit: UnitOfWork, asker: Asker, asked: PrefixCreateRequest) -> PrefixLoadedResponse:
-    """Put the 10,000 numbers of a prefix, the 11 managed digits, into a pool."""
+    """Put the 10,000 numbers of a prefix into a pool. A prefix is the 11 managed digits."""
     wanted = service.new_prefix(asked.prefix, asked.peer, _ms(asked.cool_down_s))
     loaded = service.load_prefix(unit, wanted, asked.pool_id, asker.peers)
     shown = _shown_prefix(service.get_prefix(unit, asked.prefix)).model_dump()
