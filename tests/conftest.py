@@ -51,8 +51,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
     is_drawn = getattr(metafunc.function, "is_hypothesis_test", False)  # SQLite only: thousands of small steps
     if module.startswith(ON_BOTH) and not is_drawn and not said:
-        kinds = [places.FILE, pytest.param(places.SERVER, marks=pytest.mark.outside)]
-        metafunc.parametrize("store_kind", kinds, indirect=True)
+        metafunc.parametrize("store_kind", [places.FILE, places.SERVER], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -82,16 +81,21 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files that drive real programs first, so that no worker is left with minutes of them at the end; but
-    not those of artifacts, which wait for the compiler.
+    """Run the longest files first, which have timeouts of their own, then others that drive real programs: no worker
+    is left with minutes of them at the end.
     """
     for item in items:
-        if (room := _room(item)) == "interop":
+        if (room := _room(item)) == "interop" or _is_on_server(item):
             item.add_marker(pytest.mark.outside)
         elif room in COMPILED:
             item.add_marker(pytest.mark.compiled)
-    first = {_file(item) for item in items if item.get_closest_marker("outside") and _room(item) != "dist"}
-    items.sort(key=lambda item: _file(item) not in first)
+    longest, outside = ({_file(item) for item in items if item.get_closest_marker(n)} for n in ("timeout", "outside"))
+    items.sort(key=lambda item: (_file(item) not in longest, _file(item) not in outside))
+
+
+def _is_on_server(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("store_kind") == places.SERVER
 
 
 def _room(item: pytest.Item) -> str:

@@ -22,6 +22,7 @@ from tests.cli.conftest import Command
 from tests.cli.test_calls import bind, write
 from tests.support.captured import call_id_of, captured
 from tests.support.papers import PAPER_OPTIONS
+from tests.support.places import FEW
 from tests.support.stored import A, B, binding, ended_record, live_record
 
 
@@ -294,11 +295,11 @@ def test_numbers_given_out_since_the_backup_rest_once_it_is_accepted(relay700: C
         file.unlink()
     relay700.store[0].write_bytes(backup.read_bytes())
     accepted = relay700.run("verify", "--accept", "--reason", "restored")
-    assert (accepted.exit_code, "10000 free numbers rest" in accepted.stderr) == (0, True)
+    assert (accepted.exit_code, f"{FEW} free numbers rest" in accepted.stderr) == (0, True)
     assert "the next cools down until 20" in relay700.refused("bind", "AXN", "--a", B)
     assert relay700.refused("bind", "AXN", "--a", B, "--x", lost["x"]).startswith("x: the number is cooling down: ")
     (line,) = [line for line in relay700.objects("audit", "list") if line["action"] == "ledger.accept"]
-    assert line["details"]["rested"] == 10_000
+    assert line["details"]["rested"] == FEW
 
 
 def test_numbers_of_a_whole_store_do_not_rest(relay700: Command) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.cli.conftest import Command
+from tests.support.places import FEW
 from tests.support.stored import PREFIX, X, Y
 
 OTHER = "70020000002"
@@ -83,7 +84,7 @@ def test_pools_are_made_and_changed_and_warn_before_they_are_empty(loaded: Comma
     assert (changed["max_bindings"], changed["warn_percent"]) == (1, 1)
     assert {pool["id"] for pool in loaded.objects("pools", "list")} >= {"default", "acme-bj"}
     usage = {each["pool"]: each for each in loaded.objects("pools", "usage")}
-    assert (usage["default"]["free"], usage["default"]["warning"]) == (10_000, False)
+    assert (usage["default"]["free"], usage["default"]["warning"]) == (FEW, False)
 
 
 def test_a_pool_is_shown_and_given_to_another(loaded: Command) -> None:

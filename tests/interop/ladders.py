@@ -139,7 +139,7 @@ REFUSED_AT_THE_DOOR = {
 }
 
 FORBIDDEN_NUMBERS = {
-    "number_without_a_binding": ("700100000019999", 403, "no_binding"),
+    "number_without_a_binding": ("700100000010999", 403, "no_binding"),
     "number_of_another_platform": ("700999999990001", 404, "number_unknown"),
     "number_too_short": ("7001000000100", 484, "number_unknown"),
     "ordinary_number": ("13900000002", 404, "number_unknown"),

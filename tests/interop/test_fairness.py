@@ -21,7 +21,7 @@ pytestmark = pytest.mark.outside
 
 SENDER = Path("scripts/bench.d/peer_flood.py").resolve()
 BINDINGS = [(f"70010000001{n:04}", f"1380000{n:04}", f"1390000{n:04}") for n in range(50)]
-FLOODED = ("700100000019000", "13800009000", "13700009000")
+FLOODED = ("700100000010900", "13800009000", "13700009000")
 FLOODER, SILENT = "127.0.0.13", "127.0.0.24"
 CALLS_PER_S = 50
 UDP_RATE = 12_000

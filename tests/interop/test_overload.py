@@ -24,7 +24,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.outside
 
 BINDINGS = [(f"70010000001{n:04}", f"1380000{n:04}", f"1390000{n:04}") for n in range(50)]
-UNBOUND = "700100000019999"
+UNBOUND = "700100000010999"
 BURST = 3000  # the 1,600th waits too long, however fast the relay is (relay/net/queues.py)
 MOST = 60_000  # that are offered
 ENOUGH = 300  # that are shed

@@ -13,6 +13,7 @@ from relay.service import numbers
 from relay.service.numbers import PoolChange, new_pool, new_prefix
 from relay.store.numbers import Pool, Prefix, PrefixState, find_pool, set_locks, usage
 from tests.service.conftest import Backend
+from tests.support.places import FEW
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
 
 OTHER = "70023456789"
@@ -147,7 +148,7 @@ def test_a_moved_number_keeps_its_bindings(backend: Backend) -> None:
 
 def test_usage_counts_numbers_by_state_and_warns(backend: Backend) -> None:
     backend.run(lambda unit: numbers.make_pool(unit, new_pool("few", warn_percent=75)))
-    few = [f"{PREFIX}{n:04d}" for n in range(9_000, 9_005)]
+    few = [f"{PREFIX}{n:04d}" for n in range(200, 205)]
     backend.run(lambda unit: numbers.move(unit, few, "few"))
     backend.run(lambda unit: numbers.lock(unit, few[4], "broken"))
     backend.bind("AXYB", pool="few")
@@ -199,4 +200,4 @@ def test_numbers_prefixes_and_pools_require_an_operator(backend: Backend) -> Non
         lambda unit: numbers.change_pool(unit, "default", {"area": "bj"}),
     ):
         assert refused(backend, do)[0] == "forbidden"
-    assert backend.one("SELECT count(*), max(locked) FROM number") == (10_000, 0)
+    assert backend.one("SELECT count(*), max(locked) FROM number") == (FEW, 0)

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from threading import Barrier, Thread
 
+import pytest
+
 from relay.errors import Refused, StoreError
 from relay.model.binding import Binding
 from relay.service.numbers import make_pool, move, new_pool
@@ -22,6 +24,7 @@ from tests.service.conftest import RULES, Backend
 from tests.support.stored import PREFIX
 from tests.support.written import Written, bind, written
 
+pytestmark = pytest.mark.long
 CLIENTS, NUMBERS = 100, 50
 
 

@@ -14,6 +14,7 @@ from tests.support.killed_units import KilledUnits
 from tests.support.places import store_in
 from tests.support.seeds import dice
 
+pytestmark = pytest.mark.long
 ROUNDS = 20
 BOTH = [places.FILE, pytest.param(places.SERVER, marks=pytest.mark.outside)]
 

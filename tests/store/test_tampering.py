@@ -49,6 +49,7 @@ from tests.support.tampering import (
 )
 from tests.support.varied import Varied, unvary, vary
 
+pytestmark = pytest.mark.long
 LATER_MS: Final = NOW_MS + 60_000
 EMPTY: Final = {"ledger_touch"}  # it is written within a transaction only
 
