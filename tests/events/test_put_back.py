@@ -19,11 +19,13 @@ from relay.model.call import CallRecord
 from relay.service.bindings import change, end
 from relay.service.businesses import set_state
 from relay.service.groups import set_entry
+from relay.store import database
 from relay.store.audit import verify_audit
 from relay.store.connection import transaction
 from relay.store.database import connect, open_store, reading
 from relay.store.history import CALL_GRACE_MS, KEY_GRACE_MS, UsesOfRights
 from relay.store.keys import find_key
+from relay.store.postgres import connection
 from relay.store.rights_check import check_rights
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Actor
@@ -372,6 +374,14 @@ def test_values_of_other_types_are_faults_and_hide_none(attacked: Attacked, tabl
         )
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections opened from now on wait for a lock for 0.2 s, not 5 s."""
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(connection, "OPTIONS", connection.OPTIONS.replace(f"={connection.LOCK_MS}", "=200"))
+
+
+@pytest.mark.usefixtures("impatient")
 def test_row_found_while_the_store_is_locked_is_refused_at_once_and_written_later(
     attacked: Attacked, store_kind: str
 ) -> None:
@@ -393,6 +403,7 @@ def test_row_found_while_the_store_is_locked_is_refused_at_once_and_written_late
     assert not right.is_granted()
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("store_kind", ["postgresql"], indirect=True)
 def test_table_that_someone_locks_is_a_fault_and_hides_none_of_others(attacked: Attacked) -> None:
     watching = Watching(attacked.backend)
