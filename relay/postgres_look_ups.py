@@ -20,7 +20,7 @@ from relay.policy.call_policy import CallPolicy, OnRouted
 from relay.policy.evaluate import CapCount, LookupResult
 from relay.policy.rules import Rules
 from relay.store.connection import PostgresServer
-from relay.store.postgres.lookup import CONNECTIONS, PATIENCE_S, Asked, PostgresRouteReader
+from relay.store.postgres.lookup import CONNECTIONS, PATIENCE_S, LookupRequest, PostgresRouteReader
 from relay.store.sealing.sealer import Sealer
 
 SWEEP_EACH: Final = 5  # seconds between two deletions of expired counts
@@ -123,7 +123,7 @@ class PostgresLookUps:
         rows: Sequence[LookupResult | Refusal] = [STORE_FAILED] * len(together)  # on cancellation and errors
         try:
             if patience_s > 0:
-                asked = [Asked(each.asked.number, each.asked.caller, each.unix_s) for each in together]
+                asked = [LookupRequest(each.asked.number, each.asked.caller, each.unix_s) for each in together]
                 rows = await self._reader.fetch_all(asked, patience_s)
         finally:
             self._askers -= 1

@@ -17,7 +17,7 @@ from relay.policy.call_policy import CallPolicy, OnRouted
 from relay.policy.rules import Rules
 from relay.postgres_look_ups import MOST_TOGETHER, MOST_WAITING, PostgresLookUps
 from relay.store.connection import PostgresServer
-from relay.store.postgres.lookup import CONNECTIONS, Asked
+from relay.store.postgres.lookup import CONNECTIONS, LookupRequest
 from relay.store.sealing.sealer import Sealer
 from tests.net.support import until
 from tests.support.stored import X, Y
@@ -38,7 +38,7 @@ class Store:
     def asked(self) -> list[str]:
         return [caller for callers in self.together for caller in callers]
 
-    async def fetch_all(self, asked: Sequence[Asked], patience_s: float) -> list[str]:
+    async def fetch_all(self, asked: Sequence[LookupRequest], patience_s: float) -> list[str]:
         callers = [each.caller for each in asked]
         self.together.append(callers)
         await self._may_answer.acquire()

@@ -19,7 +19,7 @@ from relay.store.captures import Captures
 from relay.store.connection import PostgresServer
 from relay.store.database import is_newer
 from relay.store.files import is_served
-from relay.store.maintenance import needs, reseal
+from relay.store.maintenance import count_rows_by_key, reseal
 from relay.store.sealing import keys as rotation
 from relay.store.sealing.keys import key_in_use, nodes_without, sealing_keys
 from relay.store.sealing.sealer import LAST_ID
@@ -123,7 +123,7 @@ def _states(store: Opened) -> Iterator[dict[str, Any]]:
 
 
 def _needs(store: Opened) -> dict[int, dict[str, int]]:
-    needed = needs(store.reader)
+    needed = count_rows_by_key(store.reader)
     with closing(Captures(store.config.store.path, store.sealer)) as captures:
         for key_id, count in captures.needs().items():
             needed.setdefault(key_id, {})["capture"] = count

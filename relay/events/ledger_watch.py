@@ -36,7 +36,15 @@ from relay.store.database import Reader, connect, one_moment, reading, store_err
 from relay.store.former_versions import former_uses
 from relay.store.history import CALL_GRACE_MS, Use, UsesOfRights
 from relay.store.history_log import LogReader
-from relay.store.ledger import CHANGED, MOST_NAMED, learn_head, note_fault, outdate, read_ledger_head, refuse
+from relay.store.ledger import (
+    CHANGED,
+    MOST_NAMED,
+    learn_head,
+    note_fault,
+    outdate_proofs,
+    read_ledger_head,
+    refuse_rows,
+)
 from relay.store.ledger_check import OUTSIDE, LedgerFault, ledger_faults, quick_faults
 from relay.store.ledger_tables import TABLES
 from relay.store.record_rows import SELECT as SELECT_RECORD
@@ -207,7 +215,7 @@ class LedgerWatch:
             return []
         found = [*self._audit.history.contradictions(connection, everywhere=False)]
         put_back = {fault.row_key for fault in found}
-        outdate(connection, self._sealer, "api_key", sorted(self._audit.history.ended_keys - put_back))
+        outdate_proofs(connection, self._sealer, "api_key", sorted(self._audit.history.ended_keys - put_back))
         self._audit.history.ended_keys.clear()
         now_s = self._clock_s()
         self._rights_at_s = now_s + min(RIGHTS_S, RIGHTS_SHARE * (now_s - since_s))
@@ -275,7 +283,7 @@ class LedgerWatch:
                     for fault in unnamed[:MOST_NAMED]:
                         what = f"{fault.table} {fault.row_key}".strip()
                         note_fault(connection, self._sealer, what, self._clock_ms(), fault.what)
-                    refuse(connection, self._sealer, [*new, *self._owners_of_lists(connection, new)])
+                    refuse_rows(connection, self._sealer, [*new, *self._owners_of_lists(connection, new)])
                 self._in_log |= new.keys()
                 read_ledger_head(connection, self._sealer)  # if it was altered, it refuses no row
                 self._written()

@@ -15,7 +15,7 @@ from relay.service.businesses import get as get_business
 from relay.service.fields import invalid
 from relay.store import allocation
 from relay.store.connection import Connection
-from relay.store.ledger import require
+from relay.store.ledger import require_proofs
 from relay.store.numbers import (
     LEGACY_POOL,
     LONGEST_COOL_DOWN_MS,
@@ -196,8 +196,8 @@ def _own_number(unit: UnitOfWork, number: str) -> Number:
     """The number. Raises Refused to a business user if its pool is not of that business user."""
     found, business = get_number(unit, number), unit.actor.business
     if business is not None:
-        require(unit.connection, unit.sealer, "number", [found.number])
-        require(unit.connection, unit.sealer, "pool", [found.pool])
+        require_proofs(unit.connection, unit.sealer, "number", [found.number])
+        require_proofs(unit.connection, unit.sealer, "pool", [found.pool])
         found = get_number(unit, found.number)
     pool = find_pool(unit.connection, found.pool, business)
     if pool is None:

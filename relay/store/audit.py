@@ -12,7 +12,7 @@ from relay.errors import StoreError
 from relay.store.chain import AUDIT, EMPTY, RECORDS, Chain, Head, anchor_fault, count_over, number_over, read_head
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row
 from relay.store.database import one_moment
-from relay.store.ledger import require
+from relay.store.ledger import require_proofs
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import SELECT, Entry, UnitOfWork, anchor_of, follow_entry, open_entry
 
@@ -144,7 +144,7 @@ def read_checkpoint(connection: Connection, sealer: Sealer, chain: Chain) -> Hea
 
     If it was deleted, the links before the first one left show as missing.
     """
-    require(connection, sealer, "checkpoint", [chain.name])
+    require_proofs(connection, sealer, "checkpoint", [chain.name])
     row = connection.execute(_SELECT, (chain.name,)).fetchone()
     return EMPTY if row is None else Head(*row)
 

@@ -15,7 +15,7 @@ from relay.model.binding import RING_TIMEOUT_S, Binding, ids_of
 from relay.model.numbers import is_700
 from relay.store.connection import Connection, Parameters, select_rows
 from relay.store.groups import was_member
-from relay.store.ledger import require
+from relay.store.ledger import require_proofs
 from relay.store.ledger_tables import dialect_of
 from relay.store.proven_reads import proven_row, proven_rows
 from relay.store.sealing.rows import SealedRows, Secret, binding_context, key_of, open_binding, seal_binding
@@ -347,7 +347,7 @@ def at_moment(connection: Connection, sealer: Sealer, binding: Binding, at_ms: i
     row = connection.execute(_AT, (binding.binding_id, at_ms)).fetchone()
     if row is None:
         return binding
-    require(connection, sealer, "binding_change", [key_of(binding.binding_id, row[0])])
+    require_proofs(connection, sealer, "binding_change", [key_of(binding.binding_id, row[0])])
     past = open_past(sealer, binding.binding_id, *row)
     return past._replace(
         expires_at=binding.expires_at,
@@ -360,7 +360,7 @@ def at_moment(connection: Connection, sealer: Sealer, binding: Binding, at_ms: i
 def history(connection: Connection, sealer: Sealer, binding_id: str) -> list[Binding]:
     """The versions of the binding before each of its changes, oldest first."""
     rows = connection.execute(_HISTORY, (binding_id,)).fetchall()
-    require(connection, sealer, "binding_change", [key_of(binding_id, version) for version, _ in rows])
+    require_proofs(connection, sealer, "binding_change", [key_of(binding_id, version) for version, _ in rows])
     return [open_past(sealer, binding_id, *row) for row in rows]
 
 
@@ -389,7 +389,7 @@ def bindings_of(connection: Connection, sealer: Sealer, number: str) -> Iterator
     """
     query = f"{SELECT} WHERE id IN ({_ids_of(number)}) ORDER BY id"
     for row in connection.execute(query, _asked(sealer, number)).fetchall():
-        require(connection, sealer, "binding", [row[0]])
+        require_proofs(connection, sealer, "binding", [row[0]])
         yield open_row(sealer, row)
 
 
@@ -403,7 +403,7 @@ def bindings_between(
     span = {"since": since_ms, "until": until_ms}
     query = f"{SELECT} WHERE id IN ({_ids_of(number)}) AND {_IN_FORCE} ORDER BY id"
     for row in connection.execute(query, _asked(sealer, number) | span).fetchall():
-        require(connection, sealer, "binding", [row[0]])
+        require_proofs(connection, sealer, "binding", [row[0]])
         binding = open_row(sealer, row)
         changed = connection.execute(_CHANGED, (binding.binding_id, since_ms, until_ms)).fetchall()
         starts = [max(since_ms, binding.created_at), *(at for (at,) in changed)]

@@ -12,7 +12,7 @@ import msgspec
 
 from relay.model.call import Language
 from relay.store.connection import Connection
-from relay.store.ledger import require
+from relay.store.ledger import require_proofs
 from relay.store.proven_reads import proven_row
 from relay.store.sealing.rows import SealedRows, key_of
 from relay.store.sealing.sealer import Sealer
@@ -172,7 +172,7 @@ def _history(connection: Connection, sealer: Sealer, business_id: str) -> list[_
     """The history, in the order of versions."""
     found = []
     rows = connection.execute(_HISTORY, (business_id,)).fetchall()
-    require(connection, sealer, "business_change", [key_of(business_id, at, seq) for seq, _, _, at, *_ in rows])
+    require_proofs(connection, sealer, "business_change", [key_of(business_id, at, seq) for seq, _, _, at, *_ in rows])
     for seq, state, by, at, sealed, sealed_terms in rows:
         reason = sealer.open_(sealed, _change_context(business_id, seq)).decode()
         before: dict[str, str] = {}

@@ -14,7 +14,7 @@ from relay.errors import Report, StoreError
 from relay.model.capture import Arm, ArmKind
 from relay.store.connection import Connection, Place
 from relay.store.database import connect_reader, one_moment, store_errors
-from relay.store.ledger import require
+from relay.store.ledger import require_proofs
 from relay.store.sealing.keys import follow_key
 from relay.store.sealing.rows import SealedRows
 from relay.store.sealing.sealer import Sealer
@@ -114,7 +114,7 @@ class Arms:
         found = []
         for row in connection.execute(_IN_FORCE, (now_ms(), "", MOST_ARMS)).fetchall():
             try:
-                require(connection, self._sealer, "capture_arm", [row[0]])
+                require_proofs(connection, self._sealer, "capture_arm", [row[0]])
                 found.append(_opened(self._sealer, row).arm)
             except StoreError as error:
                 if row[0] not in self._reported:

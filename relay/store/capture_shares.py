@@ -44,7 +44,7 @@ def read_share(stored: bytes) -> CaptureShare:
 
 def within_shares(calls: Sequence[CapturedCall], most: int) -> list[CapturedCall]:
     """At most so many of the calls, in their order; each share keeps its last ones."""
-    left = cuts(Counter(map(share_of, calls)), len(calls) - most)
+    left = cut_amounts(Counter(map(share_of, calls)), len(calls) - most)
     kept = []
     for call in calls:
         if left.get(share := share_of(call), 0) > 0:
@@ -54,7 +54,7 @@ def within_shares(calls: Sequence[CapturedCall], most: int) -> list[CapturedCall
     return kept
 
 
-def cuts(sizes: Mapping[CaptureShare, int], above: int) -> dict[CaptureShare, int]:
+def cut_amounts(sizes: Mapping[CaptureShare, int], above: int) -> dict[CaptureShare, int]:
     """The amount to delete of each share, so that `above` or a little more goes in all. In the unit of `sizes`."""
     found: dict[CaptureShare, int] = {}
     for is_armed in (False, True):

@@ -25,7 +25,7 @@ import msgspec
 
 from relay.errors import AlteredError, Report, StoreError
 from relay.model.capture import CapturedCall, decode, encode
-from relay.store.capture_shares import cuts, read_share, share_of, stored_share
+from relay.store.capture_shares import cut_amounts, read_share, share_of, stored_share
 from relay.store.connection import DATABASE_ERRORS, Connection, Place, PostgresServer
 from relay.store.database import store_errors
 from relay.store.postgres.captures import CapturePartitions
@@ -223,7 +223,7 @@ class Captures:
             stored = {read_share(share): share for share, _ in rows}
             sizes = {read_share(share): int(size) for share, size in rows}
             above = -(-sum(sizes.values()) * (used - max_bytes) // used)  # rows take more room than what is sealed
-            for share, size in cuts(sizes, above).items():
+            for share, size in cut_amounts(sizes, above).items():
                 deleted += _cut(connection, stored[share], size)
         (oldest_us,) = connection.execute(_OLDEST).fetchone()
         self._table.give_back(connection, max_bytes, before_us if oldest_us is None else oldest_us)

@@ -35,7 +35,7 @@ from relay.store.files import check_permissions, open_beside, require_log
 from relay.store.ledger import learn_head, ledger_transaction
 from relay.store.ledger_check import note_script, open_ledger, require_left
 from relay.store.schema_check import require_empty_schema
-from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
+from relay.store.scripts import Schema, Script, least_scripts, schema_of, scripts_of
 from relay.store.sealing.keys import check_keys, enter_keys, key_in_use, sealing_keys
 from relay.store.sealing.sealer import Sealer, load_key, make_key
 
@@ -281,7 +281,7 @@ def _migrate(connection: Connection, schema: Schema, sealer: Sealer, place: Plac
         schema.take_turn(connection)
         while schema.seen(connection) < len(scripts):
             _run_next(connection, schema, scripts, sealer)
-    if (seen := schema.seen(connection)) > len(scripts) and least(connection) > len(scripts):
+    if (seen := schema.seen(connection)) > len(scripts) and least_scripts(connection) > len(scripts):
         raise StoreError(
             f"the store {place} was made for another relay700 (schema {seen}): install that version, or move the store"
             " away, and a new one is made"

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from relay.model.binding import ids_of
 from relay.store.connection import Connection, Parameters
-from relay.store.ledger import require
+from relay.store.ledger import require_proofs
 from relay.store.proven_reads import proven_rows
 from relay.store.sealing.rows import SealedRows, key_of
 from relay.store.sealing.sealer import Sealer
@@ -158,7 +158,7 @@ def _require_members(connection: Connection, sealer: Sealer, group_id: str) -> N
     """Raises StoreError if the proof of a present or past member does not hold."""
     member_hashes(connection, sealer, group_id)
     past = connection.execute("SELECT hash, added_at FROM past_member WHERE group_id = ?", (group_id,)).fetchall()
-    require(connection, sealer, "past_member", [key_of(group_id, hash_, added_at) for hash_, added_at in past])
+    require_proofs(connection, sealer, "past_member", [key_of(group_id, hash_, added_at) for hash_, added_at in past])
 
 
 def was_member(connection: Connection, group_id: str, member: bytes, since_ms: int, until_ms: int) -> bool:

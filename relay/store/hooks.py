@@ -15,7 +15,7 @@ from relay.store.bindings import find_binding
 from relay.store.businesses import find_business
 from relay.store.connection import Connection
 from relay.store.filings import is_filed
-from relay.store.ledger import require
+from relay.store.ledger import require_proofs
 from relay.store.proven_reads import proven_row
 from relay.store.sealing.rows import SealedRows, key_of
 from relay.store.sealing.sealer import Sealer
@@ -117,14 +117,14 @@ def owner_of(connection: Connection, sealer: Sealer, number: str) -> str | None:
     pool = connection.execute(_POOL_OF, (number,)).fetchone()
     if pool is None:
         return None
-    require(connection, sealer, "number", [number])
-    require(connection, sealer, "pool", [pool[0]])
+    require_proofs(connection, sealer, "number", [number])
+    require_proofs(connection, sealer, "pool", [pool[0]])
     if pool[1] is not None:
         return str(pool[1])
     route = connection.execute(_ROUTE_OF, (number,)).fetchone()
     if route is None:
         return None
-    require(connection, sealer, "route", [key_of(number, route[0])])
+    require_proofs(connection, sealer, "route", [key_of(number, route[0])])
     binding = find_binding(connection, sealer, route[1])
     return None if binding is None else binding.business
 
@@ -138,7 +138,7 @@ def is_own_party(connection: Connection, sealer: Sealer, business: str, number: 
             return True
     row = connection.execute(_GROUP_OF, (hash_, business)).fetchone()
     if row is not None:
-        require(connection, sealer, "party_group", [row[0]])
-        require(connection, sealer, "group_member", [key_of(row[0], hash_)])
+        require_proofs(connection, sealer, "party_group", [row[0]])
+        require_proofs(connection, sealer, "group_member", [key_of(row[0], hash_)])
         return True
     return is_filed(connection, sealer, business, number, at_ms)

@@ -53,10 +53,10 @@ from relay.store.connection import (
 from relay.store.ledger_tables import TABLES, LedgerTable, dialect_of
 from relay.store.named_rows import NamedRow, NamedRows, Unnamed
 from relay.store.proofs import CHUNK, insert_proofs, put_proofs, rows_with_proofs
-from relay.store.recent_changes import DELETE_CHANGES, Changes, learn_changes, note_changes
+from relay.store.recent_changes import DELETE_CHANGES, ChangeCount, learn_changes, note_changes
 from relay.store.schema_check import (
     SCHEMA,
-    Vouched,
+    SchemaRecord,
     hash_on_server,
     objects_on_server,
     require_own_schema,
@@ -66,13 +66,13 @@ from relay.store.scripts import schema_by
 from relay.store.sealing.rows import (
     DISTRUSTED,
     Values,
-    element,
     is_outdated,
     is_refused,
     is_written,
     make_proof,
     not_proven,
     revision_of,
+    row_summand,
 )
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry, put_entries
@@ -106,7 +106,7 @@ class _Plain(msgspec.Struct, array_like=True, frozen=True):
     audit: Head
     scripts: int
     refused: dict[str, dict[str, int]]
-    changes: Changes
+    changes: ChangeCount
 
 
 _decode_head: Final = msgspec.msgpack.Decoder(_Plain).decode
@@ -128,12 +128,12 @@ class LedgerHead(NamedTuple):
     audit: Head
     scripts: int  # number of scripts that the store had seen
     refused: dict[str, dict[str, int]]  # as `Sealer.refused`
-    changes: Changes
+    changes: ChangeCount
 
     @property
-    def vouched(self) -> Vouched:
+    def vouched(self) -> SchemaRecord:
         schema = self.sums.get(SCHEMA)
-        return Vouched(self.scripts, b"" if schema is None else schema.total.to_bytes(32))
+        return SchemaRecord(self.scripts, b"" if schema is None else schema.total.to_bytes(32))
 
 
 NO_ROWS: Final = Sum(0, 0)
@@ -142,7 +142,7 @@ NO_ROWS: Final = Sum(0, 0)
 # -- reading
 
 
-def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> int:
+def require_proofs(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> int:
     """Raises StoreError naming the first of these rows whose proof does not hold. Returns how many of them exist.
 
     In a unit of work on a server the rows are locked from now on, so that one read afterwards is as it was proven.
@@ -154,7 +154,7 @@ def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequen
 def require_each(
     connection: Connection, sealer: Sealer, wanted: Sequence[tuple[str, Sequence[str]]], *then: Statement
 ) -> tuple[list[int], list[Rows]]:
-    """As `require`, for at most CHUNK rows of each table, with the results of statements that run afterwards.
+    """As `require_proofs`, for at most CHUNK rows of each table, with the results of statements that run afterwards.
 
     On a server all of it is one round trip.
     """
@@ -194,11 +194,11 @@ def _require_held(
 
 
 def is_locking(connection: Connection) -> bool:
-    """Whether `require` locks rows: in a unit of work on a server. SQLite has one writer at a time."""
+    """Whether `require_proofs` locks rows: in a unit of work on a server. SQLite has one writer at a time."""
     return dialect_of(connection).is_server and getattr(connection, "naming", None) is not None
 
 
-def outdate(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> None:
+def outdate_proofs(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> None:
     """Ignore earlier proofs of these rows in this process: their rights have ended. Within `one_moment`."""
     declared = TABLES[table]
     for start in range(0, len(row_keys), CHUNK):
@@ -239,7 +239,7 @@ def ledger_transaction(
             distrust_touched(connection, sealer, now_ms)
             with _naming(connection) as named:
                 yield
-            changed = settle(connection, sealer, named.rows(), named.at_end)
+            changed = settle_proofs(connection, sealer, named.rows(), named.at_end)
             require_same_schema(connection)
         sealer.outdate(*changed)
     except Unnamed as error:
@@ -261,7 +261,7 @@ def _naming(connection: WritingConnection) -> Iterator[NamedRows]:
         connection.naming = None
 
 
-def _vouched(connection: Connection, sealer: Sealer) -> Vouched:
+def _vouched(connection: Connection, sealer: Sealer) -> SchemaRecord:
     return read_ledger_head(connection, sealer).vouched
 
 
@@ -280,23 +280,23 @@ def distrust_touched(connection: Connection, sealer: Sealer, now_ms: int) -> Non
     _lock_heads(connection)
     readable = [note for note in touched if all(isinstance(part, str) and WRONG not in part for part in note)]
     if readable:
-        distrust(connection, sealer, readable, now_ms)
+        distrust_rows(connection, sealer, readable, now_ms)
         connection.executemany("DELETE FROM ledger_touch WHERE table_name = ? AND row_key = ?", readable)
     if len(readable) < len(touched):
         note_fault(connection, sealer, "all", now_ms, "notes of changes were altered outside relay700")
         connection.execute("DELETE FROM ledger_touch")
 
 
-def distrust(connection: Connection, sealer: Sealer, rows: Sequence[tuple[str, str]], now_ms: int) -> None:
+def distrust_rows(connection: Connection, sealer: Sealer, rows: Sequence[tuple[str, str]], now_ms: int) -> None:
     """Make these rows grant nothing from now on, and name them in the audit log."""
     for table, row_key in rows[:MOST_NAMED]:
         note_fault(connection, sealer, f"{table} {row_key}", now_ms)
     if len(rows) > MOST_NAMED:
         note_fault(connection, sealer, f"{len(rows) - MOST_NAMED} more rows", now_ms)
-    refuse(connection, sealer, {*rows, *_owners(rows)})
+    refuse_rows(connection, sealer, {*rows, *_owners(rows)})
 
 
-def refuse(connection: Connection, sealer: Sealer, rows: Iterable[tuple[str, str]]) -> None:
+def refuse_rows(connection: Connection, sealer: Sealer, rows: Iterable[tuple[str, str]]) -> None:
     """Refuse rows until `sign_all`, in the caller's transaction; with the key "" or "*" all of a table.
 
     Their proofs are emptied, which others see at once. The head of the ledger keeps the revision up to which no proof
@@ -328,7 +328,7 @@ def note_fault(connection: Connection, sealer: Sealer, what: str, now_ms: int, r
     add_entry(connection, sealer, Entry(now_ms, "relay", "ledger.fault", what, None, reason, {}))
 
 
-def settle(
+def settle_proofs(
     connection: Connection, sealer: Sealer, named: dict[tuple[str, str], NamedRow], at_end: Sequence[Any] = ()
 ) -> tuple[list[tuple[str, str]], int]:
     """At the end of a transaction: prove the rows it has changed, and write what was left for the end.
@@ -446,10 +446,10 @@ def _proven(sealer: Sealer, rows: Sequence[_ChangedRow], head: LedgerHead) -> tu
             continue
         count, total = sums.get(table.name) or head.sums.get(table.name, NO_ROWS)
         if old is not None:
-            count, total = count - 1, total - element(sealer, table.name, key, old)
+            count, total = count - 1, total - row_summand(sealer, table.name, key, old)
         if values is not None:
             proof = make_proof(sealer, table.name, key, values, table.called, head.revision + 1)
-            count, total = count + 1, total + element(sealer, table.name, key, proof)
+            count, total = count + 1, total + row_summand(sealer, table.name, key, proof)
             put.append((table.name, key, proof))
         elif old is not None:
             gone.append((table.name, key))
@@ -592,7 +592,7 @@ def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None
             proven = []
             for key, values, raw in rows[start : start + 1_000]:
                 proof = make_proof(sealer, table.name, key, _decode(values), table.called, before + 1)
-                total += element(sealer, table.name, key, proof)
+                total += row_summand(sealer, table.name, key, proof)
                 count += 1
                 if raw is not None and WRONG in key:
                     connection.execute(_PUT_RAW, (table.name, raw, proof))
@@ -602,4 +602,4 @@ def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None
         sums[table.name] = Sum(count, total % MODULUS)
     sums |= _schema_sum(connection)
     seen = schema_by(connection).seen(connection)
-    write_ledger_head(connection, sealer, LedgerHead(before, sums, EMPTY, EMPTY, seen, {}, Changes(named, named)))
+    write_ledger_head(connection, sealer, LedgerHead(before, sums, EMPTY, EMPTY, seen, {}, ChangeCount(named, named)))

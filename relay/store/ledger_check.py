@@ -34,7 +34,7 @@ from relay.store.ledger_tables import CHAINS, TABLES, LedgerTable, dialect_of, t
 from relay.store.recent_changes import change_faults, learn_changes
 from relay.store.schema_check import different_objects, foreign_objects, is_left
 from relay.store.scripts import is_newer, schema_by
-from relay.store.sealing.rows import DISTRUSTED, element, is_outdated, is_written
+from relay.store.sealing.rows import DISTRUSTED, is_outdated, is_written, row_summand
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import Entry, add_entry
 
@@ -145,7 +145,7 @@ def _table_faults(
             pause()
         read = decoded_values(values) if isinstance(proof, bytes) else None
         if read is not None and is_written(sealer, name, row_key, read, table.called, proof):
-            count, total = count + 1, total + element(sealer, name, row_key, proof)
+            count, total = count + 1, total + row_summand(sealer, name, row_key, proof)
             if is_outdated(sealer, name, row_key, proof, signed.revision):
                 yield LedgerFault(name, row_key, PUT_BACK)
             elif row_key in signed.refused:

@@ -81,12 +81,12 @@ _decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
 Row = tuple[int | None, bytes | None, bytes | None, tuple[Any, ...]]
 
 
-def decoded(revision: int | None, last_hash: bytes | None, last_sealed: bytes | None, found: str) -> Row:
+def decode_row(revision: int | None, last_hash: bytes | None, last_sealed: bytes | None, found: str) -> Row:
     """The row in the first columns of the statement."""
     return revision, last_hash, last_sealed, _decode(found)
 
 
-def decides(own: Row, unix_s: float) -> bool:
+def own_route_decides(own: Row, unix_s: float) -> bool:
     """Whether the caller's own route decides, so that the one for any caller is not looked at.
 
     That is so while it is in force, and while it is cooling down: until that ends, a former party reaches no one on the
@@ -98,7 +98,7 @@ def decides(own: Row, unix_s: float) -> bool:
     return free_at is None or free_at > unix_s * 1000
 
 
-def fallback(own: Row, anybodys: Row) -> Row:
+def choose_row(own: Row, anybodys: Row) -> Row:
     """The row to use when the caller's own route does not decide."""
     return anybodys if _is_in_force(anybodys) or not _has_route(own) else own
 
@@ -117,7 +117,7 @@ def _free_at(row: Row) -> int | None:
     return free_at
 
 
-class Opener:
+class LookupDecoder:
     """Turns the row of a look-up into the input of the call policy."""
 
     def __init__(self, sealer: Sealer) -> None:
@@ -285,8 +285,8 @@ class Opener:
         return caller if self._sealer.lookup_hash(caller) == caller_hash else None
 
 
-def statement(syntax: Syntax, *, filing: bool, counts: Iterable[str] = (), more: str = "") -> str:
-    """The statement: the columns of `decoded`, then `more`.
+def lookup_statement(syntax: Syntax, *, filing: bool, counts: Iterable[str] = (), more: str = "") -> str:
+    """The statement: the columns of `decode_row`, then `more`.
 
     `filing`: A numbers must be filed. `counts`: expressions for the counts of earlier calls.
     """

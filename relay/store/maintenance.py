@@ -293,7 +293,7 @@ def _reseal_heads(unit: UnitOfWork) -> None:
         reseal_head(unit.connection, unit.sealer, chain)
 
 
-def needs(connection: Connection) -> dict[int, dict[str, int]]:
+def count_rows_by_key(connection: Connection) -> dict[int, dict[str, int]]:
     """The number of rows that need each key, by key id and table. Reads the whole store, in parts.
 
     Recordings are in files: those taken over while a key was in use, or within an hour after, are counted. Captures are

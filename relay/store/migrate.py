@@ -47,14 +47,14 @@ _COUNTED: Final = ("call_event", "outbox")  # tables with a generated `seq`
 _ROWS: Final = 1_000  # rows in memory
 
 
-class Moved(NamedTuple):
+class MigrationResult(NamedTuple):
     """The result of a migration."""
 
     rows: dict[str, int]  # by table
     records: int  # call records verified afterwards
 
 
-def migrate(file: Path, server: PostgresServer, key_file: Path) -> Moved:
+def migrate(file: Path, server: PostgresServer, key_file: Path) -> MigrationResult:
     """Copy all rows in one transaction. Raises StoreError, and copies nothing, if the file is not as relay700 wrote it.
 
     Both chains are verified again in the copy.
@@ -77,7 +77,7 @@ def migrate(file: Path, server: PostgresServer, key_file: Path) -> Moved:
                 f"{left} calls are in files beside {file}, and not in it yet: start and stop the relay, which adds them"
             )
         rows = _copy(file, sealer, server, key_file)
-        return Moved(rows, _verify(server, sealer))
+        return MigrationResult(rows, _verify(server, sealer))
     finally:
         os.close(lock)
 

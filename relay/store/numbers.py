@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from relay.model.numbers import HELD, LOCKED_BY_OPERATOR, LOCKED_FOR_FRAUD, LOCKED_WITH_PREFIX
 from relay.store.connection import Connection, Rows, Statement
-from relay.store.ledger import require
+from relay.store.ledger import require_proofs
 from relay.store.unit_of_work import UnitOfWork
 
 State = Literal["locked", "bound", "cooling", "free"]
@@ -130,13 +130,13 @@ def move_number(unit: UnitOfWork, number: str, pool: str) -> None:
 
 def proven_prefix(unit: UnitOfWork, prefix: str) -> Prefix | None:
     """As `find_prefix`. Raises StoreError if its row is not proven."""
-    is_there = require(unit.connection, unit.sealer, "prefix", [prefix])
+    is_there = require_proofs(unit.connection, unit.sealer, "prefix", [prefix])
     return find_prefix(unit.connection, prefix) if is_there else None
 
 
 def proven_pool(unit: UnitOfWork, pool_id: str) -> Pool | None:
     """As `find_pool`. Raises StoreError if its row is not proven."""
-    is_there = require(unit.connection, unit.sealer, "pool", [pool_id])
+    is_there = require_proofs(unit.connection, unit.sealer, "pool", [pool_id])
     return find_pool(unit.connection, pool_id) if is_there else None
 
 

@@ -33,7 +33,7 @@ _decode: Final = msgspec.msgpack.Decoder(list[tuple[str, str]]).decode
 Row = tuple[int, int, bytes, bytes]
 
 
-class Changes(NamedTuple):
+class ChangeCount(NamedTuple):
     """How many changed rows were named so far, as the head of the ledger has it."""
 
     begun: int = 0  # those up to this one are not kept
@@ -41,8 +41,8 @@ class Changes(NamedTuple):
 
 
 def note_changes(
-    sealer: Sealer, changes: Changes, revision: int, rows: Sequence[tuple[str, str]]
-) -> tuple[Changes, list[Statement]]:
+    sealer: Sealer, changes: ChangeCount, revision: int, rows: Sequence[tuple[str, str]]
+) -> tuple[ChangeCount, list[Statement]]:
     """Name rows, as (table, key), that are changed at this revision. Returns the new counts, and the statements."""
     if not rows:
         return changes, []
@@ -55,13 +55,13 @@ def note_changes(
     return changes._replace(named=count), written
 
 
-def learn_changes(connection: Connection, sealer: Sealer, changes: Changes) -> None:
+def learn_changes(connection: Connection, sealer: Sealer, changes: ChangeCount) -> None:
     """Have the sealer know the rows that were named since it last learned. `changes`: of an opened head."""
     if wanted := newer_changes(sealer, changes):
         take_changes(sealer, changes, connection.execute(_NEWER, wanted).fetchall())
 
 
-def newer_changes(sealer: Sealer, changes: Changes) -> tuple[int, int] | None:
+def newer_changes(sealer: Sealer, changes: ChangeCount) -> tuple[int, int] | None:
     """The parameters of the SELECT whose rows `take_changes` takes; None if there are none."""
     learned = sealer.learned_changes
     if learned == changes.named:
@@ -69,7 +69,7 @@ def newer_changes(sealer: Sealer, changes: Changes) -> tuple[int, int] | None:
     return learned if learned < changes.named else 0, changes.named  # 0: they are counted anew
 
 
-def take_changes(sealer: Sealer, changes: Changes, rows: Iterable[Row]) -> None:
+def take_changes(sealer: Sealer, changes: ChangeCount, rows: Iterable[Row]) -> None:
     """Altered rows are left out: the check of the whole store names them."""
     for row in rows:
         _, revision, named, _ = row
@@ -78,7 +78,7 @@ def take_changes(sealer: Sealer, changes: Changes, rows: Iterable[Row]) -> None:
     sealer.learned_changes = changes.named
 
 
-def change_faults(connection: Connection, sealer: Sealer, changes: Changes) -> Iterator[str]:
+def change_faults(connection: Connection, sealer: Sealer, changes: ChangeCount) -> Iterator[str]:
     """Why the kept rows are not those that relay700 wrote."""
     at: int | None = None  # the names up to here are kept
     for row in connection.execute(_NEWER, (0, changes.named)).fetchall():

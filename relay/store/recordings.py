@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from relay.errors import StoreError
 from relay.store.connection import Connection
 from relay.store.files import sync_folder
-from relay.store.ledger import require
+from relay.store.ledger import require_proofs
 from relay.store.records import LAST_MS
 from relay.store.sealing.sealer import FIRST_ID, Sealer
 from relay.store.unit_of_work import UnitOfWork
@@ -232,7 +232,7 @@ def add_recording(unit: UnitOfWork, recording: Recording) -> None:
 def find_recording(connection: Connection, sealer: Sealer, call_id: str) -> Recording | None:
     """The recording of a call. Raises StoreError if the proof of its row does not hold."""
     row = connection.execute(_FIND, (call_id,)).fetchone()
-    require(connection, sealer, "recording", [call_id])
+    require_proofs(connection, sealer, "recording", [call_id])
     return None if row is None else Recording(*row)
 
 

@@ -38,14 +38,14 @@ _OF_ANALYZE: Final[frozenset[_Object]] = frozenset(
 _LEFT: Final = "a table, column, constraint, index, operator, type or function"
 
 
-class Vouched(NamedTuple):
+class SchemaRecord(NamedTuple):
     """The schema according to the sealed head of the ledger."""
 
     scripts: int  # how many the store has seen
     objects: bytes  # as `hash_on_server` gave it then; b"" for a file
 
 
-def require_own_schema(connection: WritingConnection, vouched: Callable[[], Vouched]) -> None:
+def require_own_schema(connection: WritingConnection, vouched: Callable[[], SchemaRecord]) -> None:
     """At the begin of a write transaction: raise StoreError naming the objects that relay700 did not make.
 
     The result is cached for the connection until the schema changes. `vouched`: as for `foreign_objects`.
@@ -87,7 +87,7 @@ def _parse_anew(connection: Connection) -> None:
         connection.execute("PRAGMA writable_schema = RESET")
 
 
-def foreign_objects(connection: Connection, vouched: Vouched) -> list[str]:
+def foreign_objects(connection: Connection, vouched: SchemaRecord) -> list[str]:
     """The missing, changed and foreign objects, by kind and name. Empty for the store of a later version.
 
     The number of scripts that the store has seen counts only where the head of the ledger says the same.
@@ -100,7 +100,7 @@ def foreign_objects(connection: Connection, vouched: Vouched) -> list[str]:
     return different_objects(connection) + _unvouched(connection, vouched)
 
 
-def _unvouched(connection: Connection, vouched: Vouched) -> list[str]:
+def _unvouched(connection: Connection, vouched: SchemaRecord) -> list[str]:
     if is_left(connection, vouched):
         return []
     then = dict(connection.execute("SELECT row_key, proof FROM ledger WHERE table_name = ?", (SCHEMA,)).fetchall())
@@ -108,7 +108,7 @@ def _unvouched(connection: Connection, vouched: Vouched) -> list[str]:
     return sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name)) or [_LEFT]
 
 
-def is_left(connection: Connection, vouched: Vouched) -> bool:
+def is_left(connection: Connection, vouched: SchemaRecord) -> bool:
     """Whether a server has the objects that relay700 left there. Triggers, rules, policies and views aside."""
     return not vouched.objects or hash_on_server(connection) == vouched.objects
 

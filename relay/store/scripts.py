@@ -150,7 +150,7 @@ def is_newer(connection: Connection) -> bool:
     return schema.seen(connection) > len(scripts_of(schema))
 
 
-def least(connection: Connection) -> int:
+def least_scripts(connection: Connection) -> int:
     """The number of scripts that a relay must know to use the store."""
     (found,) = connection.execute("SELECT least FROM schema_least").fetchone()
     return int(found)

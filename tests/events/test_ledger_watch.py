@@ -16,7 +16,7 @@ from relay.errors import StoreError
 from relay.events.ledger_watch import CHECK_S, LedgerWatch, RightsWatch
 from relay.store.chain import AnchorFile, present_anchor, read_anchor
 from relay.store.database import connect
-from relay.store.ledger import require, sign_all
+from relay.store.ledger import require_proofs, sign_all
 from relay.store.ledger_tables import TABLES
 from relay.store.unit_of_work import UnitOfWork
 from tests.support.acting import Acting, acting
@@ -173,10 +173,10 @@ async def test_running_watch_stops_the_process_from_granting_beside_a_foreign_ob
         thief.execute("CREATE VIEW another AS SELECT 1 AS one")
         await until(lambda: store.sealer.stopped)
         with pytest.raises(StoreError, match="view another"):
-            require(store.reader, store.sealer, "api_key", ["text0"])
+            require_proofs(store.reader, store.sealer, "api_key", ["text0"])
         thief.execute("DROP VIEW another")
     await until(lambda: not store.sealer.stopped)
-    require(store.reader, store.sealer, "api_key", ["text0"])
+    require_proofs(store.reader, store.sealer, "api_key", ["text0"])
     watching.cancel()
     await asyncio.wait([watching])
 

@@ -6,7 +6,7 @@ from contextlib import closing
 
 from relay.events.timers import AGAIN_S, RETRY_S, ResealTask
 from relay.store.database import connect
-from relay.store.maintenance import needs
+from relay.store.maintenance import count_rows_by_key
 from relay.store.sealing import keys as rotation
 from relay.store.sealing.sealer import load_key
 from relay.store.unit_of_work import RELAY
@@ -32,7 +32,7 @@ def resealer(shop: Shop) -> ResealTask:
 
 def old_rows(shop: Shop) -> set[str]:
     with closing(connect(shop.path)) as connection:
-        return set(needs(connection)[1])
+        return set(count_rows_by_key(connection)[1])
 
 
 async def test_with_one_key_nothing_is_resealed(shop: Shop) -> None:

@@ -29,7 +29,7 @@ from relay.store.groups import find_entries, find_groups, members_between, of_bu
 from relay.store.hooks import Hook, find_hook, put_hook
 from relay.store.journal.rows import caller_row, open_caller
 from relay.store.keys import list_keys
-from relay.store.maintenance import RESEALED, needs, reseal
+from relay.store.maintenance import RESEALED, count_rows_by_key, reseal
 from relay.store.sealing import keys as rotation
 from relay.store.sealing.keys import key_in_use, sealing_keys
 from relay.store.sealing.sealer import make_key as make_key_file
@@ -55,7 +55,7 @@ def used(backend: Acting, key_id: int, *unaware: str) -> None:
 
 
 def dropped(backend: Acting, key_id: int) -> None:
-    needed = needs(backend.reader).get(key_id, {})
+    needed = count_rows_by_key(backend.reader).get(key_id, {})
     backend.run(lambda unit: rotation.drop(unit, key_id, needed))
 
 
@@ -246,7 +246,7 @@ def test_reseal_covers_all_rows_but_the_audit_log(backend: Backend, key_file: Pa
     used(backend, added(backend, key_file))
     assert reseal(backend.path, backend.sealer) > len(RESEALED)
     assert read(backend, made) == before
-    assert set(needs(backend.reader)[1]) == {"audit"}
+    assert set(count_rows_by_key(backend.reader)[1]) == {"audit"}
     assert reseal(backend.path, backend.sealer) == 0
 
 
@@ -258,7 +258,7 @@ def test_an_interrupted_reseal_loses_nothing_and_is_continued(backend: Backend, 
     part = reseal(backend.path, backend.sealer, lambda: next(asked) < 3)
     assert read(backend, made) == before
     assert part > 0 and reseal(backend.path, backend.sealer) > 0
-    assert (read(backend, made), set(needs(backend.reader)[1])) == (before, {"audit"})
+    assert (read(backend, made), set(count_rows_by_key(backend.reader)[1])) == (before, {"audit"})
 
 
 def test_reseal_keeps_a_concurrent_change(backend: Backend, key_file: Path) -> None:

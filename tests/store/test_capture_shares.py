@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.store.capture_shares import CaptureShare, cuts, even_share, share_of, within_shares
+from relay.store.capture_shares import CaptureShare, cut_amounts, even_share, share_of, within_shares
 from tests.support.captured import captured
 
 SIZES = st.dictionaries(
@@ -20,25 +20,25 @@ def share(peer: bytes, business: bytes = b"", *, is_armed: bool = False) -> Capt
 
 def test_who_has_most_loses_first() -> None:
     few, many = share(b"pbx"), share(b"flood")
-    assert cuts({few: 100, many: 900}, 500) == {many: 500}
-    assert cuts({few: 100, many: 900}, 900) == {few: 50, many: 850}
+    assert cut_amounts({few: 100, many: 900}, 500) == {many: 500}
+    assert cut_amounts({few: 100, many: 900}, 900) == {few: 50, many: 850}
 
 
 def test_within_a_peer_it_is_the_business_user_with_most() -> None:
     few, many, other = share(b"carrier", b"few"), share(b"carrier", b"many"), share(b"pbx", b"many")
-    assert cuts({few: 100, many: 800, other: 300}, 500) == {many: 500}
-    assert cuts({few: 100, many: 800, other: 300}, 700) == {many: 650, other: 50}
+    assert cut_amounts({few: 100, many: 800, other: 300}, 500) == {many: 500}
+    assert cut_amounts({few: 100, many: 800, other: 300}, 700) == {many: 650, other: 50}
 
 
 def test_what_was_asked_for_goes_last() -> None:
     armed, failed = share(b"pbx", is_armed=True), share(b"flood")
-    assert cuts({armed: 900, failed: 100}, 100) == {failed: 100}
-    assert cuts({armed: 900, failed: 100}, 300) == {failed: 100, armed: 200}
+    assert cut_amounts({armed: 900, failed: 100}, 100) == {failed: 100}
+    assert cut_amounts({armed: 900, failed: 100}, 300) == {failed: 100, armed: 200}
 
 
 @given(SIZES, st.integers(0, 9_000))
 def test_as_much_goes_as_has_to_and_hardly_more(sizes: dict[CaptureShare, int], above: int) -> None:
-    found = cuts(sizes, above)
+    found = cut_amounts(sizes, above)
     assert all(0 < size <= sizes[each] for each, size in found.items())
     gone, wanted = sum(found.values()), min(above, sum(sizes.values()))
     assert wanted <= gone <= wanted + 2 * len(sizes)

@@ -8,7 +8,7 @@ import pytest
 
 from relay.errors import StoreError
 from relay.store.database import connect
-from relay.store.ledger import require
+from relay.store.ledger import require_proofs
 from relay.store.ledger_tables import TABLES
 from tests.support.acting import Acting
 from tests.support.ledger_attacks import HEAD_CHANGES, change, delete_with_its_proof, faults, fill, names, refused
@@ -38,12 +38,12 @@ def test_row_altered_without_a_note_is_not_proven_by_the_next_change(store: Acti
 def test_nothing_and_an_empty_value_have_different_proofs(store: Acting, was: object, becomes: object) -> None:
     contact = "UPDATE business SET sealed_contact = ? WHERE id = 'default'"
     store.run(lambda unit: unit.connection.execute(contact, (was,)))
-    require(store.reader, store.sealer, "business", ["default"])
+    require_proofs(store.reader, store.sealer, "business", ["default"])
     with closing(connect(store.path)) as thief:
         thief.execute(contact, (becomes,))
         thief.execute("DELETE FROM ledger_touch")
     with pytest.raises(StoreError, match="business default is not as relay700 wrote it"):
-        require(store.reader, store.sealer, "business", ["default"])
+        require_proofs(store.reader, store.sealer, "business", ["default"])
 
 
 @pytest.mark.parametrize(("deed", "named"), HEAD_CHANGES)
@@ -63,4 +63,4 @@ def test_deleted_list_entry_makes_its_owner_distrusted(store: Acting) -> None:
         delete_with_its_proof(thief, row)
     store.run(lambda unit: None)
     with pytest.raises(StoreError, match="business default is not as relay700 wrote it"):
-        require(store.reader, store.sealer, "business", ["default"])
+        require_proofs(store.reader, store.sealer, "business", ["default"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.store.lookup import _BINDING, _FREE_AT, _ROUTE, Row, decides, fallback
+from relay.store.lookup import _BINDING, _FREE_AT, _ROUTE, Row, choose_row, own_route_decides
 
 NOW_S = 1000.0
 BEFORE, LATER = 999_999, 1_000_001  # milliseconds
@@ -27,7 +27,7 @@ ANYBODYS, FORMER_ANYBODYS = row("anybodys"), row("anybodys", BEFORE)
 
 @pytest.mark.parametrize(("own", "used"), [(IN_FORCE, True), (RESTING, True), (FORMER, False), (ABSENT, False)])
 def test_own_route_decides_while_it_is_in_force_or_cooling_down(own: Row, used: bool) -> None:
-    assert decides(own, NOW_S) is used
+    assert own_route_decides(own, NOW_S) is used
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,4 @@ def test_own_route_decides_while_it_is_in_force_or_cooling_down(own: Row, used: 
     ],
 )
 def test_route_for_any_caller_is_used_in_force_or_without_an_own_one(own: Row, anybodys: Row, used: Row) -> None:
-    assert fallback(own, anybodys) == used
+    assert choose_row(own, anybodys) == used

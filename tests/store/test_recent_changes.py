@@ -24,10 +24,10 @@ from relay.service.numbers import lock, unlock
 from relay.store.connection import one_moment
 from relay.store.database import Reader, connect, open_store
 from relay.store.keys import find_key
-from relay.store.ledger import learn_head, read_ledger_head, require, sign_all
+from relay.store.ledger import learn_head, read_ledger_head, require_proofs, sign_all
 from relay.store.ledger_check import PUT_BACK, ledger_faults
 from relay.store.migrate import LEFT_OUT
-from relay.store.recent_changes import Changes, change_faults, note_changes, take_changes
+from relay.store.recent_changes import ChangeCount, change_faults, note_changes, take_changes
 from relay.store.sealing.sealer import KEPT_CHANGES, Sealer, load_key
 from relay.store.unit_of_work import UnitOfWork
 from tests.service.conftest import RULES, Backend
@@ -277,11 +277,11 @@ def test_right_that_ends_and_begins_again_is_granted(bound: Bound, tmp_path: Pat
 def test_moment_from_before_a_change_refuses_nothing(bound: Bound) -> None:
     """A long reading sees a row as it was, though its process knows of the change by now."""
     with one_moment(bound.reader):
-        require(bound.reader, bound.sealer, "business", ["acme"])
+        require_proofs(bound.reader, bound.sealer, "business", ["acme"])
         ENDED["business user"].end(bound)
-        require(bound.reader, bound.sealer, "business", ["acme"])
+        require_proofs(bound.reader, bound.sealer, "business", ["acme"])
         assert [*ledger_faults(bound.reader, bound.sealer)] == []
-    require(bound.reader, bound.sealer, "business", ["acme"])
+    require_proofs(bound.reader, bound.sealer, "business", ["acme"])
 
 
 def test_unit_of_work_that_is_undone_leaves_nothing(bound: Bound, tmp_path: Path) -> None:
@@ -316,9 +316,9 @@ def test_readers_beside_a_writer_are_refused_nothing(bound: Bound, tmp_path: Pat
         found = 0
         with closing(connect(bound.path)) as own:
             while not done:
-                found += require(own, sealer, "business", ["acme"])
-                found += reader.read(lambda connection: require(connection, sealer, "business", ["acme"]))
-                found += require(own, bound.sealer, "business", ["acme"])
+                found += require_proofs(own, sealer, "business", ["acme"])
+                found += reader.read(lambda connection: require_proofs(connection, sealer, "business", ["acme"]))
+                found += require_proofs(own, bound.sealer, "business", ["acme"])
         return found
 
     def call() -> set[str]:
@@ -423,7 +423,7 @@ def test_altered_memory_is_named(bound: Bound, deed: str, named: str) -> None:
 
 
 def test_store_keeps_the_latest_changes_and_has_no_gap(bound: Bound) -> None:
-    sealer, changes = bound.sealer, Changes()
+    sealer, changes = bound.sealer, ChangeCount()
     bound.connection.execute("DELETE FROM ledger_change")
     for revision in range(1, 70):
         rows = [("binding", f"b{revision} {place}") for place in range(500)]
@@ -448,7 +448,7 @@ def test_process_remembers_the_latest_changes_of_each_table(bound: Bound) -> Non
 
 def test_changes_are_learned_anew_when_they_are_counted_anew(bound: Bound) -> None:
     sealer = bound.sealer
-    changes, statements = note_changes(sealer, Changes(), 7_000, [("business", "acme")])
+    changes, statements = note_changes(sealer, ChangeCount(), 7_000, [("business", "acme")])
     rows = [parameters for sql, parameters in statements if "INSERT" in sql]
     sealer.learned_changes = 50
     take_changes(sealer, changes, rows)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from relay.policy.evaluate import LookupResult
 from relay.policy.rules import Rules
 from relay.store.connection import Connection, PostgresServer, one_moment
 from relay.store.database import connect, open_store, reading
-from relay.store.ledger import require
+from relay.store.ledger import require_proofs
 from relay.store.ledger_check import ledger_faults
 from relay.store.ledger_tables import POSTGRES, TABLES, triggers
 from relay.store.postgres.captures import CapturePartitions
@@ -225,7 +225,7 @@ def test_tables_of_analyze_may_be_there(revoked: Revoked) -> None:
 def is_granted(store: Acting) -> bool:
     """Whether a key of the API is read."""
     try:
-        require(store.reader, store.sealer, "api_key", ["text0"])
+        require_proofs(store.reader, store.sealer, "api_key", ["text0"])
     except StoreError:
         return False
     return True

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from relay.errors import StoreError
 from relay.store.connection import Connection, one_moment, transaction
-from relay.store.ledger import require
+from relay.store.ledger import require_proofs
 from relay.store.ledger_check import LedgerFault, ledger_faults
 from relay.store.ledger_tables import TABLES, CoveredColumn, LedgerTable, dialect_of
 from tests.support.acting import Acting
@@ -268,7 +268,7 @@ def refused(store: Acting, row: Row) -> bool:
     """Whether the row grants nothing: its proof does not hold, or it is missing."""
     there = store.reader.execute(f"SELECT 1 FROM {row.table.name} WHERE {row.where}", row.at).fetchone()
     try:
-        require(store.reader, store.sealer, row.table.name, [row.key])
+        require_proofs(store.reader, store.sealer, row.table.name, [row.key])
     except StoreError:
         return True
     return there is None

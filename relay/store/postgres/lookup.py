@@ -26,7 +26,7 @@ from relay.store.connection import LookupOutage, PostgresServer
 from relay.store.database import one_moment, reading
 from relay.store.ledger import HEAD, LedgerHead, open_ledger_head
 from relay.store.ledger_tables import POSTGRES
-from relay.store.lookup import Opener, Row, Syntax, decoded, statement
+from relay.store.lookup import LookupDecoder, Row, Syntax, decode_row, lookup_statement
 from relay.store.postgres.frequency import GIVE_BACK, SWEEP, CapGroup, Counting, capped_by, peek_statement, sweep_parts
 from relay.store.postgres.nodes import SERVER_FAULTS
 from relay.store.postgres.objects import PIN, PINNED, VERSION
@@ -50,10 +50,10 @@ SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
 }
 
-# Parameters of each call: number, caller's hash, time (`Asked.unix_s`, in ms); then `Counting.given`, and its place.
+# Parameters of each call: number, caller's hash, time (`unix_s`, in ms); then `Counting.given`; its place.
 _GIVEN: Final = (("number", "text"), ("caller", "bytea"), ("asked_at", "bigint"))
 # The route that is looked up: the caller's own, if it decides, else the one for any caller, if it is in force. So say
-# `decides` and `fallback` of `relay.store.lookup`, too.
+# `own_route_decides` and `choose_row` of `relay.store.lookup`, too.
 _ROUTES: Final = """(
     SELECT given.*, (
         SELECT caller_hash FROM route
@@ -74,7 +74,7 @@ _LOOK: Final = f"SELECT schema.*, head.* FROM ({VERSION}) AS schema LEFT JOIN ({
 _COUNTING: Final = "WITH found AS MATERIALIZED ({found}),{tables}\nSELECT found.*, {columns} FROM found {joins}"
 
 
-class Asked(NamedTuple):
+class LookupRequest(NamedTuple):
     """A call to be looked up. `caller`: E.164 without "+", "" if anonymous."""
 
     number: str
@@ -101,7 +101,7 @@ class PostgresRouteReader:
         self._server = server
         self._sealer = sealer
         self._outage = LookupOutage(server, report)
-        self._opener = Opener(sealer)
+        self._opener = LookupDecoder(sealer)
         self._schema = SchemaLook(sealer)
         self._good = False  # whether the last look-up succeeded
         self._pool: asyncpg.Pool | None = None
@@ -140,11 +140,11 @@ class PostgresRouteReader:
         self, number: str, caller: str, unix_s: float, patience_s: float = PATIENCE_S
     ) -> LookupResult | Refusal:
         """Look up a call, as `fetch_all`."""
-        (found,) = await self.fetch_all([Asked(number, caller, unix_s)], patience_s)
+        (found,) = await self.fetch_all([LookupRequest(number, caller, unix_s)], patience_s)
         return found
 
     async def fetch_all(
-        self, asked: Sequence[Asked], patience_s: float = PATIENCE_S
+        self, asked: Sequence[LookupRequest], patience_s: float = PATIENCE_S
     ) -> Sequence[LookupResult | Refusal]:
         """Look up calls together, in one statement."""
         hashes = [self._sealer.lookup_hash(each.caller) for each in asked]
@@ -170,7 +170,7 @@ class PostgresRouteReader:
             self._outage.altered(str(error))
             return STORE_FAILED
 
-    async def _ask(self, asked: Sequence[Asked], hashes: Sequence[bytes]) -> list[tuple[Row, CapCount | None]]:
+    async def _ask(self, asked: Sequence[LookupRequest], hashes: Sequence[bytes]) -> list[tuple[Row, CapCount | None]]:
         """The row and the counts of each call."""
         assert self._pool is not None  # open() made it
         while True:
@@ -198,7 +198,7 @@ class PostgresRouteReader:
                 query = _statements(rules._replace(caller_caps=(), number_caps=())).for_one
                 row = await self._pool.fetchrow(query, number, caller_hash, int(unix_s * 1000))
                 counts = [await self._peek_at(capped, number, caller, unix_s) for capped in capped_by(rules)]
-            return self._opener.found(caller_hash, decoded(*row[:4]), revision), CapCounts(*counts)
+            return self._opener.found(caller_hash, decode_row(*row[:4]), revision), CapCounts(*counts)
         except (StoreError, *SERVER_FAULTS):
             return STORE_FAILED, None
 
@@ -309,9 +309,9 @@ def _statements(rules: Rules) -> _Statements:
 def _statement(source: str, counting: Counting | None, *, filing: bool) -> str:
     syntax = _SYNTAX._replace(routes=_ROUTES.format(given=source))
     if counting is None:
-        return statement(syntax, filing=filing, more=_PLACE)
+        return lookup_statement(syntax, filing=filing, more=_PLACE)
     keys = "".join(f", asked.{name}" for name, _ in counting.given)
-    found = statement(syntax, filing=filing, more=_PLACE + keys + _COUNTED_BY)
+    found = lookup_statement(syntax, filing=filing, more=_PLACE + keys + _COUNTED_BY)
     return _COUNTING.format(found=found, tables=counting.tables, columns=counting.columns, joins=counting.joins)
 
 
@@ -325,4 +325,4 @@ def _read(row: asyncpg.Record, counting: Counting | None, values: Sequence[Any])
     if counting is not None:
         keys = values[len(_GIVEN) : len(_GIVEN) + counting.width - 1]
         counted = counting.read(row[-counting.width :], keys)
-    return decoded(*row[:4]), counted
+    return decode_row(*row[:4]), counted

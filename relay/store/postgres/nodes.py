@@ -24,7 +24,7 @@ from relay.store.connection import Connection, PostgresError, PostgresServer
 from relay.store.journal.attempts import with_records
 from relay.store.journal.rows import LiveCall, open_all, without_ended
 from relay.store.postgres.objects import PIN, PINNED
-from relay.store.sealing.keys import IN_USE, Turning
+from relay.store.sealing.keys import IN_USE, KeySwitch
 from relay.store.sealing.sealer import Sealer
 
 BEAT_S: Final = 1.0
@@ -136,7 +136,7 @@ class Node:
         self.epoch = 0
         self._server = server
         self._sealer = sealer
-        self._turning = Turning(sealer, report)
+        self._turning = KeySwitch(sealer, report)
         self._report = report
         self._dead_s = dead_s
         self._connection: asyncpg.Connection | None = None

@@ -66,7 +66,7 @@ def nodes_without(connection: Connection, key_id: int) -> list[str]:
 
 
 def _has(known: str, key_id: int, proof: bytes) -> bool:
-    """Whether this is one of the keys of `Turning.known`."""
+    """Whether this is one of the keys of `KeySwitch.known`."""
     return _proven(key_id, proof) in known.split()
 
 
@@ -74,7 +74,7 @@ def _proven(key_id: int, proof: bytes) -> str:
     return f"{key_id}:{proof.hex()}"
 
 
-class Turning:
+class KeySwitch:
     """The switch of a journal to another key. If that key is missing, the journal goes on with the former one."""
 
     def __init__(self, sealer: Sealer, report: Report) -> None:

@@ -145,7 +145,7 @@ def revision_of(proof: bytes) -> int:
     return int.from_bytes(proof[:_REVISION], "big")
 
 
-def element(sealer: Sealer, table: str, row_key: str, proof: bytes) -> int:
+def row_summand(sealer: Sealer, table: str, row_key: str, proof: bytes) -> int:
     """The summand of a row in the sum of its table."""
     return int.from_bytes(
         hashlib.blake2b(_encode((table, row_key, proof)), key=sealer.sum_key, digest_size=32).digest()

@@ -50,7 +50,7 @@ from relay.store.journal.rows import (
     live_row,
 )
 from relay.store.record_rows import INSERT, Row, insert, row_of
-from relay.store.sealing.keys import Turning, key_in_use
+from relay.store.sealing.keys import KeySwitch, key_in_use
 from relay.store.sealing.sealer import Sealer
 
 P = ParamSpec("P")
@@ -90,7 +90,7 @@ class SqliteWriter:
         self.is_taken_over = False  # a file has one node
         self._path = path
         self._sealer = sealer
-        self._turning = Turning(sealer, report)
+        self._turning = KeySwitch(sealer, report)
         self._connection: aiosqlite.Connection | None = None
         self._work: WorkConnection | None = None  # its connection
         self._files: StoreFiles | None = None  # of the connection

@@ -22,7 +22,7 @@ from relay.store.database import connect_reader, reading, reason_of
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.ledger import read_ledger_head
 from relay.store.ledger_tables import SQLITE
-from relay.store.lookup import Opener, Row, Syntax, decides, decoded, fallback, statement
+from relay.store.lookup import LookupDecoder, Row, Syntax, choose_row, decode_row, lookup_statement, own_route_decides
 from relay.store.recent_changes import learn_changes
 from relay.store.record_rows import SELECT, open_row
 from relay.store.schema_look import SchemaLook
@@ -33,7 +33,7 @@ LOOKS: Final = 3  # checks; then a displaced log is closed: the journal has save
 CALM_LOOKS: Final = 30  # checks without an error until an outage is over: parts of a damaged store can be read
 
 # ?1: the number; ?2: the caller's hash; ?3: that of the route; ?4, ?5: both in hex, so that the statement need not make
-# it of each row's; from ?6: the arguments of `Opener.counted`.
+# it of each row's; from ?6: the arguments of `LookupDecoder.counted`.
 # Returning a column costs the sqlite3 module as much as finding it, so most are returned as one JSON array.
 # "+" keeps SQLite from using an index.
 _HASHES: Final = {"route": "?5", "of_binding": "?4", "of_business": "?4"}
@@ -58,7 +58,7 @@ class RouteReader:
         self._sealer = sealer
         self._outage = LookupOutage(path, report)
         self._connection: Connection | None = None
-        self._opener = Opener(sealer)
+        self._opener = LookupDecoder(sealer)
         self._schema = SchemaLook(sealer)
         self._files: StoreFiles | None = None  # of the connection
         self._displaced: Displaced | None = None  # a displaced file, at the last check
@@ -70,7 +70,7 @@ class RouteReader:
     def apply_config(self, rules: Rules) -> None:
         """Apply these rules from the next call on."""
         self._opener.apply_config(rules)
-        self._statement = statement(
+        self._statement = lookup_statement(
             _SYNTAX,
             filing=rules.filing_required,
             counts=_counts(len(rules.caller_windows_s), len(rules.number_windows_s)),
@@ -85,8 +85,8 @@ class RouteReader:
         try:
             in_hex = caller_hash.hex().upper()
             row = self._row((number, caller_hash, caller_hash, in_hex, in_hex, *counted))
-            if not decides(row, unix_s):
-                row = fallback(row, self._row((number, caller_hash, ANY_CALLER, in_hex, "", *counted)))
+            if not own_route_decides(row, unix_s):
+                row = choose_row(row, self._row((number, caller_hash, ANY_CALLER, in_hex, "", *counted)))
             found = self._opener.found(caller_hash, row, self._opener.revision)
         except DATABASE_ERRORS as error:
             self.close()
@@ -156,7 +156,7 @@ class RouteReader:
         ((revision, last_hash, last_sealed, found),) = self._connection.execute(self._statement, arguments).fetchall()
         if self._files is None:
             self._files = StoreFiles(self._path)
-        return decoded(revision, last_hash, last_sealed, found)
+        return decode_row(revision, last_hash, last_sealed, found)
 
     def close(self) -> None:
         """Close the connection. The next look-up opens another."""

@@ -15,7 +15,7 @@ from relay.model.outcomes import STORE_FAILED
 from relay.policy.evaluate import LookupResult
 from relay.policy.figures import CapCounts
 from relay.policy.rules import Cap, Rules
-from relay.store.postgres.lookup import Asked, PostgresRouteReader
+from relay.store.postgres.lookup import LookupRequest, PostgresRouteReader
 from relay.store.record_index import add_index, number_key, pair_key
 from tests.support import postgres
 from tests.support.places import new_server_store
@@ -67,16 +67,16 @@ async def test_calls_looked_up_together_find_what_each_finds_alone(tmp_path: Pat
     end(place, sealer, "b3")
     now_s = NOW_MS / 1000
     asked = [
-        Asked(X, A, now_s),
-        Asked(anybodys, "8613700000001", now_s),
-        Asked(third, A, now_s),
-        Asked("700100000019999", A, now_s),
+        LookupRequest(X, A, now_s),
+        LookupRequest(anybodys, "8613700000001", now_s),
+        LookupRequest(third, A, now_s),
+        LookupRequest("700100000019999", A, now_s),
     ]
     later = [each._replace(unix_s=now_s + 86_400 * 365) for each in (asked[1]._replace(caller=B), asked[2])]
     reader = PostgresRouteReader(place, sealer, rules, lambda event, fields: None)
     await reader.open()
     with closing(reader), closing(postgres.connect(place)) as counts:
-        for some in (asked, later, [Asked(anybodys, B, now_s), asked[0]]):
+        for some in (asked, later, [LookupRequest(anybodys, B, now_s), asked[0]]):
             alone = [await reader.fetch(*each) for each in some]
             counts.execute("DELETE FROM frequency")
             together = await reader.fetch_all(some)
@@ -110,7 +110,7 @@ async def test_nodes_that_count_the_same_calls_in_another_order_wait_for_each_ot
 
     async def ask(reader: PostgresRouteReader, step: int) -> None:
         for _ in range(60):
-            await reader.fetch_all([Asked(x, A, NOW_MS / 1000) for x in numbers[::step]], 60.0)
+            await reader.fetch_all([LookupRequest(x, A, NOW_MS / 1000) for x in numbers[::step]], 60.0)
 
     await asyncio.gather(*(ask(reader, step) for reader, step in zip(readers, (1, -1), strict=True)))
     with closing(postgres.connect(place)) as looker:

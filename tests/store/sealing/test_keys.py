@@ -17,7 +17,7 @@ from relay.store.journal.journal import Journal
 from relay.store.journal.overflow import Overflow
 from relay.store.postgres.nodes import Node
 from relay.store.sealing import keys as rotation
-from relay.store.sealing.keys import Turning, nodes_without
+from relay.store.sealing.keys import KeySwitch, nodes_without
 from relay.store.sealing.sealer import Sealer, load_key
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
@@ -77,7 +77,7 @@ async def test_overflow_log_sealed_with_the_former_key_is_written_to_the_store(d
 
 def test_missing_key_is_reported_once_and_the_former_key_stays_in_use(disk: Disk) -> None:
     said: Reported = []
-    turning = Turning(disk.sealer, lambda event, fields: said.append((event, fields)))
+    turning = KeySwitch(disk.sealer, lambda event, fields: said.append((event, fields)))
     turning.to(2)
     turning.to(2)
     ((event, fields),) = said
@@ -90,7 +90,7 @@ def test_missing_key_is_reported_once_and_the_former_key_stays_in_use(disk: Disk
 
 def test_unreadable_key_file_is_reported_once(disk: Disk) -> None:
     said: Reported = []
-    turning = Turning(disk.sealer, lambda event, fields: said.append((event, fields)))
+    turning = KeySwitch(disk.sealer, lambda event, fields: said.append((event, fields)))
     disk.key_file.write_text("nonsense\n")
     assert [turning.known(), turning.known()] == [f"1:{disk.sealer.proof(1).hex()}"] * 2
     assert [event for event, _ in said] == ["sealing_key.missing"]
