@@ -8,6 +8,9 @@ import click
 import pytest
 
 from relay.cli.bindings import bind, bindings, unbind
+from relay.cli.filings import filings
+from relay.cli.groups import groups, lists
+from relay.cli.numbers import numbers
 from tests.cli.conftest import Command
 
 BOUND = ("bind", "AXB", "--a", "13800000001", "--b", "13900000002")
@@ -69,3 +72,30 @@ def test_a_reading_in_clear_is_in_the_audit_log_once_it_is_known_what_is_read(re
     assert [made["a"], shown["a"]] == ["138****0001", "8613800000001"]
     (read,) = [each for each in relay700.objects("audit", "list") if each["action"] == "read"]
     assert (read["object"], read["reason"]) == (f"binding {made['binding_id']}", "complaint")
+
+
+def test_a_list_that_is_not_there_leaves_no_audit_line_of_a_reading(relay700: Command) -> None:
+    relay700.objects(*BOUND, reason=None)
+    result = relay700.run("lists", "show", "business", "nobody", "--json", reason="complaint")
+    assert (result.exit_code, result.stderr) == (1, "there is no such business user\n")
+    assert relay700.objects("audit", "list", "--action", "read") == []
+    relay700.objects("lists", "show", "business", "default", reason="complaint")
+    (read,) = relay700.objects("audit", "list", "--action", "read")
+    assert (read["object"], read["reason"]) == ("list business default", "complaint")
+
+
+def test_options_of_durations_flags_and_several_values() -> None:
+    assert option_of(numbers.commands["load"], "cool_down_s").type("12h") == 43_200
+    assert option_of(numbers.commands["prefix"], "cool_down_s").metavar == "TIME|none"
+    assert option_of(filings.commands["add"], "state").flag_value == "submitted"
+    assert option_of(groups.commands["make"], "members").multiple
+    assert [each.nargs for each in groups.commands["add"].params if each.name == "members"] == [-1]
+
+
+def test_a_field_that_the_command_gives_is_no_option() -> None:
+    assert {each.name for each in lists.commands["black"].params}.isdisjoint({"kind"})
+
+
+def test_a_reason_is_an_option_of_its_own_where_the_request_has_one() -> None:
+    assert option_of(numbers.commands["lock"], "reason").required
+    assert not option_of(numbers.commands["prefix"], "reason").required
