@@ -171,8 +171,8 @@ class _Configuration:
                 self._log.info("backend.reloaded")
 
 
-class _Stored(NamedTuple):
-    """What the store says about itself."""
+class _StoreFigures(NamedTuple):
+    """Figures of the store, for the metrics."""
 
     counts: Mapping[str, Any]
     short_pools: Mapping[str, int]  # percent free by id
@@ -220,7 +220,7 @@ class BackendProcess:
         self._leader_lock = leader_lock
         self._log = log
         self.leads = leader_lock is None
-        self._stored_lately, self._stored_until_s = _Stored({}, {}, {}), 0.0
+        self._stored_lately, self._stored_until_s = _StoreFigures({}, {}, {}), 0.0
         self._complained: set[str] = set()  # business users whose high rate of complaints was logged
         self._servers: dict[str, HttpServer] = {}  # by the name of its part
         self.path: Place = config.store.path
@@ -268,7 +268,7 @@ class BackendProcess:
         self._prober.apply_config(config.probe, config.numbers)
 
     async def pending_capture(self, call_id: str) -> CapturedCall | None:
-        """What is captured so far of a call that is up, or was until some seconds ago."""
+        """The capture so far of a call that is up, or was until some seconds ago."""
         keeper = self.keeper
         if keeper is None:
             return None
@@ -286,7 +286,7 @@ class BackendProcess:
         try:
             stored = await asyncio.to_thread(self._stored if self.leads else self._seen_by_a_standby)
         except StoreError:
-            stored = _Stored({"store_up": 0}, {}, {})
+            stored = _StoreFigures({"store_up": 0}, {}, {})
         known = await self._statistics(stored)
         peers = [name for name in self.settings.peers or () if name != PROBE_PEER]  # its calls are not counted
         return text(with_zeros(known, peers) if known["up"] else known)
@@ -302,7 +302,7 @@ class BackendProcess:
             "high_complaints": self._stored_lately.complaints,
         }
 
-    async def _statistics(self, stored: _Stored) -> dict[str, Any]:
+    async def _statistics(self, stored: _StoreFigures) -> dict[str, Any]:
         try:
             relay = {"up": 1, **await self.control.ask("statistics")}
         except Refused:
@@ -316,7 +316,7 @@ class BackendProcess:
             parts |= self._ledger_watch.statistics() | self._prober.statistics()
         return relay | parts | ours
 
-    def _stored(self) -> _Stored:
+    def _stored(self) -> _StoreFigures:
         with reading(self.path) as connection:
             waiting, dead = count_events(connection)
             now = now_ms()
@@ -330,11 +330,11 @@ class BackendProcess:
             kept = self.captures.sizes()
             counts |= {"captures_stored": kept.rows, "captures_stored_bytes": kept.size}
         self._log_complaints(complaints)
-        return _Stored(counts, short, complaints)
+        return _StoreFigures(counts, short, complaints)
 
-    def _seen_by_a_standby(self) -> _Stored:
+    def _seen_by_a_standby(self) -> _StoreFigures:
         with reading(self.path) as connection:
-            return _Stored(self._nodes(connection), {}, {})
+            return _StoreFigures(self._nodes(connection), {}, {})
 
     def _nodes(self, connection: StoreConnection) -> dict[str, Any]:
         """That the store can be read, and of one with nodes, which of them are up."""
@@ -400,10 +400,10 @@ class BackendProcess:
         """The servers of other providers' APIs, which share the limits of ours."""
         if self._config.alibaba is None:
             return {}
-        from relay.compat.actions import Service
+        from relay.compat.actions import ActionService
         from relay.compat.app import AlibabaApp
 
-        service = Service(
+        service = ActionService(
             self.reader,
             self.writer,
             self.sealer,

@@ -1,8 +1,8 @@
 """Call-time decisions: asks the hooks about a call, checks their answers with the store, and binds unknown callers.
 
-The business user's own hook is asked first, then the operator's (`[verify]`), each within its time limit. Whatever
-fails refuses the call, unless the configuration lets a call go on whose hook does not answer. An answer grants no
-route: a binding for an unknown caller is made by the rules of all bindings, and the call is then looked up again.
+The business user's own hook is asked first, then the operator's (`[verify]`), each within its time limit. Any failure
+refuses the call, unless the configuration lets a call go on whose hook does not answer. An answer grants no route: a
+binding for an unknown caller is made by the rules of all bindings, and the call is then looked up again.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class CallHooks:
         await self._store.close()
 
     async def _decide(self, asked: LookUp, answer: Route | Refusal, routed: OnRouted) -> None:
-        # What the engine gets on cancellation and errors.
+        # The answer for the engine on cancellation and errors.
         decision: Route | Refusal = refuse_undecided(answer, "") if isinstance(answer, Route) else VERIFICATION_FAILED
         try:
             if isinstance(answer, Refusal):
@@ -281,7 +281,7 @@ def _shown(hook: Hook, caller: str) -> str | None:
 
 
 def _question(asked: LookUp, caller: str | None, route: Route | None, business: str) -> dict[str, object]:
-    """What a hook is asked. Without a route the caller is unknown."""
+    """The question for a hook. Without a route the caller is unknown."""
     return {
         "kind": asked.kind,
         "number": asked.number,
@@ -311,7 +311,7 @@ NOT_ITS_NUMBER = "is no number of this business user"
 
 
 class HookStore:
-    """What hooks read and make in the store. Nothing of it runs unless a hook is configured."""
+    """Reads and writes of hooks in the store. Nothing of it runs unless a hook is configured."""
 
     def __init__(self, place: Place, sealer: Sealer, rules: BindRules) -> None:
         self.rules = rules
@@ -329,7 +329,7 @@ class HookStore:
         )
 
     async def wrong(self, decision: Decision, route: Route) -> DecisionFault | None:
-        """What in an answer is not of the route's business user. Raises StoreError."""
+        """The part of an answer that is not the route's business user's own; None if all is. Raises StoreError."""
         rules, business, at_ms = self.rules, route.business, now_ms()
 
         def check(connection: Connection, sealer: Sealer) -> DecisionFault | None:

@@ -65,7 +65,7 @@ class StoreError(RelayError):
 
 
 class AlteredError(StoreError):
-    """What is stored was altered, or made with another key: the store is well, and to try again does not help."""
+    """Stored data was altered, or made with another key. The store works, and a retry does not help."""
 
 
 class ConfigError(RelayError):

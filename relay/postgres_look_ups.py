@@ -1,6 +1,6 @@
 """Asynchronous route look-ups in PostgreSQL, queued fairly by peer; the call policy runs when the row is there.
 
-Those that wait are looked up together: the more calls arrive, the less each costs. The first after a pause never waits.
+Waiting calls are looked up together: the more arrive, the less each costs. The first after a pause never waits.
 """
 
 from __future__ import annotations

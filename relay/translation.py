@@ -1,8 +1,8 @@
 """Texts for people in Chinese. They are written in English in the code, and are recognised where they are shown.
 
 `locale/zh_CN/LC_MESSAGES/relay700.po` has the Chinese text of each message; `scripts/messages` finds messages in the
-source. That of an f-string has `{names}` for its values: an error that crossed a process or was quoted by another one
-is translated from its text, so that no layer below the console and the commands knows of languages.
+source. The message of an f-string has `{names}` for its values: an error that crossed a process, or was quoted by
+another one, is translated from its text, so that no layer below the console and the commands knows of languages.
 """
 
 from __future__ import annotations

@@ -149,12 +149,12 @@ def check_secret(backend: Backend, key: ApiKey | None, shown: Bearer, now_s: flo
 
 
 def share_of(key: ApiKey) -> str:
-    """Whose share of what is bounded a key uses: all keys of a business user have one."""
+    """The rate-limit bucket of a key: one per business user, one per operator key."""
     return key.id if key.business is None else f"business {key.business}"
 
 
 def named_by(scope: Scope) -> str:
-    """Who sends a request, as far as it shows before its body is read: the key id that it names, else its source.
+    """The sender of a request before its body is read: the key id that it names, else its source.
 
     No body is read for a key id that does not exist, so names cannot be made up.
     """
@@ -170,7 +170,7 @@ def _source(scope: Scope) -> str:
 
 
 def actor_of(key: ApiKey) -> Actor:
-    """Who acts with the key."""
+    """The actor of changes made with the key."""
     return Actor(f"key:{key.id}", key.business, key.scopes)
 
 

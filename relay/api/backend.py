@@ -79,7 +79,7 @@ class Backend(Protocol):
     leads: bool  # False: another node's backend serves the API
 
     async def pending_capture(self, call_id: str) -> CapturedCall | None:
-        """What is captured so far of a call that is up, or was until some seconds ago."""
+        """The capture so far of a call that is up, or was until some seconds ago."""
         ...
 
     def configured_at(self, connection: Connection, at_ms: int) -> PolicyConfiguration:

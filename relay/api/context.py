@@ -64,7 +64,7 @@ class RequestContext(NamedTuple):
 
     @property
     def owner(self) -> str:
-        """Whose Idempotency-Keys are the request's: those of all operators are one set."""
+        """The owner of the request's Idempotency-Keys: those of all operators are one set."""
         return OPERATOR if self.actor.business is None else f"business {self.actor.business}"
 
     @property
@@ -81,7 +81,7 @@ class RequestContext(NamedTuple):
 
     @property
     def reader(self) -> str:
-        """Who shares places: all keys of a business user, or one operator's key."""
+        """The name under which places are shared: all keys of a business user, or one operator's key."""
         return self.actor.name if self.actor.business is None else self.owner
 
     @property
@@ -92,7 +92,7 @@ class RequestContext(NamedTuple):
 
     @property
     def asker(self) -> Asker:
-        """Who asks, for operations."""
+        """The asker, for operations."""
         settings = self.backend.settings
         return Asker(
             self.actor,

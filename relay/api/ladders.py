@@ -157,7 +157,7 @@ async def _record(context: RequestContext, call_id: str, *, reveal: bool) -> Cal
 
 
 async def _captured(context: RequestContext, call_id: str) -> CapturedCall | None:
-    """What is stored of a call, and what waits in memory: registrations have both."""
+    """The stored capture of a call joined with the one in memory: registrations have both."""
     pending = await context.backend.pending_capture(call_id)
     try:
         stored = await context.work(lambda: context.backend.captures.load(call_id))

@@ -1,6 +1,6 @@
 """The places of readers: how much of one kind each may have under way, and how many worker threads it may use.
 
-A reader is a business user, or an operator's key. What one reader asks for keeps no other waiting.
+A reader is a business user, or an operator's key. No reader's requests keep another waiting.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def errors_of(refused: Refused) -> list[tuple[str, str]]:
 
 
 def detail_of(refused: Refused) -> str:
-    """What is wrong and the fix, after the field by its name in the API."""
+    """The problem and its fix, after the field by its name in the API."""
     return summary(errors_of(refused)) if refused.field else refused.problem
 
 

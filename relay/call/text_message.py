@@ -123,7 +123,7 @@ class TextMessage:
 
     @property
     def call_id(self) -> str:
-        """Of the record."""
+        """The call id of the record."""
         return self._record.call_id
 
     @property

@@ -180,7 +180,7 @@ def _leave_stdout() -> None:
 
 
 def _report_failure(error: OSError) -> None:
-    """Report what the system refused. Of a full disk the file is named, unless it is standard output."""
+    """Report an error of the system. For a full disk it names the file, unless that is standard output."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -39,8 +39,8 @@ from relay.service.retention import captures_due, due, purge_captures
 from relay.service.retention import purge as purge_store
 from relay.store.allocation import rest_all
 from relay.store.audit import (
+    AuditCheck,
     AuditQuery,
-    AuditVerdict,
     LoggedEntry,
     all_entries,
     count_entries,
@@ -174,7 +174,7 @@ class _Found(NamedTuple):
     """Results of the checks, and all faults."""
 
     records: RecordsCheck
-    audit: AuditVerdict
+    audit: AuditCheck
     recordings: RecordingsCheck
     captures: int  # that open
     problems: list[str]

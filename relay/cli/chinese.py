@@ -48,7 +48,7 @@ def _usage_error(text: str) -> str:
 
 
 def _fault(message: str) -> str:
-    """Click's message. Of a missing parameter it is put together: what is missing, its name, and the choices."""
+    """Click's message. For a missing parameter it is put together from the kind, the name and the choices."""
     if found := _MISSING.fullmatch(message):
         return f"{_zh(found[1])} {found[2]}。{_zh(found[3])}"
     return _zh(message)
@@ -76,7 +76,7 @@ def _paragraphs(text: str | None) -> str | None:
 
 
 def _paragraph(text: str) -> str:
-    """Of a paragraph whose lines click keeps, these lines; of another the text."""
+    """A translated paragraph, with its lines if click keeps them."""
     mark, kept, lines = text.partition("\b\n")
     return f"{kept}{_zh(lines)}" if kept else _zh(" ".join(mark.split()))
 

@@ -1,6 +1,6 @@
 """Commands of operations (`relay.operations`): arguments, options and help from the shapes, and the output.
 
-What a command has beside that stands with its noun.
+Other parts of a command stand with its noun.
 """
 
 from __future__ import annotations

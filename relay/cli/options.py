@@ -1,4 +1,4 @@
-"""What commands share: options, types of arguments, and the opened store."""
+"""Shared parts of commands: options, types of arguments, and the opened store."""
 
 from __future__ import annotations
 

@@ -201,8 +201,8 @@ FILE_OR_DASH = click.Path(path_type=Path, dir_okay=False, allow_dash=True)  # -:
 def written(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """Yield the file to write, or standard output for "-". Raises StoreError if it cannot be written.
 
-    A plain file stays as it was until the new content is complete and durable, and also if that fails. Of its mode the
-    new one has the user's part if it is `private`, else all.
+    A plain file stays as it was until the new content is complete and durable, and also if that fails. The new file
+    copies its mode; if it is `private`, only the user's part.
     """
     if str(path) == "-":
         yield sys.stdout.buffer
@@ -219,7 +219,7 @@ def written(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether there is a plain file or none. What is behind a link, such as /dev/stdout, may be open elsewhere."""
+    """Whether there is a plain file or none. The target of a link, such as /dev/stdout, may be open elsewhere."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except FileNotFoundError:

@@ -64,8 +64,8 @@ class Pages(Protocol):
     async def work(self, reader: str, do: Callable[[], T]) -> T: ...
 
 
-class Service(NamedTuple):
-    """What the actions work on."""
+class ActionService(NamedTuple):
+    """The parts of the backend that actions use."""
 
     reader: Reader
     writer: GroupWriter
@@ -81,7 +81,7 @@ class Service(NamedTuple):
 class Caller(NamedTuple):
     """The business user that asks, with one of its keys."""
 
-    service: Service
+    service: ActionService
     actor: Actor
     business: str
 

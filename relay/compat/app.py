@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from relay.compat import bindings, bindings700, groups, late, numbers, queries  # noqa: F401  (they fill ACTIONS)
-from relay.compat.actions import ACTIONS, Action, Caller, Service, read_parameters
+from relay.compat.actions import ACTIONS, Action, ActionService, Caller, read_parameters
 from relay.compat.errors import Fault, code_of
 from relay.compat.signature import HttpRequest, SignatureNonces, SignedRequest, mismatch, read_request
 from relay.errors import Refused, StoreError
@@ -35,7 +35,7 @@ class _Route(NamedTuple):
 class AlibabaApp:
     """ASGI application. `scope["state"]` must have a `request_id`."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ActionService) -> None:
         self._service = service
         self._nonces = SignatureNonces(service.clock())
 

@@ -29,7 +29,7 @@ class Difference(NamedTuple):
 
 
 class Tolerance(NamedTuple):
-    """What is still the same."""
+    """Differences that still count as the same."""
 
     began_ms: int = 30_000
     duration_s: float = 2.0

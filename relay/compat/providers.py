@@ -1,4 +1,4 @@
-"""What Alibaba Cloud and Huawei Cloud hand out, read: exports of bindings, and call records.
+"""Reads files of Alibaba Cloud and Huawei Cloud: exports of bindings, and call records.
 
 A file has JSON (an answer or a push of their API, one or one a line) or CSV with a header. Names of fields are theirs
 in any case and with or without underscores, in Chinese as their documents call them. docs/ALIBABA.md says what of this

@@ -53,7 +53,7 @@ class HttpRequest(NamedTuple):
 
 
 class SignedRequest(NamedTuple):
-    """What a request asks, and what its signature must be compared with."""
+    """The action of a signed request, and the text that its signature must match."""
 
     key_id: str
     action: str

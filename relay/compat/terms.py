@@ -63,7 +63,7 @@ def make(unit: UnitOfWork, terms: Terms, rules: BindRules, caller: Caller) -> Bi
 
 
 class Change(NamedTuple):
-    """What an update gives. `operate_type` names the one field that changes."""
+    """The fields of an update. `operate_type` names the one that changes."""
 
     operate_type: str
     a: str = ""
@@ -75,7 +75,7 @@ class Change(NamedTuple):
     out_id: str = ""
 
 
-# What changes, by the operation; Alibaba's names of the fields.
+# The changed field by operation, and Alibaba's name of it.
 _OPERATIONS = {
     "updateNoA": ("a", "number A"),
     "updateNoB": ("b", "number B"),

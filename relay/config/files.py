@@ -116,7 +116,7 @@ def _spool_faults(spool: Path) -> list[str]:
 
 
 def hep_agent(config: Config) -> HepAgent:
-    """What `[hep]` tells the collector of us. Raises ConfigError if its files are unusable."""
+    """The sender of `[hep]`, as the collector is told. Raises ConfigError if its files are unusable."""
     assert config.hep is not None
     if config.hep.ca is not None:
         check_authorities("hep.ca", config.hep.ca)

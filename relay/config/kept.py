@@ -85,7 +85,7 @@ def configured_at(connection: Connection, sealer: Sealer, now: Config, at_ms: in
 
 
 def configured(config: Config, note: str = "") -> PolicyConfiguration:
-    """What explanations and replays take of the configuration."""
+    """The parts of the configuration that explanations and replays use."""
     return PolicyConfiguration(config.rules, config.settings, config.numbers.cool_down_ms, note)
 
 

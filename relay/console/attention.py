@@ -1,4 +1,4 @@
-"""What wants attention: faults of the service, and what will soon be one. Each leads to the page that helps."""
+"""Present and coming faults of the service that want attention. Each leads to the page that helps."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _complaints(page: ConsolePage, statistics: Mapping[str, Any]) -> Iterator[It
 
 
 def _proofs(page: ConsolePage, statistics: Mapping[str, Any]) -> Iterator[Item]:
-    """What the probe found, if there is one."""
+    """The probe's findings, if there is a probe."""
     counts, proven = statistics.get("probes", {}), statistics.get("privacy_last_proven_seconds", {})
     for peer in proven:
         if leaks := counts.get(f"{peer} leak", 0):

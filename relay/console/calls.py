@@ -75,7 +75,7 @@ class Step(NamedTuple):
 
 
 def story_of(page: ConsolePage, call: dict[str, Any]) -> list[Step]:
-    """What happened, in order, in words."""
+    """The events of a call in order, in words."""
     begin = datetime.fromisoformat(call["received_at"])
     known = {name: value if value is not None else "–" for name, value in call.items()}
     dialled = (

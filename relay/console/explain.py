@@ -39,7 +39,7 @@ async def _show(page: ConsolePage) -> Response:
 
 
 def words() -> dict[str, Any]:
-    """What the macro of an explanation needs."""
+    """The variables of the macro of an explanation."""
     return {"checks": CHECKS, "verdicts": VERDICTS}
 
 

@@ -83,7 +83,7 @@ class Overview(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What is read from the store."""
+    """Data of the page that is read from the store."""
 
     now: dict[int, PeriodCounts]
     before: PeriodCounts

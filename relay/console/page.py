@@ -1,4 +1,4 @@
-"""What a page is made with: the viewer, the API asked with the viewer's key, words, times, links, templates."""
+"""The parts of a page: the viewer, the API asked with the viewer's key, words, times, links, templates."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ PLACES: Final = (
 
 
 class Viewer(NamedTuple):
-    """Who looks: the session and its key, read from the store for this request."""
+    """The viewer: the session and its key, read from the store for this request."""
 
     session: Session
     key: ApiKey
@@ -217,7 +217,7 @@ class ConsolePage:
         return self.words(OUTCOMES[outcome].why) if outcome in OUTCOMES else ""
 
     def do(self, outcome: str) -> str:
-        """What to do about it."""
+        """The advice for this outcome; "" if there is none."""
         return self.words(OUTCOMES[outcome].do) if outcome in OUTCOMES else ""
 
     @property

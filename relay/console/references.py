@@ -65,5 +65,5 @@ class References:
         return reference
 
     def meant(self, text: str) -> str:
-        """What a text of a URL means; a forgotten reference means itself."""
+        """The meaning of a text of a URL; a forgotten reference means itself."""
         return self._texts.get(text, text)

@@ -50,7 +50,7 @@ async def show_webhooks(page: ConsolePage) -> Response:
 
 
 async def make(page: ConsolePage) -> Response:
-    """Make a webhook, and show its secret, once. What it sends is all events, or one of Alibaba's messages."""
+    """Make a webhook, and show its secret once. It sends all events, or one of Alibaba's messages."""
     form = page.form
     body: dict[str, object] = {"url": form.get("url", "").strip(), "parties": form.get("parties", "masked")}
     if (message := form.get("sends", "")) in MESSAGES:

@@ -1,6 +1,6 @@
 """The faults of a request that does not have the form of its shape, in relay700's words.
 
-Those of the library say nothing to who writes a request.
+The library's own words say nothing to the author of a request.
 """
 
 from __future__ import annotations

@@ -174,8 +174,8 @@ def operation(
     """Declare an operation. `route`: method and path, such as "GET /v1/bindings/{binding_id}".
 
     `scope`: what a key must have, "" for any. `revealed`: what the audit log names when real numbers are asked for with
-    a reason, such as "binding {binding_id}"; "": it shows none. Those of a change are shown by commands alone; its
-    response may be named, too. `item`: the shape of a list's items.
+    a reason, such as "binding {binding_id}"; "": it shows none. After a change only commands show them; its response
+    may be named, too. `item`: the shape of a list's items.
     """
     method, path = route.split()
 

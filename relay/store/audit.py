@@ -50,7 +50,7 @@ class LoggedEntry(NamedTuple):
     records: int = 0  # the last record in the chain when it was written; 0: none, or not read
 
 
-class AuditVerdict(NamedTuple):
+class AuditCheck(NamedTuple):
     """The result of `verify_audit`. `broken` names the first fault; the `intact` entries before it are good."""
 
     intact: int
@@ -82,13 +82,13 @@ def count_entries(connection: Connection, query: AuditQuery) -> int:
     return int(count)
 
 
-def verify_audit(connection: Connection, sealer: Sealer) -> AuditVerdict:
+def verify_audit(connection: Connection, sealer: Sealer) -> AuditCheck:
     """Verify every entry, in the state of the log when the reading began."""
     with one_moment(connection):
         return _verify(connection, sealer)
 
 
-def _verify(connection: Connection, sealer: Sealer) -> AuditVerdict:
+def _verify(connection: Connection, sealer: Sealer) -> AuditCheck:
     intact = 0
     head = EMPTY
     try:
@@ -104,8 +104,8 @@ def _verify(connection: Connection, sealer: Sealer) -> AuditVerdict:
         if (stored := read_head(connection, sealer, AUDIT)) != head:
             raise StoreError(f"entries {head.seq + 1} to {stored.seq} of the audit log were cut off the end")
     except (StoreError, *DATABASE_ERRORS) as error:
-        return AuditVerdict(intact, head, str(error))
-    return AuditVerdict(intact, head, None)
+        return AuditCheck(intact, head, str(error))
+    return AuditCheck(intact, head, None)
 
 
 def purge_audit(unit: UnitOfWork, before_ms: int, most: int) -> int:

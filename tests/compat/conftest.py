@@ -25,7 +25,7 @@ from relay.api.auth import RequestLimits
 from relay.api.middleware import HttpMiddleware
 from relay.api.places import PAGES, Places
 from relay.api.server import Address, HttpServer
-from relay.compat.actions import Granted, Service
+from relay.compat.actions import ActionService, Granted
 from relay.compat.app import AlibabaApp
 from relay.defence.limits import Rates
 from relay.model.binding import Binding
@@ -114,7 +114,7 @@ class Compat:
     async def _begin(self) -> tuple[TestBackend, HttpServer, asyncio.Task[None]]:
         backend = TestBackend(self._folder, {}, FAST, new_prefix(PREFIX, cool_down_ms=0))
         self.limits = RequestLimits(backend)
-        service = Service(
+        service = ActionService(
             backend.reader,
             backend.writer,
             backend.sealer,

@@ -17,8 +17,8 @@ _IN_REACH: Final = f"({{0}} = {_HERE} OR ({{0}} = CAST('pg_catalog' AS regnamesp
 
 # -- The settings and the schema of a session
 
-# Of each connection, whatever a role or the database has set: they decide how the server writes and reads texts, and
-# when it ends a statement.
+# Settings of each connection, which override those of a role or the database: they decide how the server writes and
+# reads texts, and when it ends a statement.
 PINNED: Final = {
     "client_encoding": "UTF8",
     "standard_conforming_strings": "on",
@@ -100,8 +100,8 @@ UNION ALL SELECT 'setting session_replication_role' WHERE current_setting('sessi
 # -- Objects that the ledger's head vouches for
 
 _OWN: Final = f"relnamespace = {_HERE} AND relkind NOT IN ('i', 'I') AND NOT relispartition"
-# Of the indexes those that evaluate an expression, keep rows out, or call something that is not the server's own. A
-# later version may be building others CONCURRENTLY (tests/store/test_scripts.py has their form). A publication has an
+# Indexes count if they evaluate an expression, keep rows out, or call something that is not the server's own. A later
+# version may be building others CONCURRENTLY (tests/store/test_scripts.py has their form). A publication makes an
 # UPDATE fail where the replica identity of its table does not suffice.
 OBJECTS: Final = f"""
 SELECT 'function ' || CAST(CAST(oid AS regprocedure) AS text) AS name,

@@ -98,7 +98,7 @@ class Sealer:
         self._found_here: dict[str, dict[str, int]] = {}  # by this process, and not yet in the head
         self.stopped = ""  # why nothing is granted, as `relay.store.schema_look` found
         # The same of rows that were changed or deleted since this process began, or shortly before: an older proof of
-        # theirs was put back. Of each table the latest.
+        # theirs was put back. Each table has its latest ones.
         self.outdated: dict[str, dict[str, int]] = {}
         self.outdated_to = 0  # the latest revision of such a change: what is read from now on has them all
         self.learned_changes = 0  # `relay.store.recent_changes`
