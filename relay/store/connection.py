@@ -79,9 +79,23 @@ class PostgresBusy(PostgresError):
 DATABASE_ERRORS: Final = (sqlite3.Error, PostgresError)
 
 
+@runtime_checkable
+class Dated(Protocol):
+    """A connection that keeps when its read transaction began, by `time.monotonic_ns`."""
+
+    begun_ns: int
+
+
+class SqliteReader(sqlite3.Connection):
+    """A connection that reads a store in a file."""
+
+    begun_ns = 0
+
+
 class SqliteConnection(sqlite3.Connection):
     """A connection to a store in a file."""
 
+    begun_ns = 0
     schema_seen: object = None  # for `relay.store.schema_check`
     naming: Naming | None = None
 
@@ -243,6 +257,8 @@ def one_moment(connection: Connection) -> Iterator[None]:
     if connection.in_transaction:
         yield
         return
+    if isinstance(connection, Dated):
+        connection.begun_ns = time.monotonic_ns()
     connection.execute("BEGIN")
     try:
         yield

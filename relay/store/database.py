@@ -26,6 +26,7 @@ from relay.store.connection import (
     PostgresBusy,
     PostgresServer,
     SqliteConnection,
+    SqliteReader,
     WritingConnection,
     local_path,
 )
@@ -182,7 +183,12 @@ def connect_reader(place: Place, *, check_same_thread: bool = True, in_loop: boo
         return _connect_server(place, read_only=True, in_loop=in_loop)
     require_log(place, 0 if in_loop else BUSY_TIMEOUT_S)
     connection = sqlite3.connect(
-        uri_of(place), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
+        uri_of(place),
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=check_same_thread,
+        factory=SqliteReader,
     )
     for pragma in READER_PRAGMAS:
         connection.execute(pragma)

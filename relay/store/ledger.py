@@ -42,6 +42,7 @@ from relay.store.connection import (
     DATABASE_ERRORS,
     WRONG,
     Connection,
+    Dated,
     Rows,
     Statement,
     WritingConnection,
@@ -187,10 +188,19 @@ def _require_held(
     for key, found in rows.items():
         proof = proofs.get(key)
         if read_at is None and is_outdated(sealer, table.name, key, proof, _NOW):
-            read_at = stored_revision(connection)
+            read_at = _moment(connection, sealer)
         at = _NOW if read_at is None else read_at
         if not _holds(sealer, table, key, found, proof, at) and not _is_ours(connection, sealer, table, key, proof):
             raise StoreError(not_proven(table.name, key))
+
+
+def _moment(connection: Connection, sealer: Sealer) -> int:
+    """The least revision that this read transaction sees. Raises StoreError if the head was altered or removed.
+
+    A head put back with an old row is genuine: so what this process knew before the transaction began counts too.
+    """
+    known = sealer.outdated_before(connection.begun_ns) if isinstance(connection, Dated) else 0
+    return max(known, read_ledger_head(connection, sealer).revision)
 
 
 def is_locking(connection: Connection) -> bool:

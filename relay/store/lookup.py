@@ -139,8 +139,13 @@ class LookupDecoder:
         self._proven = _proven_rows(filing=rules.filing_required)
         self._first_count = len(self._proven) + 1
 
+    @property
+    def known(self) -> int:
+        """The latest revision that this process knows, of a head or of a change of its own."""
+        return max(self.revision, self._sealer.outdated_to)
+
     def know(self, revision: int, before: int) -> None:
-        """Take over the revision of a head that has just been opened. `before`: `self.revision` before it was read.
+        """Take over the revision of a head that has just been opened. `before`: `self.known` before it was read.
 
         The revision that a call finds is not sealed: only that of an opened head shows that the store was put back.
         """

@@ -226,6 +226,34 @@ def test_key_put_back_is_refused(bound: Bound, tmp_path: Path, how: str) -> None
             find_key(bound.reader, sealer, made.id)
 
 
+HEADS: Final = {
+    "lowered": "UPDATE ledger_head SET revision = 1",
+    "removed": "DELETE FROM ledger_head",
+    "put back": "UPDATE ledger_head SET revision = ?, sealed = ?",
+}
+
+
+@pytest.mark.parametrize("how", HEADS)
+@pytest.mark.parametrize("right", ["key", "business user"])
+def test_right_put_back_with_the_head_of_the_ledger_is_refused(bound: Bound, how: str, right: str) -> None:
+    made, _ = bound.run(lambda unit: keys.make_key(unit, "acme", ["calls:read"]))
+    head = bound.one("SELECT revision, sealed FROM ledger_head")
+    with closing(Reader(bound.path)) as reader, closing(Process(bound, bound.sealer)) as node:
+        assert reader.read(lambda connection: find_key(connection, bound.sealer, made.id))
+        assert node.reaches(X, A) == B
+        copies = thief_copies(bound, "api_key" if right == "key" else "business")
+        if right == "key":
+            bound.run(lambda unit: keys.revoke(unit, made.id))
+        else:
+            ENDED[right].end(bound)
+        put_back(bound, copies)
+        with closing(connect(bound.path)) as thief:
+            thief.execute(HEADS[how], head if how == "put back" else ())
+        assert right == "key" or node.reaches(X, A) == "store_failed"
+        with pytest.raises(StoreError):
+            reader.read(lambda connection: find_key(connection, bound.sealer, made.id))
+
+
 def test_row_put_back_and_then_changed_by_relay700_is_not_proven(bound: Bound, tmp_path: Path) -> None:
     copies = thief_copies(bound, "binding", "route")
     _change(b=C)(bound)

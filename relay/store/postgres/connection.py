@@ -84,6 +84,7 @@ class PostgresConnection:
 
     schema_seen: object = None  # for `relay.store.schema_check`
     naming: Naming | None = None
+    begun_ns = 0
 
     def __init__(self, url: str, *, read_only: bool = False, in_loop: bool = False) -> None:
         """`in_loop`: LOOP_S applies in a thread with an event loop. Raises PostgresError if there is no connection."""

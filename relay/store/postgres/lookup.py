@@ -148,7 +148,7 @@ class PostgresRouteReader:
     ) -> Sequence[LookupResult | Refusal]:
         """Look up calls together, in one statement."""
         hashes = [self._sealer.lookup_hash(each.caller) for each in asked]
-        revision = self._opener.revision
+        revision = self._opener.known
         try:
             async with asyncio.timeout(patience_s):
                 rows = await self._ask(asked, hashes)
@@ -191,7 +191,7 @@ class PostgresRouteReader:
         self, number: str, caller: str, unix_s: float, rules: Rules
     ) -> tuple[LookupResult | Refusal, CapCounts | None]:
         """As `fetch`, without counting the call: the counts so far, by these rules. None if the look-up failed."""
-        caller_hash, revision = self._sealer.lookup_hash(caller), self._opener.revision
+        caller_hash, revision = self._sealer.lookup_hash(caller), self._opener.known
         assert self._pool is not None  # open() made it
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -224,7 +224,7 @@ class PostgresRouteReader:
     async def learn_head(self) -> None:
         """Rows found altered by another node grant nothing here either. Raises nothing: the next look-up reports it."""
         assert self._pool is not None  # open() made it
-        before = self._opener.revision
+        before = self._opener.known
         try:
             row = await self._pool.fetchrow(HEAD, timeout=PATIENCE_S)
             if row is not None:
@@ -238,7 +238,7 @@ class PostgresRouteReader:
         Call it once a second.
         """
         assert self._pool is not None  # open() made it
-        before = self._opener.revision
+        before = self._opener.known
         with suppress(*SERVER_FAULTS):  # the next look-up reports it
             *version, revision, sealed = await self._pool.fetchrow(_LOOK, timeout=PATIENCE_S)
             if revision is not None and (head := self._know(before, revision, sealed)) is not None:

@@ -17,6 +17,8 @@ import os
 import re
 import secrets
 import threading
+import time
+from collections import deque
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
@@ -101,6 +103,8 @@ class Sealer:
         # theirs was put back. Each table has its latest ones.
         self.outdated: dict[str, dict[str, int]] = {}
         self.outdated_to = 0  # the latest revision of such a change: what is read from now on has them all
+        # When each was known, by `time.monotonic_ns`; for reads that began before.
+        self._known_at: deque[tuple[int, int]] = deque(maxlen=KEPT_CHANGES)
         self.learned_changes = 0  # `relay.store.recent_changes`
         self._outdating = threading.Lock()
 
@@ -127,7 +131,14 @@ class Sealer:
                 if len(known) > KEPT_CHANGES + _SPARE_CHANGES:
                     for oldest in list(islice(known, _SPARE_CHANGES)):
                         del known[oldest]
-            self.outdated_to = max(self.outdated_to, revision)
+            if revision > self.outdated_to:
+                self.outdated_to = revision
+                self._known_at.append((time.monotonic_ns(), revision))
+
+    def outdated_before(self, begun_ns: int) -> int:
+        """As `outdated_to`, at that moment. 0 if it is too long ago."""
+        with self._outdating:
+            return next((revision for known_ns, revision in reversed(self._known_at) if known_ns < begun_ns), 0)
 
     def _join(self) -> None:
         joined = dict(self._of_head)

@@ -81,13 +81,13 @@ class RouteReader:
         caller_hash = self._sealer.lookup_hash(caller)
         if self._displaced is not None:
             return STORE_FAILED
-        counted = self._opener.counted(number, caller_hash, unix_s)
+        counted, known = self._opener.counted(number, caller_hash, unix_s), self._opener.known
         try:
             in_hex = caller_hash.hex().upper()
             row = self._row((number, caller_hash, caller_hash, in_hex, in_hex, *counted))
             if not own_route_decides(row, unix_s):
                 row = choose_row(row, self._row((number, caller_hash, ANY_CALLER, in_hex, "", *counted)))
-            found = self._opener.found(caller_hash, row, self._opener.revision)
+            found = self._opener.found(caller_hash, row, known)
         except DATABASE_ERRORS as error:
             self.close()
             self._failed(reason_of(self._path, error))
@@ -134,9 +134,10 @@ class RouteReader:
         """
         if self._connection is not None:
             with suppress(*DATABASE_ERRORS):  # the next look-up reports it
+                before = self._opener.known
                 try:
                     head = read_ledger_head(self._connection, self._sealer)
-                    self._opener.know(head.revision, self._opener.revision)
+                    self._opener.know(head.revision, before)
                     if changes:
                         learn_changes(self._connection, self._sealer, head.changes)
                 except StoreError as error:
