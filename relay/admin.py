@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from relay.call_hooks import CallHooks
 
 # number, caller, Unix seconds -> look-up, counts of the store; None: those in memory
-Peek = Callable[[str, str, float, Rules], Awaitable[tuple[LookupResult | Refusal, CapCounts | None]]]
+PeekLookUp = Callable[[str, str, float, Rules], Awaitable[tuple[LookupResult | Refusal, CapCounts | None]]]
 HANG_UPS_PER_S = 20  # per business, and for the operator: each one searches all calls
 
 
@@ -45,7 +45,7 @@ class AdminHandlers:
         rtpengine: Rtpengine | None,
         hooks: CallHooks | None,
         policy: CallPolicy,
-        peek: Peek,
+        peek: PeekLookUp,
         capture: Capture | None = None,
     ) -> None:
         """`peek` looks up a call and counts none."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.admin import AdminHandlers, Peek
+from relay.admin import AdminHandlers, PeekLookUp
 from relay.call.engine import Engine
 from relay.call.recovery import KeptAttempt
 from relay.config import Config
@@ -284,7 +284,7 @@ class SipService:
         self._log.warning(event, **fields)
 
 
-def _peek_in_file(reader: RouteReader) -> Peek:
+def _peek_in_file(reader: RouteReader) -> PeekLookUp:
     """A look-up in a file counts none by itself."""
 
     async def peek(

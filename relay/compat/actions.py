@@ -11,7 +11,7 @@ coroutine that calls a function of `relay.service` and returns what its answer h
     async def lock_secret_no(asked: LockSecretNo, caller: Caller) -> Reply:
         return await caller.change(lambda unit, rules: ...)
 
-Name its module in `relay.compat.app`. Refusals and `Failure` become the code of the answer. A parameter that means
+Name its module in `relay.compat.app`. Refusals and `CodedRefusal` become the code of the answer. A parameter that means
 nothing here is refused (`relay.compat.fields.unused`), never ignored.
 """
 
@@ -23,7 +23,7 @@ from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from relay.compat.errors import Fault
+from relay.compat.errors import GatewayError
 from relay.defence.limits import Rates
 from relay.service.placement import BindRules
 from relay.store.connection import Connection
@@ -147,17 +147,19 @@ def action(
 
 
 def read_parameters(action: Action, given: dict[str, str]) -> Parameters:
-    """The model of what was given. Raises Fault, as Alibaba's gateway answers."""
+    """The model of what was given. Raises GatewayError, as Alibaba's gateway answers."""
     fields = {field.encode_name: field for field in msgspec.structs.fields(action.parameters)}
     for name in given:
         if name not in fields:
-            raise Fault("UnsupportedParameter", f"The parameter {name[:64]!a} is not supported by {action.name}.")
+            raise GatewayError(
+                "UnsupportedParameter", f"The parameter {name[:64]!a} is not supported by {action.name}."
+            )
     values: dict[str, Any] = {}
     for name, field in fields.items():
         if name in given:
             values[field.name] = _read(name, given[name], field.type)
         elif field.required:
-            raise Fault(f"Missing{name}", f"{name} is mandatory for this action.")
+            raise GatewayError(f"Missing{name}", f"{name} is mandatory for this action.")
     return action.parameters(**values)
 
 
@@ -165,4 +167,4 @@ def _read(name: str, text: str, type_: Any) -> Any:
     try:
         return msgspec.convert(text, type_, strict=False)
     except msgspec.ValidationError:
-        raise Fault(f"Invalid{name}", f"Specified parameter {name} is not valid.") from None
+        raise GatewayError(f"Invalid{name}", f"Specified parameter {name} is not valid.") from None

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from relay.compat import bindings, bindings700, groups, late, numbers, queries  # noqa: F401  (they fill ACTIONS)
 from relay.compat.actions import ACTIONS, Action, ActionService, Caller, read_parameters
-from relay.compat.errors import Fault, code_of
+from relay.compat.errors import GatewayError, code_of
 from relay.compat.signature import HttpRequest, SignatureNonces, SignedRequest, mismatch, read_request
 from relay.errors import Refused, StoreError
 from relay.store.keys import ApiKey, find_key
@@ -47,7 +47,7 @@ class AlibabaApp:
         status, document = 200, {}
         try:
             document = await self._answer(scope, await _received(request))
-        except Fault as fault:
+        except GatewayError as fault:
             if (
                 fault.code in _CREDENTIALS
                 and not self._service.limits.take_failure(scope, self._service.clock()).granted
@@ -60,13 +60,15 @@ class AlibabaApp:
         await Response(body, status, media_type="application/json")(scope, receive, send)
 
     async def _answer(self, scope: Scope, received: HttpRequest) -> dict[str, Any]:
-        """Raises Fault."""
+        """Raises GatewayError."""
         signed = read_request(received)
         key = self._authenticate(signed)
         scope["state"]["actor_name"] = f"key:{key.id}"
         action = ACTIONS.get(signed.action)
         if action is None or signed.version != VERSION:
-            raise Fault("InvalidApi.NotFound", f"Specified api is not found: no such action of version {VERSION}.", 404)
+            raise GatewayError(
+                "InvalidApi.NotFound", f"Specified api is not found: no such action of version {VERSION}.", 404
+            )
         scope["route"] = _Route(f"/{action.name}")
         asked = read_parameters(action, signed.parameters)
         try:
@@ -79,19 +81,19 @@ class AlibabaApp:
         return _with_success(action, True) | {"Code": action.ok, "Message": "OK"} | reply
 
     def _authenticate(self, signed: SignedRequest) -> ApiKey:
-        """The key that signed the request. Raises Fault."""
+        """The key that signed the request. Raises GatewayError."""
         now_s, key_id, sealer = self._service.clock(), signed.key_id, self._service.sealer
         try:
             is_id = key_id.isascii() and key_id.isprintable()
             key = self._service.reader.read(lambda connection: find_key(connection, sealer, key_id)) if is_id else None
         except StoreError:
-            raise Fault("ServiceUnavailable", "The store is unavailable: try again later.", 503) from None
+            raise GatewayError("ServiceUnavailable", "The store is unavailable: try again later.", 503) from None
         if key is None:
-            raise Fault("InvalidAccessKeyId.NotFound", "Specified access key is not found.", 404)
+            raise GatewayError("InvalidAccessKeyId.NotFound", "Specified access key is not found.", 404)
         if not signed.is_by(key.access_key_secret):
             raise mismatch(signed.text)
         if not key.is_good(int(now_s * 1000)):
-            raise Fault("InvalidAccessKeyId.Inactive", "Specified access key is disabled.")
+            raise GatewayError("InvalidAccessKeyId.Inactive", "Specified access key is disabled.")
         if not self._nonces.admit(signed, now_s, lambda: self._service.limits.take(key, now_s).granted):
             raise _throttled()
         return key
@@ -116,8 +118,8 @@ async def _received(request: Request) -> HttpRequest:
     return HttpRequest(request.method, raw.decode("latin-1"), query, headers, await request.body())
 
 
-def _throttled() -> Fault:
-    return Fault("Throttling.User", "Request was denied due to user flow control.")
+def _throttled() -> GatewayError:
+    return GatewayError("Throttling.User", "Request was denied due to user flow control.")
 
 
 def _failed(action: Action, code: str, message: str) -> dict[str, Any]:

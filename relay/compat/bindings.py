@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import field
 
 from relay.compat.actions import Caller, Long, Parameters, Reply, action
-from relay.compat.errors import ILLEGAL_ARGUMENT, Failure
+from relay.compat.errors import ILLEGAL_ARGUMENT, CodedRefusal
 from relay.compat.fields import AX_BX, AX_GX, NAMES, find, one_display, own_group, unused
 from relay.compat.terms import Change, Terms, make, unbind, update
 from relay.model.binding import Binding, number_of
@@ -45,7 +45,7 @@ class _BindingOptions(Parameters):
     asr_model_id: str = field(default="", name="ASRModelId")
 
     def terms(self) -> Terms:
-        """Raises Failure for what relay700 cannot do."""
+        """Raises CodedRefusal for what relay700 cannot do."""
         unused(ASRStatus=self.asr_status, ASRModelId=self.asr_model_id, RingConfig=self.ring_config)
         one_display(self.call_display_type)
         return Terms(
@@ -125,9 +125,9 @@ class _Named(Parameters):
     product_type: str = ""
 
     def find(self, unit: UnitOfWork, caller: Caller, x: str) -> Binding:
-        """Raises Failure."""
+        """Raises CodedRefusal."""
         if not self.pool_key and not self.product_type:
-            raise Failure(ILLEGAL_ARGUMENT, "PoolKey: required")
+            raise CodedRefusal(ILLEGAL_ARGUMENT, "PoolKey: required")
         return find(unit.connection, unit.sealer, caller.business, self.subs_id, x, self.pool_key or None)
 
 

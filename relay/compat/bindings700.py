@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.compat.actions import Caller, Long, Parameters, Reply, action
-from relay.compat.errors import ILLEGAL_ARGUMENT, NO_SUBSCRIPTION, Failure
+from relay.compat.errors import ILLEGAL_ARGUMENT, NO_SUBSCRIPTION, CodedRefusal
 from relay.compat.fields import AX_BX, GX_BX, NAMES, find, own_group, unused
 from relay.compat.terms import Change, Terms, make, unbind, update
 from relay.model.binding import Binding, number_of
@@ -40,7 +40,7 @@ class _Options(Parameters):
     dtmf_config: str = ""
 
     def terms(self) -> Terms:
-        """Raises Failure for what relay700 cannot do."""
+        """Raises CodedRefusal for what relay700 cannot do."""
         unused(
             NeedAsr=self.need_asr,
             AsrModelId=self.asr_model_id,
@@ -49,7 +49,9 @@ class _Options(Parameters):
             DtmfConfig=self.dtmf_config,
         )
         if self.order_id and self.out_order_id and self.order_id != self.out_order_id:
-            raise Failure(ILLEGAL_ARGUMENT, "OutOrderId must be left out, or equal OrderId: a binding has one order")
+            raise CodedRefusal(
+                ILLEGAL_ARGUMENT, "OutOrderId must be left out, or equal OrderId: a binding has one order"
+            )
         return Terms(
             pool_key=self.pool_key,
             expiration=self.expiration,
@@ -126,7 +128,7 @@ class UpdateSubs700(Parameters):
 async def update_subs_700(asked: UpdateSubs700, caller: Caller) -> Reply:
     unused(NeedAsr=asked.need_asr, AsrModelId=asked.asr_model_id, Audio=asked.audio)
     if asked.tel_a and asked.default_a and asked.tel_a != asked.default_a:
-        raise Failure(ILLEGAL_ARGUMENT, "DefaultA must be left out, or equal TelA: a binding has one A")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, "DefaultA must be left out, or equal TelA: a binding has one A")
     given = Change(
         operate_type=asked.operate_type,
         a=asked.tel_a or asked.default_a,
@@ -163,12 +165,12 @@ async def unbind_subs_700(asked: UnbindSubs700, caller: Caller) -> Reply:
 
 
 def _of(unit: UnitOfWork, asked: UpdateSubs700 | UnbindSubs700, caller: Caller) -> Binding:
-    """The binding that is meant. Raises Failure."""
+    """The binding that is meant. Raises CodedRefusal."""
     binding = find(unit.connection, unit.sealer, caller.business, asked.subs_id, asked.tel_x, asked.pool_key)
     for name, given, kept in (
         ("OrderId", asked.order_id, binding.order_id),
         ("IndustrialId", asked.industrial_id, binding.industrial_id),
     ):
         if given and given != kept:
-            raise Failure(NO_SUBSCRIPTION, f"{name} is not the one of this binding")
+            raise CodedRefusal(NO_SUBSCRIPTION, f"{name} is not the one of this binding")
     return binding

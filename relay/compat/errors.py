@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from relay.errors import Refused
 
 
-class Fault(Exception):
+class GatewayError(Exception):
     """An error of the gateway. `message` names no value of a parameter."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
@@ -20,7 +20,7 @@ class Fault(Exception):
         self.status = status
 
 
-class Failure(Refused):
+class CodedRefusal(Refused):
     """A refusal with a code of its own, such as of a value that means nothing here."""
 
     def __init__(self, code: str, message: str, kind: str = "invalid") -> None:
@@ -63,7 +63,7 @@ _FIELDS: Mapping[tuple[str, str], str] = {
 
 def code_of(refused: Refused) -> str:
     """The documented code of a refusal; what relay700's rules forbid otherwise is "isv.FORBIDDEN_ACTION"."""
-    if isinstance(refused, Failure):
+    if isinstance(refused, CodedRefusal):
         return refused.code
     if refused.kind in CODES:
         return CODES[refused.kind]

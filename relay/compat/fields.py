@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from relay.compat.errors import ILLEGAL_ARGUMENT, NO_NUMBER, NO_SUBSCRIPTION, Failure
+from relay.compat.errors import ILLEGAL_ARGUMENT, NO_NUMBER, NO_SUBSCRIPTION, CodedRefusal
 from relay.model.binding import Binding, Direction, number_of
 from relay.service.fields import CHINA, LATEST_S, SOONEST_S
 from relay.store.bindings import find_numbered
@@ -30,14 +30,16 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 
 
 def expiry_ms(text: str, now_ms: int) -> int:
-    """Unix milliseconds of `yyyy-MM-dd HH:mm:ss` in China. Raises Failure unless 1 minute to 90 days ahead."""
+    """Unix milliseconds of `yyyy-MM-dd HH:mm:ss` in China. Raises CodedRefusal unless 1 minute to 90 days ahead."""
     try:
         moment = datetime.strptime(text.strip(), _TIME).replace(tzinfo=CHINA)
     except ValueError:
-        raise Failure("isv.EXPIRE_DATE_ILLEGAL", "Expiration must be a time in China: yyyy-MM-dd HH:mm:ss") from None
+        raise CodedRefusal(
+            "isv.EXPIRE_DATE_ILLEGAL", "Expiration must be a time in China: yyyy-MM-dd HH:mm:ss"
+        ) from None
     until_ms = int(moment.timestamp() * 1000)
     if not SOONEST_S * 1000 < until_ms - now_ms <= LATEST_S * 1000:
-        raise Failure("isv.EXPIRE_DATE_ILLEGAL", "Expiration must be more than 1 minute and at most 90 days ahead")
+        raise CodedRefusal("isv.EXPIRE_DATE_ILLEGAL", "Expiration must be more than 1 minute and at most 90 days ahead")
     return until_ms
 
 
@@ -52,11 +54,11 @@ class Sides(NamedTuple):
     by_restriction: dict[str, Direction]
 
     def direction(self, restriction: str) -> Direction:
-        """Raises Failure for a restriction that the mode does not have."""
+        """Raises CodedRefusal for a restriction that the mode does not have."""
         found = self.by_restriction.get(restriction)
         if found is None:
             known = ", ".join(filter(None, self.by_restriction))
-            raise Failure(ILLEGAL_ARGUMENT, f"CallRestrict must be one of: {known}")
+            raise CodedRefusal(ILLEGAL_ARGUMENT, f"CallRestrict must be one of: {known}")
         return found
 
     def restriction(self, direction: Direction) -> str:
@@ -74,52 +76,54 @@ AX_GX = Sides(_FREE | {"CONTROL_AX_DISABLE": "a_to_b", "CONTROL_BX_DISABLE": "b_
 
 
 def unused(**given: object) -> None:
-    """Raise Failure for a parameter with a meaning that relay700 does not have. Names are as Alibaba writes them."""
+    """Raise CodedRefusal for a parameter with a meaning that relay700 does not have. Names as Alibaba has them."""
     for name, value in given.items():
         if value:
-            raise Failure(ILLEGAL_ARGUMENT, f"{name} is not supported: leave it out")
+            raise CodedRefusal(ILLEGAL_ARGUMENT, f"{name} is not supported: leave it out")
 
 
 def one_display(call_display_type: int | None) -> None:
-    """Raise Failure unless both phones are to show X."""
+    """Raise CodedRefusal unless both phones are to show X."""
     if call_display_type not in (None, 1):
-        raise Failure(ILLEGAL_ARGUMENT, "CallDisplayType must be 1: both phones show X")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, "CallDisplayType must be 1: both phones show X")
 
 
 def own_pool(connection: Connection, business: str, pool_key: str) -> Pool:
-    """The pool, if the business user may use it. Raises Failure."""
+    """The pool, if the business user may use it. Raises CodedRefusal."""
     pool = find_pool(connection, pool_key, business) if pool_key.isprintable() else None
     if pool is None:
-        raise Failure("isv.POOLKEY_NOT_EXISTS", "PoolKey: there is no such pool")
+        raise CodedRefusal("isv.POOLKEY_NOT_EXISTS", "PoolKey: there is no such pool")
     return pool
 
 
 def own_number(
     connection: Connection, business: str, pool_key: str, secret_no: str, now_ms: int
 ) -> tuple[Pool, Number]:
-    """The pool and one of its numbers, as the business user may see it. Raises Failure."""
+    """The pool and one of its numbers, as the business user may see it. Raises CodedRefusal."""
     pool = own_pool(connection, business, pool_key)
     number = find_number(connection, secret_no, now_ms) if secret_no.isprintable() else None
     if number is None or number.pool != pool.pool_id:
-        raise Failure(NO_NUMBER, "SecretNo: the pool has no such number")
+        raise CodedRefusal(NO_NUMBER, "SecretNo: the pool has no such number")
     return pool, number_seen_by(connection, number, pool, business, now_ms)
 
 
 def find(
     connection: Connection, sealer: Sealer, business: str, subs_id: int, x: str | None, pool_key: str | None
 ) -> Binding:
-    """The binding of this business user, if number, X and pool (None: any) belong together. Raises Failure."""
+    """The binding of this business user, if number, X and pool (None: any) belong together. Raises CodedRefusal."""
     binding = find_numbered(connection, sealer, subs_id, business, x)
     if binding is None or pool_key not in (None, binding.pool):
-        raise Failure(NO_SUBSCRIPTION, "there is no such binding: SubsId, number X and PoolKey must belong together")
+        raise CodedRefusal(
+            NO_SUBSCRIPTION, "there is no such binding: SubsId, number X and PoolKey must belong together"
+        )
     return binding
 
 
 def own_group(connection: Connection, sealer: Sealer, business: str, number: int | str) -> Group:
-    """The group of this business user. Raises Failure."""
+    """The group of this business user. Raises CodedRefusal."""
     found = find_numbered_group(connection, sealer, int(number), business) if str(number).isdecimal() else None
     if found is None:
-        raise Failure(ILLEGAL_ARGUMENT, "GroupId: there is no such group")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, "GroupId: there is no such group")
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.compat.actions import Caller, Long, Parameters, Reply, action
-from relay.compat.errors import ILLEGAL_ARGUMENT, Failure
+from relay.compat.errors import ILLEGAL_ARGUMENT, CodedRefusal
 from relay.compat.fields import NAMES, own_group, own_pool
 from relay.model.binding import number_of
 from relay.model.numbers import normalise_party
@@ -49,7 +49,7 @@ class OperateAxgGroup(Parameters):
 async def operate_axg_group(asked: OperateAxgGroup, caller: Caller) -> Reply:
     numbers = _split(asked.numbers)
     if not numbers:  # commas alone: to overwrite would remove all members
-        raise Failure(ILLEGAL_ARGUMENT, f"Numbers: 1 to {MOST_NUMBERS}, separated by commas")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, f"Numbers: 1 to {MOST_NUMBERS}, separated by commas")
 
     def do(unit: UnitOfWork, rules: BindRules) -> None:
         own_pool(unit.connection, caller.business, asked.pool_key)
@@ -63,7 +63,7 @@ async def operate_axg_group(asked: OperateAxgGroup, caller: Caller) -> Reply:
                 _overwrite(unit, group_id, numbers, rules)
             case _:
                 problem = "OperateType must be addNumbers, deleteNumbers or overwriteNumbers"
-                raise Failure(ILLEGAL_ARGUMENT, problem)
+                raise CodedRefusal(ILLEGAL_ARGUMENT, problem)
 
     await caller.change(do)
     return {}
@@ -87,10 +87,10 @@ async def delete_axg_group(asked: DeleteAxgGroup, caller: Caller) -> Reply:
 
 
 def _overwrite(unit: UnitOfWork, group_id: str, numbers: list[str], rules: BindRules) -> None:
-    """Replace all members: those that stay keep their routes. Raises Refused and Failure."""
+    """Replace all members: those that stay keep their routes. Raises Refused and CodedRefusal."""
     members = [number for _, number in members_page(unit.connection, unit.sealer, group_id, b"", MOST_NUMBERS + 1)]
     if len(members) > MOST_NUMBERS:
-        raise Failure(ILLEGAL_ARGUMENT, f"a group of more than {MOST_NUMBERS} numbers cannot be overwritten")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, f"a group of more than {MOST_NUMBERS} numbers cannot be overwritten")
     added = add_members(unit, group_id, numbers, rules)
     wanted = {normalise_party(number) for number in numbers}
     gone = [number for number in members if number not in wanted]
@@ -100,8 +100,8 @@ def _overwrite(unit: UnitOfWork, group_id: str, numbers: list[str], rules: BindR
 
 
 def _split(numbers: str) -> list[str]:
-    """Raises Failure for too many."""
+    """Raises CodedRefusal for too many."""
     found = [number.strip() for number in numbers.split(",") if number.strip()]
     if len(found) > MOST_NUMBERS:
-        raise Failure(ILLEGAL_ARGUMENT, f"Numbers: at most {MOST_NUMBERS}, separated by commas")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, f"Numbers: at most {MOST_NUMBERS}, separated by commas")
     return found

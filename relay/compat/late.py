@@ -10,7 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from relay.compat.actions import Caller, Long, Parameters, Reply, action
-from relay.compat.errors import ILLEGAL_ARGUMENT, Failure
+from relay.compat.errors import ILLEGAL_ARGUMENT, CodedRefusal
 from relay.compat.fields import NAMES, find
 from relay.compat.terms import Terms, make, unbind
 from relay.model.binding import Binding, BindingChange, number_of
@@ -71,7 +71,7 @@ class BindAXBCall(_LateParameters, kw_only=True):
 @action(BindAXBCall, "bindings:write", names=_NAMES, ok=OK, has_success=True)
 async def bind_axb_call(asked: BindAXBCall, caller: Caller) -> Reply:
     if not 0 < asked.expiration <= LATEST_S:
-        raise Failure("isv.EXPIRE_DATE_ILLEGAL", f"Expiration must be 1 to {LATEST_S} seconds")
+        raise CodedRefusal("isv.EXPIRE_DATE_ILLEGAL", f"Expiration must be 1 to {LATEST_S} seconds")
 
     def do(unit: UnitOfWork, rules: BindRules) -> Reply:
         binding = _of(unit, caller, asked, asked.auth_id, None)
@@ -104,10 +104,10 @@ async def un_bind_xb(asked: UnBindXB, caller: Caller) -> Reply:
 
 
 def _of(unit: UnitOfWork, caller: Caller, asked: _LateParameters, auth_id: int, x: str | None) -> Binding:
-    """The binding that is meant. Raises Failure."""
+    """The binding that is meant. Raises CodedRefusal."""
     binding = find(unit.connection, unit.sealer, caller.business, auth_id, x, asked.customer_pool_key)
     if binding.mode != "AXB":
-        raise Failure(ILLEGAL_ARGUMENT, "AuthId must be one of BindXB")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, "AuthId must be one of BindXB")
     return binding
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import field
 
 from relay.compat.actions import Caller, Parameters, Reply, action
-from relay.compat.errors import ILLEGAL_ARGUMENT, Failure
+from relay.compat.errors import ILLEGAL_ARGUMENT, CodedRefusal
 from relay.compat.fields import own_number, own_pool, unused
 from relay.service.filings import FilingWords, add_filing
 from relay.service.groups import remove_entry, set_entry
@@ -26,10 +26,10 @@ class _Blacklist(Parameters):
     remark: str = ""
 
     def check(self) -> None:
-        """Raises Failure for a pair of numbers: here a list refuses a caller whomever it calls."""
+        """Raises CodedRefusal for a pair of numbers: here a list refuses a caller whomever it calls."""
         if self.black_type != _OF_POOL:
             problem = f"BlackType must be {_OF_POOL}: CallRestrict of their binding bars a pair"
-            raise Failure(ILLEGAL_ARGUMENT, problem)
+            raise CodedRefusal(ILLEGAL_ARGUMENT, problem)
         unused(WayControl=self.way_control)
 
 
@@ -65,7 +65,7 @@ class OperateBlackNo(Parameters):
 @action(OperateBlackNo, "lists", names={"number": "BlackNo"})
 async def operate_black_no(asked: OperateBlackNo, caller: Caller) -> Reply:
     if asked.operate_type not in ("AddBlack", "DeleteBlack"):
-        raise Failure(ILLEGAL_ARGUMENT, "OperateType must be AddBlack or DeleteBlack")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, "OperateType must be AddBlack or DeleteBlack")
     return await _listed(asked.pool_key, asked.black_no, caller, add=asked.operate_type == "AddBlack")
 
 
@@ -110,7 +110,7 @@ async def unlock_secret_no(asked: UnlockSecretNo, caller: Caller) -> Reply:
 
 
 def _number(unit: UnitOfWork, asked: _SecretNo, caller: Caller) -> str:
-    """Raises Failure unless the number is of the pool."""
+    """Raises CodedRefusal unless the number is of the pool."""
     _, number = own_number(unit.connection, caller.business, asked.pool_key, asked.secret_no, unit.now_ms)
     return number.number
 
@@ -144,7 +144,7 @@ _FILED = {
 @action(CreatePhoneNoAReport, "filings", names=_FILED, has_success=True)
 async def create_phone_no_a_report(asked: CreatePhoneNoAReport, caller: Caller) -> Reply:
     if asked.document_type != 1:
-        raise Failure(ILLEGAL_ARGUMENT, "DocumentType must be 1, an identity card")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, "DocumentType must be 1, an identity card")
     words = FilingWords(
         number=asked.phone_no_a,
         reference=str(asked.ano_white_group_id),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relay.compat.actions import Caller, Long, Parameters, Reply, action
-from relay.compat.errors import FORBIDDEN_ACTION, ILLEGAL_ARGUMENT, NO_SUBSCRIPTION, Failure
+from relay.compat.errors import FORBIDDEN_ACTION, ILLEGAL_ARGUMENT, NO_SUBSCRIPTION, CodedRefusal
 from relay.compat.fields import AX_BX, AX_GX, find, group_number, own_number, own_pool, shown_time
 from relay.model.binding import Binding, number_of
 from relay.model.numbers import format_number, mask_number
@@ -33,7 +33,7 @@ class QuerySubscriptionDetail(Parameters):
 @action(QuerySubscriptionDetail, "bindings:read")
 async def query_subscription_detail(asked: QuerySubscriptionDetail, caller: Caller) -> Reply:
     if not asked.pool_key and not asked.product_type:
-        raise Failure(ILLEGAL_ARGUMENT, "PoolKey: required")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, "PoolKey: required")
 
     def query(connection: Connection, sealer: Sealer) -> Binding:
         return find(connection, sealer, caller.business, asked.subs_id, asked.phone_no_x, asked.pool_key or None)
@@ -86,10 +86,10 @@ async def query_subs_id(asked: QuerySubsId, caller: Caller) -> Reply:
 
     match await caller.read_apart(query) if f"{asked.phone_no_x}{asked.pool_key}".isprintable() else []:
         case []:
-            raise Failure(NO_SUBSCRIPTION, "PhoneNoX: no binding is on this number")
+            raise CodedRefusal(NO_SUBSCRIPTION, "PhoneNoX: no binding is on this number")
         case [binding]:
             return {"SubsId": str(number_of(binding.binding_id))}
-    raise Failure(
+    raise CodedRefusal(
         FORBIDDEN_ACTION, "PhoneNoX: several bindings are on this number; use the SubsId of the answer to Bind…"
     )
 
@@ -132,7 +132,7 @@ _LINK_S = 7_200  # as there
 @action(QueryRecordFileDownloadUrl, "recordings:read", names={"call_id": "CallId"})
 async def query_record_file_download_url(asked: QueryRecordFileDownloadUrl, caller: Caller) -> Reply:
     if not asked.pool_key and not asked.product_type:
-        raise Failure(ILLEGAL_ARGUMENT, "PoolKey: required")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, "PoolKey: required")
     key_id = caller.actor.name.removeprefix("key:")
 
     def do(unit: UnitOfWork, rules: BindRules) -> RecordingLink:
@@ -159,9 +159,9 @@ _EACH = ("National List", "全国列表")
 @action(QuerySecretNoRemain, "numbers:read")
 async def query_secret_no_remain(asked: QuerySecretNoRemain, caller: Caller) -> Reply:
     if asked.secret_no:
-        raise Failure(ILLEGAL_ARGUMENT, "SecretNo is not supported: leave it out")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, "SecretNo is not supported: leave it out")
     if asked.spec_id not in (1, 2, 3):
-        raise Failure(ILLEGAL_ARGUMENT, "SpecId must be 1, 2 or 3")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, "SpecId must be 1, 2 or 3")
 
     def query(connection: Connection, _: Sealer) -> dict[str, int]:
         free: dict[str, int] = {}

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote
 
-from relay.compat.errors import Fault
+from relay.compat.errors import GatewayError
 from relay.defence.nonces import SeenNonces
 
 BEHIND_S = 900  # maximum age of a request, as for Alibaba
@@ -74,7 +74,7 @@ class SignedRequest(NamedTuple):
         return hmac.compare_digest(made.encode(), self.signature.encode())
 
 
-def mismatch(text: bytes) -> Fault:
+def mismatch(text: bytes) -> GatewayError:
     """The fault of a wrong signature of this text. Alibaba's older SDK reads what follows the colon; a hash of the text
     tells as much as the text, and repeats no number.
     """
@@ -82,21 +82,21 @@ def mismatch(text: bytes) -> Fault:
     problem = (
         f"Specified signature is not matched with our calculation. SHA-256 of the server string to sign is:{digest}"
     )
-    return Fault("SignatureDoesNotMatch", problem)
+    return GatewayError("SignatureDoesNotMatch", problem)
 
 
 def read_request(request: HttpRequest) -> SignedRequest:
-    """Parse a request of either scheme. Raises Fault."""
+    """Parse a request of either scheme. Raises GatewayError."""
     if request.method not in ("GET", "POST"):
-        raise Fault("UnsupportedHTTPMethod", "This http method is not supported: use GET or POST.")
+        raise GatewayError("UnsupportedHTTPMethod", "This http method is not supported: use GET or POST.")
     sent = _pairs(request.query)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM:
         sent += _pairs(request.body.decode("utf-8", "replace"))
     elif request.body:  # the header is not signed: without it, what the body asks would go unnoticed
-        raise Fault("UnsupportedContentType", f"A body must be {_FORM}.")
+        raise GatewayError("UnsupportedContentType", f"A body must be {_FORM}.")
     parameters = dict(sent)
     if len(parameters) < len(sent):
-        raise Fault("InvalidParameter", "A parameter is given twice.")
+        raise GatewayError("InvalidParameter", "A parameter is given twice.")
     if "authorization" in request.headers:
         return _read_acs3(request, parameters)
     return _read_rpc(request.method, parameters)
@@ -106,14 +106,16 @@ def _read_acs3(request: HttpRequest, parameters: dict[str, str]) -> SignedReques
     headers = request.headers
     found = _AUTHORIZATION.fullmatch(headers["authorization"].strip())
     if found is None:
-        raise Fault("IncompleteSignature", f"Authorization must be {_ACS3} Credential=, SignedHeaders=, Signature=.")
+        raise GatewayError(
+            "IncompleteSignature", f"Authorization must be {_ACS3} Credential=, SignedHeaders=, Signature=."
+        )
     key_id, listed, signature = found.groups()
     names = listed.split(";")
     for name in _SIGNED:
         if not headers.get(name):
-            raise Fault("MissingParameter", f"The header {name} is mandatory.")
+            raise GatewayError("MissingParameter", f"The header {name} is mandatory.")
         if name not in names:
-            raise Fault("IncompleteSignature", f"The header {name} must be signed.")
+            raise GatewayError("IncompleteSignature", f"The header {name} must be signed.")
     if hashlib.sha256(request.body).hexdigest() != headers["x-acs-content-sha256"]:  # no secret is compared
         raise mismatch(headers["x-acs-content-sha256"].encode())
     lines = "".join(f"{name}:{headers.get(name, '').strip()}\n" for name in names)
@@ -136,11 +138,11 @@ def _read_acs3(request: HttpRequest, parameters: dict[str, str]) -> SignedReques
 def _read_rpc(method: str, parameters: dict[str, str]) -> SignedRequest:
     for name in _RPC:
         if not parameters.get(name):
-            raise Fault(f"Missing{name}", f"{name} is mandatory for this action.")
+            raise GatewayError(f"Missing{name}", f"{name} is mandatory for this action.")
     if (parameters["SignatureMethod"], parameters["SignatureVersion"]) != ("HMAC-SHA1", "1.0"):
-        raise Fault("InvalidSignatureMethod", "SignatureMethod must be HMAC-SHA1, and SignatureVersion 1.0.")
+        raise GatewayError("InvalidSignatureMethod", "SignatureMethod must be HMAC-SHA1, and SignatureVersion 1.0.")
     if parameters.get("Format", "JSON").upper() != "JSON":
-        raise Fault("InvalidParameter.Format", "Format must be JSON.")
+        raise GatewayError("InvalidParameter.Format", "Format must be JSON.")
     signed = {name: value for name, value in parameters.items() if name != "Signature"}
     text = f"{method}&%2F&{_quoted(_canonical(signed))}"
     return SignedRequest(
@@ -165,7 +167,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     try:
         return parse_qsl(text, keep_blank_values=True, max_num_fields=100, errors="strict")
     except ValueError:  # UnicodeDecodeError as well
-        raise Fault("InvalidParameter", "Parameters must be UTF-8, percent-encoded, and at most 100.") from None
+        raise GatewayError("InvalidParameter", "Parameters must be UTF-8, percent-encoded, and at most 100.") from None
 
 
 def _canonical(parameters: dict[str, str]) -> str:
@@ -180,7 +182,7 @@ def _moment(text: str) -> int:
     try:
         return int(datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
     except ValueError:
-        raise Fault("InvalidTimeStamp.Format", "The time must be UTC, such as 2026-01-31T08:00:00Z.") from None
+        raise GatewayError("InvalidTimeStamp.Format", "The time must be UTC, such as 2026-01-31T08:00:00Z.") from None
 
 
 # -- Each request once
@@ -196,15 +198,15 @@ class SignatureNonces:
         self._seen = SeenNonces(int(started_s), BEHIND_S, AHEAD_S)  # times of requests have no fraction
 
     def admit(self, request: SignedRequest, now_s: float, is_within_limits: Callable[[], bool]) -> bool:
-        """Accept a request whose signature is valid, once, if it is within its limits. Raises Fault.
+        """Accept a request whose signature is valid, once, if it is within its limits. Raises GatewayError.
 
         A repeated one does not count towards the limits, and one over them is not remembered: it was not carried out.
         """
         if not self._seen.is_in_time(request.at_s, now_s):
             problem = "Specified time stamp or date value is expired, ahead, or from before the start of the service."
-            raise Fault("InvalidTimeStamp.Expired", problem)
+            raise GatewayError("InvalidTimeStamp.Expired", problem)
         if self._seen.is_known(request.at_s, request.key_id, request.nonce):
-            raise Fault("SignatureNonceUsed", "Specified signature nonce was used already.")
+            raise GatewayError("SignatureNonceUsed", "Specified signature nonce was used already.")
         if not is_within_limits():
             return False
         self._seen.keep(request.at_s, request.key_id, request.nonce)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from relay.compat.actions import Caller
-from relay.compat.errors import ILLEGAL_ARGUMENT, NO_SUBSCRIPTION, Failure
+from relay.compat.errors import ILLEGAL_ARGUMENT, NO_SUBSCRIPTION, CodedRefusal
 from relay.compat.fields import Sides, expiry_ms, own_group
 from relay.errors import Refused
 from relay.model.binding import Binding, BindingChange, Direction, Mode
@@ -37,11 +37,11 @@ class Terms(NamedTuple):
 
 
 def make(unit: UnitOfWork, terms: Terms, rules: BindRules, caller: Caller) -> Binding:
-    """Raises Refused and Failure."""
+    """Raises Refused and CodedRefusal."""
     if not rules.recording and terms.record:
-        raise Failure(ILLEGAL_ARGUMENT, "recording is not configured here: leave it out")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, "recording is not configured here: leave it out")
     if terms.x and not is_700(terms.x):
-        raise Failure(ILLEGAL_ARGUMENT, "number X must be the 15 digits of a 700 number")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, "number X must be the 15 digits of a 700 number")
     expires_at = None if terms.late else expiry_ms(terms.expiration, unit.now_ms)
     written = {
         "mode": terms.mode,
@@ -90,7 +90,7 @@ _OPERATIONS = {
 def update(
     unit: UnitOfWork, binding: Binding, given: Change, sides: Sides, rules: BindRules, *, turned: bool = False
 ) -> None:
-    """Make one change. `turned`: Alibaba's A is the binding's B. Raises Refused and Failure."""
+    """Make one change. `turned`: Alibaba's A is the binding's B. Raises Refused and CodedRefusal."""
     wanted = _wanted(unit, binding, given, sides, rules)
     if turned:
         wanted = {{"a": "b", "b": "a"}.get(name, name): value for name, value in wanted.items()}
@@ -99,20 +99,20 @@ def update(
         change(unit, binding.binding_id, changes, rules)
     except Refused as refused:
         if refused.kind == "conflict":
-            raise Failure("isv.UPDATE_CONFLICT", str(refused), refused.kind) from None
+            raise CodedRefusal("isv.UPDATE_CONFLICT", str(refused), refused.kind) from None
         raise
 
 
 def _wanted(unit: UnitOfWork, binding: Binding, given: Change, sides: Sides, rules: BindRules) -> dict[str, Any]:
     if given.operate_type not in _OPERATIONS:
-        raise Failure(ILLEGAL_ARGUMENT, f"OperateType must be one of: {', '.join(_OPERATIONS)}")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, f"OperateType must be one of: {', '.join(_OPERATIONS)}")
     field, name = _OPERATIONS[given.operate_type]
     for other, value in given._asdict().items():
         if other not in ("operate_type", field) and value not in ("", None):
-            raise Failure(ILLEGAL_ARGUMENT, f"{given.operate_type} changes {name} alone: leave out the others")
+            raise CodedRefusal(ILLEGAL_ARGUMENT, f"{given.operate_type} changes {name} alone: leave out the others")
     value = getattr(given, field)
     if value in ("", None):
-        raise Failure(ILLEGAL_ARGUMENT, f"{given.operate_type} needs {name}")
+        raise CodedRefusal(ILLEGAL_ARGUMENT, f"{given.operate_type} needs {name}")
     match field:
         case "a" | "b":
             return {field: fields.party(field, value, rules.parties)}
@@ -129,7 +129,7 @@ def _wanted(unit: UnitOfWork, binding: Binding, given: Change, sides: Sides, rul
 
 
 def unbind(unit: UnitOfWork, binding: Binding, rules: BindRules) -> None:
-    """End a live binding. Raises Failure for another, as Alibaba does."""
+    """End a live binding. Raises CodedRefusal for another, as Alibaba does."""
     if not binding.is_live(unit.now_ms):
-        raise Failure(NO_SUBSCRIPTION, "the binding has ended already")
+        raise CodedRefusal(NO_SUBSCRIPTION, "the binding has ended already")
     end(unit, binding.binding_id, rules)

@@ -27,7 +27,7 @@ from relay.service.retention import Retention
 from relay.store.recordings import CipherName, Recordings
 
 _ENGINE = Settings(listeners=(), peers=(), routes=(), prefixes=())
-_LIMITS, _SAID, _STREAMS = _ENGINE.limits, _ENGINE.announcements, StreamLimits()
+_LIMITS, _SOUNDS, _STREAMS = _ENGINE.limits, _ENGINE.announcements, StreamLimits()
 _PEER, _TARGET = Peer("", (), tcp_allowed=False, sources=()), Target("", 0, "udp", "")
 _ACCOUNT, _TLS = Account("", ""), TlsFiles(Path(), Path())
 _API, _BIND, _REFUSALS, _SIGNALS = ApiSettings(), BindRules(), RefusalCaps(), Signals()
@@ -113,12 +113,12 @@ class MediaTable(Struct, frozen=True):
 
 
 class AnnouncementsTable(Struct, frozen=True):
-    refused: _Flag = _SAID.refused
-    begin: _Flag = _SAID.begin
-    ending: _Flag = _SAID.ending
+    refused: _Flag = _SOUNDS.refused
+    begin: _Flag = _SOUNDS.begin
+    ending: _Flag = _SOUNDS.ending
     language: Annotated[Language, expect('"zh" or "en"')] = "zh"
     folder: Annotated[str, expect('a folder with WAV files such as busy.wav, or ""')] = ""
-    max_at_once: Annotated[int, expect("a number of callers, such as 100", ge=1, le=10_000)] = _SAID.max_at_once
+    max_at_once: Annotated[int, expect("a number of callers, such as 100", ge=1, le=10_000)] = _SOUNDS.max_at_once
 
 
 class SmsTable(Struct, frozen=True):

@@ -10,7 +10,7 @@ from alibabacloud_dyplsapi20170525 import models
 
 from relay.compat import app
 from relay.compat.actions import ACTIONS, Action, read_parameters
-from relay.compat.errors import Fault
+from relay.compat.errors import GatewayError
 from relay.compat.signature import COMMON
 
 assert app.VERSION == "2017-05-25"
@@ -57,8 +57,8 @@ def _attribute(action: str, name: str) -> str:
     raise AssertionError(name)
 
 
-def fault_of(name: str, given: dict[str, str]) -> Fault:
-    with pytest.raises(Fault) as raised:
+def fault_of(name: str, given: dict[str, str]) -> GatewayError:
+    with pytest.raises(GatewayError) as raised:
         read_parameters(ACTIONS[name], given)
     return raised.value
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.compat.errors import Failure
+from relay.compat.errors import CodedRefusal
 from relay.compat.fields import AX_BX, AX_GX, GX_BX, Sides, expiry_ms, group_number, shown_time, unused
 from relay.model.binding import ids_of, number_of
 from relay.service.fields import DIRECTIONS
@@ -22,7 +22,7 @@ def test_an_expiration_is_read_as_it_is_shown(seconds: int) -> None:
 
 @pytest.mark.parametrize("text", ["2026-01-31 16:01:00", "2026-05-01 16:00:01", "2026-13-01 00:00:00", "tomorrow", ""])
 def test_an_expiration_out_of_range_or_of_another_form(text: str) -> None:
-    with pytest.raises(Failure) as raised:
+    with pytest.raises(CodedRefusal) as raised:
         expiry_ms(text, NOW_MS)
     assert raised.value.code == "isv.EXPIRE_DATE_ILLEGAL"
 
@@ -39,13 +39,13 @@ def test_a_restriction_closes_the_side_that_it_names() -> None:
     assert AX_BX.direction("CONTROL_BX_DISABLE") == "a_to_b"
     assert GX_BX.direction("CONTROL_GX_DISABLE") == "b_to_a"
     assert AX_GX.direction("CONTROL_AX_DISABLE") == "a_to_b"  # Alibaba's A is B of the binding
-    with pytest.raises(Failure, match="CallRestrict must be one of"):
+    with pytest.raises(CodedRefusal, match="CallRestrict must be one of"):
         AX_BX.direction("CONTROL_GX_DISABLE")
 
 
 def test_a_parameter_without_a_meaning_here() -> None:
     unused(Audio="", NeedAsr=False)
-    with pytest.raises(Failure, match="Audio is not supported"):
+    with pytest.raises(CodedRefusal, match="Audio is not supported"):
         unused(Audio="x")
 
 

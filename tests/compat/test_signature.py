@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.compat.errors import Fault
+from relay.compat.errors import GatewayError
 from relay.compat.signature import HttpRequest, SignatureNonces, SignedRequest, read_request
 
 # Made by aliyun-python-sdk-core 2.16.1 with the secret "s" * 64.
@@ -36,7 +36,7 @@ def rpc(query: str) -> HttpRequest:
 
 
 def fault_of(request: HttpRequest) -> str:
-    with pytest.raises(Fault) as raised:
+    with pytest.raises(GatewayError) as raised:
         read_request(request)
     return raised.value.code
 
@@ -85,7 +85,7 @@ def test_a_hash_of_the_body_that_is_not_ascii_is_a_fault() -> None:
 
 @pytest.mark.parametrize("kind", ["", "application/json", "application/x-www-form-urlencoded, text/plain"])
 def test_no_part_of_a_request_is_dropped_by_an_unsigned_header(kind: str) -> None:
-    with pytest.raises(Fault, match="must be application/x-www-form-urlencoded"):
+    with pytest.raises(GatewayError, match="must be application/x-www-form-urlencoded"):
         read_request(HttpRequest("POST", "/", QUERY, {"content-type": kind}, b"CallRestrict=CONTROL_BX_DISABLE"))
 
 
@@ -97,7 +97,7 @@ def test_a_form_is_read_however_its_type_is_written() -> None:
 @given(query=st.text(max_size=200), body=st.binary(max_size=100), header=st.text(max_size=100))
 def test_any_request_is_parsed_or_a_fault(query: str, body: bytes, header: str) -> None:
     for headers in ({}, {"authorization": header}, {"content-type": "application/x-www-form-urlencoded"}):
-        with pytest.raises(Fault):
+        with pytest.raises(GatewayError):
             read_request(HttpRequest("POST", "/", query, headers, body))
 
 
@@ -115,7 +115,7 @@ def request(at_s: float, nonce: str = "n", key_id: str = "k") -> SignedRequest:
 
 
 def refusal(nonces: SignatureNonces, asked: SignedRequest, now_s: float) -> str:
-    with pytest.raises(Fault) as raised:
+    with pytest.raises(GatewayError) as raised:
         nonces.admit(asked, now_s, within)
     return raised.value.code
 
@@ -132,7 +132,7 @@ def test_what_is_over_the_limits_is_not_remembered_and_a_repetition_does_not_cou
     nonces, asked = SignatureNonces(STARTED_S), request(STARTED_S)
     assert not nonces.admit(asked, STARTED_S, lambda: False)
     assert nonces.admit(asked, STARTED_S, within)
-    with pytest.raises(Fault, match="nonce was used"):
+    with pytest.raises(GatewayError, match="nonce was used"):
         nonces.admit(asked, STARTED_S, pytest.fail)
 
 
@@ -160,6 +160,6 @@ def test_no_request_is_ever_accepted_twice(ahead_s: int, waits: list[int]) -> No
     nonces.admit(once, now_s, within)
     for number, wait_s in enumerate(waits):
         now_s += wait_s - 100 * (number % 3)
-        with suppress(Fault):  # once the clock was set back by more than that
+        with suppress(GatewayError):  # once the clock was set back by more than that
             nonces.admit(request(now_s + 299, f"other-{number}"), now_s, within)
         assert refusal(nonces, once, now_s) in ("SignatureNonceUsed", "InvalidTimeStamp.Expired")
