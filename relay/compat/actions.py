@@ -11,7 +11,7 @@ coroutine that calls a function of `relay.service` and returns what its answer h
     async def lock_secret_no(asked: LockSecretNo, caller: Caller) -> Reply:
         return await caller.change(lambda unit, rules: ...)
 
-Name its module in `relay.compat.app`. Refusals and `CodedRefusal` become the code of the answer. A parameter that means
+Name its module in `relay.compat.app`. A `Refused` becomes the code of the answer. A parameter that means
 nothing here is refused (`relay.compat.fields.unused`), never ignored.
 """
 

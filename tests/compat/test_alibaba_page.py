@@ -49,7 +49,7 @@ def test_every_parameter_is_on_the_page(name: str) -> None:
 
 def test_every_error_is_on_the_page() -> None:
     found = {code for source in SOURCES for code in re.findall(r'"(is[vp]\.[A-Z_]+)"', source)}
-    found |= {code for source in SOURCES for code in re.findall(r'Fault\(\s*"([\w.]+)"', source)}
+    found |= {code for source in SOURCES for code in re.findall(r'GatewayError\(\s*"([\w.]+)"', source)}
     assert listed("### Errors") - {"Missing<Field>", "Invalid<Field>"} == found
 
 
