@@ -501,7 +501,9 @@ def decoded_values(found: str) -> Values | None:
 
 def read_ledger_head(connection: Connection, sealer: Sealer) -> LedgerHead:
     """Raises StoreError if the head was altered or removed."""
-    return _opened_head(sealer, connection.execute(HEAD).fetchone())
+    with any_text(connection):  # a file can be made to hold text that is not UTF-8
+        row = connection.execute(HEAD).fetchone()
+    return _opened_head(sealer, row)
 
 
 def _opened_head(sealer: Sealer, row: tuple[object, object] | None) -> LedgerHead:

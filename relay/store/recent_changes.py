@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from relay.store.connection import Connection, Statement
+from relay.store.connection import Connection, Statement, any_text
 from relay.store.sealing.sealer import KEPT_CHANGES, Sealer
 
 _TRIM_EACH: Final = 1_000  # named rows
@@ -58,7 +58,8 @@ def note_changes(
 def learn_changes(connection: Connection, sealer: Sealer, changes: ChangeCount) -> None:
     """Have the sealer know the rows that were named since it last learned. `changes`: of an opened head."""
     if wanted := newer_changes(sealer, changes):
-        take_changes(sealer, changes, connection.execute(_NEWER, wanted).fetchall())
+        with any_text(connection):
+            take_changes(sealer, changes, connection.execute(_NEWER, wanted).fetchall())
 
 
 def newer_changes(sealer: Sealer, changes: ChangeCount) -> tuple[int, int] | None:

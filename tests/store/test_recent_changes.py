@@ -31,6 +31,7 @@ from relay.store.recent_changes import ChangeCount, change_faults, note_changes,
 from relay.store.sealing.sealer import KEPT_CHANGES, Sealer, load_key
 from relay.store.unit_of_work import UnitOfWork
 from tests.service.conftest import RULES, Backend
+from tests.support import places
 from tests.support.ledger_attacks import Copies
 from tests.support.look_ups import LookUps
 from tests.support.stored import PBX, A, B, X, Y
@@ -277,6 +278,58 @@ def test_right_that_an_operator_accepts_is_granted_again(bound: Bound, tmp_path:
         node.learn()
         assert (node.reaches(X, A), bound.reaches(X, A)) == (B, B)
     assert faults(bound) == []
+
+
+def _put_text(path: Path, table: str, sql: str) -> None:
+    """Have a column of bytes hold text that is not UTF-8, in a file whose schema is the same afterwards."""
+    with closing(connect(path)) as thief:
+        (strict,) = thief.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        thief.execute("PRAGMA writable_schema = ON")
+        thief.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (strict.replace(") STRICT", ")"), table))
+        thief.execute("PRAGMA writable_schema = RESET")
+    with closing(connect(path)) as thief:
+        thief.execute(sql)
+        thief.execute("PRAGMA writable_schema = ON")
+        thief.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (strict, table))
+        thief.execute("PRAGMA writable_schema = RESET")
+
+
+IN_A_FILE: Final = pytest.mark.parametrize("store_kind", [places.FILE], indirect=True)
+_TEXT: Final = "CAST(x'ff' AS TEXT)"
+
+
+@IN_A_FILE
+@pytest.mark.parametrize(
+    ("table", "sql"),
+    [
+        ("ledger_head", f"UPDATE ledger_head SET sealed = {_TEXT}"),
+        ("ledger_change", f"UPDATE ledger_change SET named = {_TEXT}"),
+    ],
+)
+def test_text_that_cannot_be_read_hides_no_foreign_trigger(bound: Bound, tmp_path: Path, table: str, sql: str) -> None:
+    with closing(process(bound, tmp_path)) as node:
+        assert node.reaches(X, A) == B
+        ENDED["number"].end(bound)
+        bound.run(lambda unit: unlock(unit, X))
+        _put_text(bound.path, table, sql)
+        with closing(connect(bound.path)) as thief:
+            thief.execute("CREATE TRIGGER another AFTER INSERT ON audit BEGIN SELECT 1; END")
+        node.routes.look()
+        assert node.reaches(X, A) == "store_failed"
+
+
+@IN_A_FILE
+def test_change_that_cannot_be_read_hides_no_other(bound: Bound, tmp_path: Path) -> None:
+    with closing(process(bound, tmp_path)) as node:
+        assert node.reaches(X, A) == B
+        copies = thief_copies(bound, "business")
+        ENDED["business user"].end(bound)
+        bound.run(lambda unit: lock(unit, Y, "fraud"))
+        last = "(SELECT max(seq) FROM ledger_change)"
+        _put_text(bound.path, "ledger_change", f"UPDATE ledger_change SET named = {_TEXT} WHERE seq = {last}")
+        node.learn()
+        put_back(bound, copies)
+        assert node.reaches(X, A) == "store_failed"
 
 
 # -- No honest row is refused

@@ -133,6 +133,8 @@ class RouteReader:
         `changes`: nor do rows that were changed lately, by a proof from before.
         """
         if self._connection is not None:
+            with suppress(*DATABASE_ERRORS):
+                self._schema.look(self._connection)
             with suppress(*DATABASE_ERRORS):  # the next look-up reports it
                 before = self._opener.known
                 try:
@@ -142,7 +144,6 @@ class RouteReader:
                         learn_changes(self._connection, self._sealer, head.changes)
                 except StoreError as error:
                     self._outage.altered(str(error))
-                self._schema.look(self._connection)
 
     def _failed(self, reason: str) -> None:
         self._good, self._calm_looks = False, 0
