@@ -17,7 +17,7 @@ _LEFT_OUT: Final = "left out if the webhook's `parties` is none"
 
 
 class _Event(ResponseModel):
-    """What every event has."""
+    """Fields of every event."""
 
     id: str = Field(description="of this event: a repeated one has the same")
     at: Moment
@@ -84,7 +84,7 @@ class FilingExpiringEvent(_Event):
 
 
 class ComplaintsHighEvent(_Event):
-    """Of the business user `default` alone: complaints about a business user have reached the limit."""
+    """Complaints about a business user have reached the limit. Only the business user `default` gets it."""
 
     kind: Literal["complaints.high"]
     about: str = Field(description="id of the business user")
@@ -109,7 +109,7 @@ class RecordingReadyEvent(_Event):
 
 
 class ProbeLeakEvent(_Event):
-    """Of the business user `relay700-probe` alone: a marked call of [probe] showed one side something of the other."""
+    """A marked call of [probe] showed one side something of the other. Only `relay700-probe` gets it."""
 
     kind: Literal["probe.leak"]
     peer: str = Field(description="through which the call went")

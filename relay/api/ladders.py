@@ -49,7 +49,7 @@ class LaneResponse(ResponseModel):
 
 
 class CrossingResponse(ResponseModel):
-    """What became of the lines of one name."""
+    """The fate of the lines of one name."""
 
     name: str
     verdict: Verdict

@@ -129,7 +129,7 @@ async def get_recording(
     format_: Annotated[_Format, Query(alias="format")] = "wav",
     channels: Channels = "mono",
 ) -> Response:
-    """What both sides said, as a WAV file: 16 bits, 8 or 16 kHz; `stereo` has the caller left and the callee right.
+    """The sound of both sides as a WAV file: 16 bits, 8 or 16 kHz; `stereo` has the caller left and the callee right.
 
     Operators give a `reason`, which is in the audit log before the response. With `format=pcap` they get the capture
     itself, with the media addresses of both sides.

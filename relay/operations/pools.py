@@ -129,7 +129,7 @@ def change_pool(unit: UnitOfWork, _: Asker, pool_id: Name, asked: PoolChangeRequ
 def show_usage(connection: Connection, asker: Asker, pool_id: Name) -> UsageResponse:
     """Count free, bound, cooling and locked numbers.
 
-    Of a common pool a business user sees whole percents, cooling numbers as bound, and the count of its own bindings.
+    In a common pool a business user sees whole percents, cooling numbers as bound, and the count of its own bindings.
     """
     usage = usage_seen_by(connection, _own(connection, asker, pool_id), asker.business, now_ms())
     values = usage._asdict()
