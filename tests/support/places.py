@@ -16,12 +16,15 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from relay.service.numbers import ensure_numbers, load_prefix
+from relay.store import numbers
 from relay.store.connection import Place, PostgresServer
 from relay.store.database import open_store
 from relay.store.numbers import Prefix
 from relay.store.sealing.sealer import Sealer
-from relay.store.unit_of_work import RELAY, UnitOfWork, operator_cli
+from relay.store.unit_of_work import RELAY, operator_cli
 from relay.store.writer import Writer
 from tests.support import postgres
 from tests.support.stored import NOW_MS
@@ -90,9 +93,8 @@ def _template(prefix: Prefix | None) -> Path:
 def _first_template(prefix: str) -> Path:
     folder = _new_folder()
     place = folder / "relay.db"
-    with closing(Writer(place, open_store(place, folder / "relay.key"))) as writer:
+    with closing(Writer(place, open_store(place, folder / "relay.key"))) as writer, _few_numbers():
         writer.run(RELAY, lambda unit: ensure_numbers(unit, [prefix]))
-        writer.run(RELAY, _leave_few)
     return folder
 
 
@@ -113,10 +115,12 @@ def _server_template(prefix: Prefix | None) -> str:
 def _make(place: Place, key_file: Path, prefix: Prefix | None) -> None:
     sealer = open_store(place, key_file)
     if prefix is not None:
-        with closing(Writer(place, sealer, clock_ms=lambda: NOW_MS)) as writer:
+        with closing(Writer(place, sealer, clock_ms=lambda: NOW_MS)) as writer, _few_numbers():
             writer.run(operator_cli(), lambda unit: load_prefix(unit, prefix))
-            writer.run(RELAY, _leave_few)
 
 
-def _leave_few(unit: UnitOfWork) -> None:
-    unit.connection.execute(f"DELETE FROM number WHERE CAST(substr(number, 12) AS integer) >= {FEW}")
+@contextmanager
+def _few_numbers() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numbers, "_ADD_NUMBERS", numbers._ADD_NUMBERS.replace("9999", str(FEW - 1)))
+        yield
