@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from relay.service.businesses import set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
 from relay.service.numbers import new_prefix
 from relay.service.placement import BindRules
+from relay.store import numbers
 from relay.store.captures import Captures
 from relay.store.connection import Connection
 from relay.store.database import Reader
@@ -154,6 +155,14 @@ class Api:
 
     def stranger(self, key: str | None = None, address: str = "127.0.0.1") -> Client:
         return Client(self.app, key, address)
+
+
+@pytest.fixture(scope="module")
+def small_prefixes() -> Iterator[None]:
+    """Ten numbers in each instead of 10,000: hundreds are loaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numbers, "_ADD_NUMBERS", numbers._ADD_NUMBERS.replace("9999", "9"))
+        yield
 
 
 @pytest.fixture

@@ -33,7 +33,6 @@ from relay.api.app import openapi_document
 from relay.defence.bans import Bans
 from relay.model.settings import Limits
 from relay.net.control import BanAnswers
-from relay.store import numbers
 from tests.api.conftest import A, Api, B, Client, Json, TestBackend
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
@@ -74,14 +73,6 @@ class Served(NamedTuple):
     loop: asyncio.AbstractEventLoop
     api: Api
     operator: httpx.AsyncClient
-
-
-@pytest.fixture(scope="module")
-def small_prefixes() -> Iterator[None]:
-    """Ten numbers in each instead of 10,000: hundreds are loaded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numbers, "_ADD_NUMBERS", numbers._ADD_NUMBERS.replace("9999", "9"))
-        yield
 
 
 @pytest.fixture(scope="module")

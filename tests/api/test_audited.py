@@ -109,7 +109,7 @@ def _reveals(route: APIRoute) -> bool:
 
 
 @pytest.fixture
-async def seeds(api: Api, relay: dict[str, Callable[..., Json]], tmp_path: Path) -> Seeds:
+async def seeds(api: Api, relay: dict[str, Callable[..., Json]], tmp_path: Path, small_prefixes: None) -> Seeds:
     relay["live"] = lambda **_: {"calls": [], "total": 0}
     relay["hang_up"] = lambda call_id, **_: {"call_id": call_id}
     relay["explain"] = explained
