@@ -243,7 +243,9 @@ def _option(name: str, field: FieldInfo, *, changes: bool) -> click.Option:
     how = next((each for each in field.metadata if isinstance(each, Option)), Option())
     of = _type_of(field.annotation)
     option = how.names or f"--{_short(name)}"
-    options: dict[str, Any] = {"help": field.description, "default": None, "required": field.is_required()}
+    options: dict[str, Any] = {"help": field.description, "required": True}
+    if not field.is_required():
+        options = {"help": field.description, "default": None}
     if how.flag:
         return click.Option([option, name], flag_value=how.flag, **options)
     if of is bool:

@@ -35,6 +35,7 @@ def test_arm_list_and_disarm(served: Command) -> None:
 def test_what_cannot_be_armed_is_refused(served: Command, usage: Callable[..., str]) -> None:
     assert "there is no such peer; write one of pbx" in served.refused("capture", "arm", "--peer", "x", "--for", "1h")
     assert "write one of --number, --business and --peer" in usage("capture", "arm", "--for", "1h")
+    assert "Missing option '--for'" in usage("capture", "arm", "--peer", "pbx")
     assert "not a duration" in usage("capture", "arm", "--peer", "pbx", "--for", "soon")
     assert "for_s: must be at most 604800" in served.refused("capture", "arm", "--peer", "pbx", "--for", "8d")
     config = served.folder / "relay.toml"
