@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # scripts/venv.sh VENV [EXTRA…]: creates a Python environment with this tree's relay700 and the given extras of pyproject.toml
-# (parquet, otlp, wav, test, lint), locked by requirements/*.txt. Does nothing if it is up to date; earlier extras are kept. It is
+# (parquet, otlp, wav, test, lint, docs), locked by requirements/*.txt. Does nothing if it is up to date; earlier extras are kept. It is
 # re-created if its Python or the folder has changed. On Debian it installs python3-venv if missing. VENV is one of
 #   .venv           production: the distribution's Python, which is built for speed, else the newest
 #   .venv-test      tests and checks: Python 3.11, the only one supported by the softphone pjsua2, else as .venv
