@@ -42,6 +42,7 @@ _NAME = f"^{NAME}$"
 _PARTY = r"^\+?[0-9][-0-9. ()]*$"
 _INDUSTRIAL_ID = f"^{INDUSTRIAL_ID}$"
 _HOURS = r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9]$"
+URL = r"^https?://[!-~]+$"
 # Pattern -> problem text for a value that does not match.
 FORMS = {
     CLEAN: N_("must not contain control characters"),
@@ -52,6 +53,7 @@ FORMS = {
     _NAME: NAME_WORDS,
     _PARTY: N_("must be a phone number, such as 13800000001 or +86 138 0000 0001"),
     _INDUSTRIAL_ID: INDUSTRIAL_ID_WORDS,
+    URL: N_("write a URL without user or fragment, such as https://shop.example/events"),
     _HOURS: N_("must be two times of day in China time, such as 08:00-22:00"),
 }
 

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from relay.events.webhooks import KINDS, TEST, Format, Kind, change, make, remove, test
 from relay.operations.operation import Asker, Listing, found, operation
 from relay.operations.shapes import (
+    URL,
     Moment,
     Name,
     Option,
@@ -29,7 +30,7 @@ WebhookId = Annotated[str, StringConstraints(pattern="^w[0-9a-f]{12}$")]
 Kinds = Annotated[list[Kind], Field(min_length=1, max_length=len(KINDS), json_schema_extra={"uniqueItems": True})]
 Url = Annotated[
     str,
-    StringConstraints(max_length=LONGEST_URL, pattern=r"^https?://[!-~]+$"),
+    StringConstraints(max_length=LONGEST_URL, pattern=URL),
     Field(
         description="https, at a public internet address; operator keys may set any address, and http to loopback",
         examples=["https://platform.example/events"],

@@ -48,6 +48,7 @@ def test_a_webhook_shows_its_secret_once(relay700: Command, made: dict[str, Any]
 
 def test_invalid_webhooks_are_refused_in_one_line(relay700: Command, usage: Callable[..., str]) -> None:
     assert relay700.refused("webhooks", "make", "http://shop.example/events").startswith("url: write https")
+    assert relay700.refused("webhooks", "make", "shop.example").startswith("url: write a URL without user")
     assert relay700.refused("webhooks", "make", URL, "--business", "nobody").startswith("business: there is no")
     assert relay700.refused("webhooks", "dead", "nothing").startswith("there is no such webhook")
     assert "--kind" in usage("webhooks", "make", URL, "--kind", "call.lost")
