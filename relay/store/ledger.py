@@ -187,10 +187,11 @@ def _require_held(
 ) -> None:
     for key, found in rows.items():
         proof = proofs.get(key)
-        if read_at is None and is_outdated(sealer, table.name, key, proof, _NOW):
+        is_held = _holds(sealer, table, key, found, proof, _NOW if read_at is None else read_at)
+        if not is_held and read_at is None:  # the process may have learned of a change after this moment
             read_at = _moment(connection, sealer)
-        at = _NOW if read_at is None else read_at
-        if not _holds(sealer, table, key, found, proof, at) and not _is_ours(connection, sealer, table, key, proof):
+            is_held = _holds(sealer, table, key, found, proof, read_at)
+        if not is_held and not _is_ours(connection, sealer, table, key, proof):
             raise StoreError(not_proven(table.name, key))
 
 
