@@ -133,7 +133,7 @@ def fitted(data: bytes) -> bytes:
 
 
 async def test_a_refused_call_is_no_proof_and_no_leak(place: Place) -> None:
-    result = await call(probe(place, number="700100000019999"))
+    result = await call(probe(place, number="700100000010999"))
     assert (result.outcome, result.leaks) == ("failed", ())
     assert result.reason == "the relay answered the caller 403"
 

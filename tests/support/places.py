@@ -15,8 +15,7 @@ from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Final
-
-import pytest
+from unittest.mock import patch
 
 from relay.service.numbers import ensure_numbers, load_prefix
 from relay.store import numbers
@@ -121,6 +120,5 @@ def _make(place: Place, key_file: Path, prefix: Prefix | None) -> None:
 
 @contextmanager
 def _few_numbers() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numbers, "_ADD_NUMBERS", numbers._ADD_NUMBERS.replace("9999", str(FEW - 1)))
+    with patch.object(numbers, "_ADD_NUMBERS", numbers._ADD_NUMBERS.replace("9999", str(FEW - 1))):
         yield
