@@ -29,6 +29,7 @@ from tests.support import postgres
 from tests.support.stored import NOW_MS
 
 FEW: Final = 1_000  # numbers
+_ADD_FEW: Final = numbers._ADD_NUMBERS.replace("9999", str(FEW - 1))  # a test may load fewer, but stores are copied
 FILE: Final = "sqlite"
 SERVER: Final = "postgresql"
 _kind = FILE
@@ -120,5 +121,5 @@ def _make(place: Place, key_file: Path, prefix: Prefix | None) -> None:
 
 @contextmanager
 def _few_numbers() -> Iterator[None]:
-    with patch.object(numbers, "_ADD_NUMBERS", numbers._ADD_NUMBERS.replace("9999", str(FEW - 1))):
+    with patch.object(numbers, "_ADD_NUMBERS", _ADD_FEW):
         yield
