@@ -367,7 +367,7 @@ def make_url(
 ) -> None:
     """Make a link to the WAV file of a recording.
 
-    It is for somebody without a key, and ends with its time and its key.
+    It gives access without a key, until its time is over or its key ends.
     """
     with opened(config_path) as store:
         life_s = expires_in // 1000

@@ -125,9 +125,8 @@ class LedgerWatch:
         self._clock_s = clock_s
         self._file = AnchorFile(local_path(place), sealer)
         self._told: set[str] = set()
-        self._unwritten: dict[
-            tuple[str, str], LedgerFault
-        ] = {}  # refused in this process only, as the store was locked
+        # Refused in this process only, as the store was locked.
+        self._unwritten: dict[tuple[str, str], LedgerFault] = {}
         self._in_log: set[tuple[str, str]] = set()  # of these, those that the audit log names
         self._noted_rows: list[LedgerFault] = []  # at the last look
         self._not_read = False  # a look could not read all, which was logged

@@ -123,7 +123,7 @@ def show_group(connection: Connection, asker: Asker, group_id: GroupId) -> Group
 def delete_group(unit: UnitOfWork, asker: Asker, group_id: GroupId) -> GroupResponse:
     """Delete a group. Refused while a binding in force uses it.
 
-    Tracebacks still find its former members.
+    Its former members stay in tracebacks.
     """
     return _shown(service.remove_group(unit, group_id, asker.rules), asker)
 

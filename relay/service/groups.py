@@ -109,7 +109,7 @@ def _counted(numbers: Sequence[str]) -> Iterator[None]:
 
 
 def remove_group(unit: UnitOfWork, group_id: str, rules: BindRules) -> Group:
-    """Remove a group without live bindings. Tracebacks still find its former members. Raises Refused."""
+    """Remove a group without live bindings. Its former members stay in tracebacks. Raises Refused."""
     group = get_group(unit, group_id)
     if is_in_use(unit, group_id):
         raise Refused("state_conflict", "group", "in use by live bindings: end them first")

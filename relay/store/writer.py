@@ -297,9 +297,8 @@ class _Thread(threading.Thread):
         for _ in range(min(len(self._queue), MOST_UNITS)):
             if (made and time.monotonic() >= until_s) or (waiting := self._queue.take()) is None:
                 return
-            made.append(
-                _UnitResult(waiting, None, None)
-            )  # if the transaction fails now, this caller gets the error too
+            # If the transaction fails now, this caller gets the error too.
+            made.append(_UnitResult(waiting, None, None))
             made[-1] = self._run_one(connection, waiting)
             if not connection.in_transaction:  # SQLite has rolled back all of it, as on a full disk
                 raise StoreError(f"the store {self._path} failed: {made[-1].error}")
