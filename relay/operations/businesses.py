@@ -290,7 +290,7 @@ def change_business(
     scope="",
 )
 def show_history(connection: Connection, asker: Asker, business_id: Name) -> BusinessHistoryResponse:
-    """List changes of state, qualification and contact, each with actor, time, reason and former values."""
+    """List changes of state, qualification and contact. Each has actor, time, reason and former values."""
     changes = state_changes(connection, asker.sealer, own_business(connection, asker, business_id).id)
     return BusinessHistoryResponse(items=[_event(one) for one in changes])
 
