@@ -261,6 +261,7 @@ async def test_datagrams_that_arrive_together_are_read_as_a_batch(heard: Heard) 
     for _ in range(udp._SAMPLE_EVERY):
         heard.udp._read()
     assert heard.datagrams.qsize() == udp._SAMPLE_EVERY
+    heard.udp._pace = OverloadState()  # forgets the sample: on a busy machine it may be one of overload
     heard.udp._read()
     assert heard.datagrams.qsize() == udp._SAMPLE_EVERY + MOST
     heard.udp._read()
