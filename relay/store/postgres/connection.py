@@ -11,6 +11,7 @@ NULL from where they stand; whole numbers are of 64 bits, as in SQLite.
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -56,8 +57,8 @@ _SETTINGS: Final = PINNED | {
 OPTIONS: Final = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
 ACTS_LOCK: Final = 700_000_001  # for pg_advisory_xact_lock: who writes alone has it, the others share it
 # In ms, for a row that another unit of work has locked; then this one is tried again. The server would notice two that
-# wait for each other only after a second.
-ROW_MS: Final = 200
+# wait for each other only after a second. Drawn for each transaction: two that give up together would meet again.
+ROW_MS: Final = (100, 300)
 HEADS_LOCK: Final = 700_000_007  # for pg_advisory_xact_lock
 # In ms, shorter than lock_timeout: a machine that freezes within a unit of work must not block those of others.
 IDLE_ACT: Final = 3_000
@@ -66,7 +67,7 @@ _BEGIN: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transa
 _MARKS: Final = ("SAVEPOINT ", "RELEASE ")
 _TRANSACTIONS: Final = {
     BEGIN_ALONE: f"{_BEGIN} SELECT pg_advisory_xact_lock({ACTS_LOCK})",
-    BEGIN_BESIDE: f"{_BEGIN} SELECT pg_advisory_xact_lock_shared({ACTS_LOCK}); SET LOCAL lock_timeout = {ROW_MS}",
+    BEGIN_BESIDE: f"{_BEGIN} SELECT pg_advisory_xact_lock_shared({ACTS_LOCK}); SET LOCAL lock_timeout = ",
     "BEGIN": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",  # one snapshot, as in SQLite
 }
 _PARAMETER: Final = re.compile(r"x'[0-9a-f]*'|'[^']*'|(?:\?(\d*)|:([a-z_]\w*))( IS (?:NOT )?NULL)?|%")
@@ -137,7 +138,8 @@ class PostgresConnection:
             statement, names = _translated(sql)
             cursor.execute(statement, _values(names, parameters), prepare=True)
         else:
-            cursor.execute(_TRANSACTIONS.get(sql, sql), prepare=sql.lstrip().startswith("SELECT"))
+            row_ms = str(random.randint(*ROW_MS)) if sql == BEGIN_BESIDE else ""
+            cursor.execute(_TRANSACTIONS.get(sql, sql) + row_ms, prepare=sql.lstrip().startswith("SELECT"))
         return _Rows(cursor)
 
     def each_row(self, sql: str, parameters: Parameters, /) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from relay.service.numbers import new_prefix
 from relay.service.placement import release_due
 from relay.store.audit import verify_audit
 from relay.store.bindings import find_binding
-from relay.store.connection import PostgresServer
+from relay.store.connection import BEGIN_BESIDE, PostgresServer
 from relay.store.database import connect, connect_reader, one_moment
 from relay.store.groups import member_hashes
 from relay.store.keys import find_answer, keep_answer
@@ -133,9 +133,20 @@ async def test_units_of_work_wait_for_the_heads_longer_than_for_a_row(nodes: Nod
         holder.execute("SELECT pg_advisory_lock(?)", (HEADS_LOCK,))
         made = asyncio.gather(nodes.first.run(OPERATOR, one(1)), nodes.second.run(OPERATOR, one(2)))
         await until(lambda: holder.execute(waiting).fetchone() == (2,))
-        holder.execute("SELECT CAST(pg_sleep(?) AS text)", (2 * ROW_MS / 1000,))
+        holder.execute("SELECT CAST(pg_sleep(?) AS text)", (2 * ROW_MS[1] / 1000,))
         holder.execute("SELECT pg_advisory_unlock(?)", (HEADS_LOCK,))
         assert len({binding.x for binding in await made}) == 2
+
+
+def test_transactions_wait_for_a_row_for_different_times(nodes: Nodes) -> None:
+    """Else two that hold what the other wants would give up together, again and again."""
+    waits = set()
+    with closing(connect(nodes.place)) as connection:
+        for _ in range(10):
+            connection.execute(BEGIN_BESIDE)
+            waits.add(connection.execute("SELECT current_setting('lock_timeout')").fetchone())
+            connection.execute("ROLLBACK")
+    assert len(waits) > 1
 
 
 async def test_numbers_that_two_nodes_take_in_opposite_order_end_in_two_bindings(nodes: Nodes) -> None:
