@@ -138,22 +138,23 @@ def ended_between(
     clock that was wrong or a call closed long after its end. Raises StoreError if a record is missing, was altered, or
     does not follow its predecessor.
     """
-    purged = read_checkpoint(connection, sealer, RECORDS)
-    last = read_head(connection, sealer, RECORDS)
-    first = _first_since(connection, sealer, purged, last.seq, since_ms - LATE_MS)
-    first_there, last_there = connection.execute(_SPAN, (since_ms, until_ms)).fetchone()
-    if first_there is not None:
-        first = min(first, max(first_there, purged.seq + 1))
-    head = _link_before(connection, purged, first)
-    for row in each_row(connection, _FROM, (first,)):
-        before, (head, stored) = head, follow_link(sealer, head, row)
-        ended_at = stored.record.ended_at or 0
-        if since_ms <= ended_at < until_ms:
-            yield before, stored
-        if ended_at >= until_ms + LATE_MS and head.seq >= (last_there or 0):
-            return
-    if head != last:
-        raise StoreError(f"records {head.seq + 1} to {last.seq} were cut off the end")
+    with one_moment(connection):  # a record written meanwhile is behind the head
+        purged = read_checkpoint(connection, sealer, RECORDS)
+        last = read_head(connection, sealer, RECORDS)
+        first = _first_since(connection, sealer, purged, last.seq, since_ms - LATE_MS)
+        first_there, last_there = connection.execute(_SPAN, (since_ms, until_ms)).fetchone()
+        if first_there is not None:
+            first = min(first, max(first_there, purged.seq + 1))
+        head = _link_before(connection, purged, first)
+        for row in each_row(connection, _FROM, (first,)):
+            before, (head, stored) = head, follow_link(sealer, head, row)
+            ended_at = stored.record.ended_at or 0
+            if since_ms <= ended_at < until_ms:
+                yield before, stored
+            if ended_at >= until_ms + LATE_MS and head.seq >= (last_there or 0):
+                return
+        if head != last:
+            raise StoreError(f"records {head.seq + 1} to {last.seq} were cut off the end")
 
 
 def _first_since(connection: Connection, sealer: Sealer, purged: Head, last: int, since_ms: int) -> int:

@@ -18,7 +18,7 @@ from relay.reports.daily import day_span
 from relay.reports.signed import load_batch_key
 from relay.store.unit_of_work import RELAY
 from relay.store.writer import Writer
-from tests.support.places import new_store
+from tests.support.places import store_in
 from tests.support.recorded import keep
 from tests.support.shelf import Shelf
 from tests.support.stored import NOW_MS, ended_record
@@ -26,8 +26,7 @@ from tests.support.stored import NOW_MS, ended_record
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Iterator[Shelf]:
-    path = tmp_path / "relay.db"
-    shelf = Shelf(path, new_store(path, tmp_path / "relay.key"))
+    shelf = Shelf(*store_in(tmp_path))
     with closing(shelf.connection):
         yield shelf
 

@@ -22,13 +22,15 @@ from relay.service.businesses import change as change_business
 from relay.service.businesses import set_state
 from relay.service.filings import FilingWords, add_filing
 from relay.store import bindings as store
-from relay.store import groups
+from relay.store import groups, records
+from relay.store.chain import Head
 from relay.store.journal.rows import PUT, live_row
 from relay.store.maintenance import purge_records
 from relay.store.record_rows import insert
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.writer import Writer
+from tests.support import places
 from tests.support.papers import PAPERS, apply
 from tests.support.shelf import Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, Y, binding, live_record
@@ -105,6 +107,25 @@ def test_a_bundle_has_the_calls_of_the_time_with_their_links(shelf: Shelf, write
     assert manifest is not None
     assert manifest.chain_head == ChainLink(5, hashes[5].lower())
     assert manifest.files["records.jsonl"].lines == 3
+
+
+@pytest.mark.parametrize("store_kind", [places.FILE, places.SERVER], indirect=True)
+def test_a_call_that_ends_while_a_bundle_is_made_is_not_taken_for_a_removed_one(
+    shelf: Shelf, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head of the chain is read before its records."""
+    link_before = records._link_before
+
+    def add_and_read(*asked: Any) -> Head:
+        shelf.add(call(2))
+        return link_before(*asked)
+
+    shelf.add(call(1))
+    shelf.follow()
+    monkeypatch.setattr(records, "_link_before", add_and_read)
+    data = made(shelf, writer)
+    assert check(io.BytesIO(data), shelf.sealer.public_key()).problems == []
+    assert [one["record"]["call_id"] for one in lines(data, "records.jsonl")] == ["c1"]
 
 
 def test_a_bundle_has_the_industrial_id(shelf: Shelf, writer: Writer) -> None:
