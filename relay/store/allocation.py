@@ -117,12 +117,13 @@ _NEXT_RESTED = """
 SELECT min(cools_until) FROM number
 WHERE pool = :pool AND locked = 0 AND exclusive = 0 AND bindings = 0 AND cools_until > :now
 """
+# With NOT EXISTS, PostgreSQL would read all routes to choose one number.
 _SHARED = """
 SELECT number FROM number
 WHERE pool = :pool AND holder = :holder AND locked = 0 AND exclusive = 0 AND bindings > 0 AND bindings < :cap
   AND number IS DISTINCT FROM :not_this
-  AND NOT EXISTS (
-    SELECT 1 FROM route WHERE route.number = number.number AND caller_hash IN (:first, :second)
+  AND 0 = (
+    SELECT count(*) FROM route WHERE route.number = number.number AND caller_hash IN (:first, :second)
       AND (free_at IS NULL OR free_at > :now))
 ORDER BY bindings, cools_until LIMIT :most
 """

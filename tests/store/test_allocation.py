@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ from relay.store.allocation import (
     rest_all,
     rest_number,
 )
+from tests.support import postgres
 from tests.support.acting import Acting, acting
+from tests.support.places import new_server_store
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y, binding, end, put
 
 PAIR, OTHERS = b"pair", b"others"
@@ -148,6 +151,27 @@ def test_choice_searches_one_covering_index_without_sorting(store: Acting) -> No
         plan = [row[3] for row in store.reader.execute(f"EXPLAIN QUERY PLAN {statement}", asked)]
         assert plan[0] == search + condition
         assert not [step for step in plan if "SCAN" in step or "TEMP B-TREE" in step]
+
+
+@pytest.mark.outside
+def test_choice_on_a_server_reads_only_the_routes_of_the_numbers_it_looks_at(tmp_path: Path) -> None:
+    place, _ = new_server_store(tmp_path)
+    number = "'70010000' || lpad(CAST(n % 3000 AS text), 7, '0')"
+    asked = {"pool": "default", "cap": CAP, "now": NOW_MS, "not_this": None, "holder": "acme", "most": 1}
+    asked |= {"first": b"\x01first", "second": b"\x01second"}
+    with closing(postgres.connect(place)) as connection:
+        connection.execute(
+            "INSERT INTO number (number, prefix, pool, bindings, holder) "
+            f"SELECT {number}, '70010000', 'default', 10, 'acme' FROM generate_series(1, 3000) AS n"
+        )
+        connection.execute(
+            "INSERT INTO route (number, caller_hash, binding_id, party, pair) "
+            f"SELECT {number}, CAST('caller ' || n AS bytea), 'b' || n, 'a', '' FROM generate_series(1, 30000) AS n"
+        )
+        connection.execute("ANALYZE")
+        plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {allocation._SHARED} FOR UPDATE", asked))
+    assert "number_held" in plan and "route_pkey" in plan and "Seq Scan" not in plan, plan
+    postgres.drop(place)
 
 
 def test_number_is_taken_up_to_its_cap_or_by_one_axn(store: Acting) -> None:
