@@ -56,6 +56,7 @@ from relay.operations import (
     lists,
     numbers,
     pools,
+    users,
     webhooks,
 )
 from relay.operations.field_errors import field_errors
@@ -128,6 +129,7 @@ _ROUTERS = (
     ladders.router,
     router_of(businesses, "businesses"),
     router_of(keys, "keys"),
+    router_of(users, "users"),
     router_of(webhooks, "webhooks"),
     dead_letters.router,
     router_of(hooks, "hooks"),

@@ -38,6 +38,7 @@ from relay.service import fields
 from relay.service.complaints import MOST_COMPLAINTS, complaint_rates, set_complaints
 from relay.service.keys import OPERATOR
 from relay.store.audit import AuditQuery, LoggedEntry, newest_entries, verify_audit
+from relay.store.keys import name_of_actor
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.writer import now_ms
 from relay.translation import N_
@@ -177,6 +178,7 @@ class AuditLineResponse(ResponseModel):
     seq: int
     at: Moment
     actor: str
+    actor_name: str | None = Field(description="name of the key, if the actor is one that has a name")
     action: str
     object: str
     business_id: str | None
@@ -299,13 +301,14 @@ async def get_complaint_rates(context: Reports, business_id: Name | None = None)
 audit_router = Router(prefix="/v1/audit", tags=["audit"])
 
 
-def shown_audit_line(logged: LoggedEntry, *, clear: bool) -> AuditLineResponse:
+def shown_audit_line(logged: LoggedEntry, actor_name: str | None, *, clear: bool) -> AuditLineResponse:
     """The response model of an audit line."""
     entry = logged.entry
     return AuditLineResponse(
         seq=logged.seq,
         at=shown_moment(entry.at),
         actor=entry.actor,
+        actor_name=actor_name,
         action=entry.action,
         object=entry.object_,
         business_id=entry.business,
@@ -337,7 +340,12 @@ async def get_audit(
         lambda logged: logged.seq,
     )
     clear = await context.reveal(reveal, "audit", [str(logged.seq) for logged in found.items])
-    return found.shown(lambda logged: shown_audit_line(logged, clear=clear))
+    names = await context.read(
+        lambda connection: {
+            actor: name_of_actor(connection, sealer, actor) for actor in {each.entry.actor for each in found.items}
+        }
+    )
+    return found.shown(lambda logged: shown_audit_line(logged, names[logged.entry.actor], clear=clear))
 
 
 @audit_router.get("/verify", operation_id="verifyAudit", summary="Verify the audit log")

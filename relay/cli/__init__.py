@@ -36,6 +36,7 @@ _COMMANDS = {
     "reload": "relay.cli.serve",
     "business": "relay.cli.businesses",
     "keys": "relay.cli.businesses",
+    "users": "relay.cli.users",
     "numbers": "relay.cli.numbers",
     "pools": "relay.cli.numbers",
     "bind": "relay.cli.bindings",

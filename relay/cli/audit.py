@@ -6,7 +6,7 @@ import asyncio
 import syslog
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,13 +49,14 @@ from relay.store.audit import (
 )
 from relay.store.captures import Captures
 from relay.store.chain import Anchor, AnchorFile, growth_faults, parse_anchor, present_anchor, read_anchor
+from relay.store.keys import name_of_actor
 from relay.store.ledger import sign_all
 from relay.store.records import RecordsCheck
 from relay.store.rights_check import check_rights
 from relay.store.unit_of_work import UnitOfWork, operator_cli
 from relay.store.writer import now_ms
 
-_ENTRY_COLUMNS = ("at", "actor", "action", "object", "business", "reason")
+_ENTRY_COLUMNS = ("at", "actor", "actor_name", "action", "object", "business", "reason")
 
 _query = stacked(
     click.option("--actor", metavar="NAME", help='Only entries of this actor: "cli:USER", "key:ID" or "relay".'),
@@ -94,7 +95,13 @@ def list_log(
             said_in_clear(store, "audit", reason, query)
         asked = AuditQuery(**query)
         found = every(partial(newest_entries, store.reader, store.sealer, asked), None, lambda entry: entry.seq)
-        show_list((_plain(entry, reveal=reveal) for entry in found), _ENTRY_COLUMNS, as_json=as_json, limit=limit)
+        name_of = cache(partial(name_of_actor, store.reader, store.sealer))
+        show_list(
+            (_plain(entry, name_of(entry.entry.actor), reveal=reveal) for entry in found),
+            _ENTRY_COLUMNS,
+            as_json=as_json,
+            limit=limit,
+        )
 
 
 @audit.command("export")
@@ -111,8 +118,9 @@ def export_entries(config_path: Path | None, file: Path, reveal: bool, reason: s
         if reveal:
             said_in_clear(store, "audit", reason, query)
         with written(file, private=reveal) as out, progress(count_entries(store.reader, asked), "entries") as done:
+            name_of = cache(partial(name_of_actor, store.reader, store.sealer))
             for entry in all_entries(store.reader, store.sealer, asked):
-                out.write(f"{json_line(_plain(entry, reveal=reveal))}\n".encode())
+                out.write(f"{json_line(_plain(entry, name_of(entry.entry.actor), reveal=reveal))}\n".encode())
                 done(1)
 
 
@@ -155,8 +163,9 @@ def purge(config_path: Path | None, dry_run: bool, as_json: bool) -> None:
     show_one(plain(purged) | {"captures": captures}, as_json=as_json)
 
 
-def _plain(logged: LoggedEntry, *, reveal: bool) -> dict[str, Any]:
+def _plain(logged: LoggedEntry, actor_name: str | None, *, reveal: bool) -> dict[str, Any]:
     shown = {
+        "actor_name": actor_name,
         "reason": reason_form(logged.entry.reason, reveal=reveal),
         "details": details_form(logged.entry, reveal=reveal),
     }

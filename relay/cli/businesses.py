@@ -45,7 +45,7 @@ from relay.store.writer import now_ms
 
 _COLUMNS = ("id", "state", "name", "scenario", "live_bindings", "max_bindings", "max_calls", "max_cps")
 _HISTORY_COLUMNS = ("at", "state", "by", "version", "reason", "changed")
-_KEY_COLUMNS = ("id", "business", "created_at", "created_by", "expires_at", "revoked_at", "scopes")
+_KEY_COLUMNS = ("id", "name", "business", "created_at", "created_by", "expires_at", "revoked_at", "scopes")
 # Scopes of a key made without --scope: none that shows real numbers or makes further keys.
 _USUAL = key_service.BUSINESS_SCOPES - {key_service.PARTIES, "keys", "recordings:read"}
 _USUAL_OF_OPERATOR = key_service.OPERATOR_SCOPES - {key_service.PARTIES, "trace"}
@@ -209,6 +209,7 @@ def keys() -> None:
     help="Right of the key beside those it gets without --scope; repeat for more.",
 )
 @click.option("--expires-in", "--expires-at", "expires_at", type=coming, metavar="TIME", help="90d, or a time.")
+@click.option("--name", metavar="TEXT", help="Name of the program or person that has the key.")
 @json_option
 @config_option
 def make(
@@ -218,6 +219,7 @@ def make(
     scopes: tuple[str, ...],
     also: tuple[str, ...],
     expires_at: int | None,
+    name: str | None,
     as_json: bool,
 ) -> None:
     """Make a key. Its secret is shown only once.
@@ -230,7 +232,7 @@ def make(
         raise click.UsageError("give either --business ID or --operator")
     wanted = {*(scopes or (_USUAL_OF_OPERATOR if operator else _USUAL)), *also}
     with opened(config_path, make=True) as store:
-        key, secret = store.run(lambda unit: key_service.make_key(unit, business, wanted, expires_at))
+        key, secret = store.run(lambda unit: key_service.make_key(unit, business, wanted, expires_at, name))
     _show_secret(key, secret, as_json=as_json)
 
 

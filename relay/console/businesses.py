@@ -52,6 +52,7 @@ _COLUMNS: Final = {
         Column("high", N_("At the limit"), "flag"),
     ),
     "keys": (
+        Column("name", N_("Name")),
         Column("id", N_("Key"), "mono"),
         Column("scopes", N_("Scopes"), "tags"),
         Column("created_at", N_("Made"), "moment"),

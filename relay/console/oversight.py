@@ -17,6 +17,7 @@ AUDIT: Final = ListView(
         Column("seq", "#", "number"),
         Column("at", N_("Time"), "moment"),
         Column("actor", N_("Actor"), "mono", "/audit?actor={actor}"),
+        Column("actor_name", N_("Name")),
         Column("action", N_("Action"), "mono", "/audit?action={action}"),
         Column("object", N_("Object"), "mono", "/audit?object={object}"),
         Column("business_id", N_("Business"), "text", "/audit?business_id={business_id}"),

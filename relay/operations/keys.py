@@ -14,6 +14,7 @@ from relay.operations.shapes import (
     Option,
     RequestModel,
     ResponseModel,
+    Text64,
     Time,
     Why,
     given_ms,
@@ -40,6 +41,7 @@ class KeyCreateRequest(
 
     scopes: Scopes
     expires_at: Time | None = None
+    name: Text64 | None = Field(None, description="Name of the program or person that has the key.")
 
 
 class KeyRotationRequest(RequestModel, json_schema_extra={"examples": [{"overlap_s": 3600}]}):
@@ -54,6 +56,7 @@ class KeyResponse(ResponseModel):
     """A key, without its secret."""
 
     id: str
+    name: str | None
     business_id: str | None = Field(description="null: an operator's key")
     scopes: list[Annotated[str, one_of(*get_args(Scope))]]
     created_at: Moment
@@ -75,6 +78,7 @@ def shown_key(key: ApiKey) -> KeyResponse:
     """The response model of a key."""
     return KeyResponse(
         id=key.id,
+        name=key.name,
         business_id=key.business,
         scopes=sorted(key.scopes),
         created_at=shown_moment(key.created_at),
@@ -99,7 +103,7 @@ def shown_secret(key: ApiKey, secret: str) -> KeyCreatedResponse:
 )
 def make(unit: UnitOfWork, asker: Asker, business_id: Name, asked: KeyCreateRequest) -> KeyCreatedResponse:
     """Make a key with scopes that the requesting key has. The secret is shown in this response only."""
-    return shown_secret(*make_key(unit, business_id, asked.scopes, given_ms(asked.expires_at)))
+    return shown_secret(*make_key(unit, business_id, asked.scopes, given_ms(asked.expires_at), asked.name))
 
 
 @operation(

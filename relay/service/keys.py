@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from relay.errors import Refused
+from relay.privacy.texts import mask_numbers
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.store.keys import ApiKey, add_key, count_good, find_key, set_expiry, set_revoked
@@ -16,16 +17,25 @@ __all__ = ["BUSINESS_SCOPES", "OPERATOR_SCOPES", "Scope", "make_key", "revoke", 
 OPERATOR: Scope = "operator"
 PARTIES: Scope = "parties:read"  # permits access to real numbers
 MOST_KEYS = 100  # valid keys of one business user
+LONGEST_NAME = 64
 LONGEST_OVERLAP_S = 30 * 24 * 3600
 
 
 def make_key(
-    unit: UnitOfWork, business: str | None, scopes: Collection[str], expires_at: int | None = None
+    unit: UnitOfWork,
+    business: str | None,
+    scopes: Collection[str],
+    expires_at: int | None = None,
+    name: str | None = None,
 ) -> tuple[ApiKey, str]:
     """Make a key of a business, or an operator key (None), and its text `rk_ID_SECRET`, which is not stored.
 
-    `expires_at` is in Unix milliseconds. Raises Refused.
+    `expires_at` is in Unix milliseconds; `name`: of the program or person that has it, at most 64 characters. Raises
+    Refused.
     """
+    name = fields.text("name", name or "", LONGEST_NAME)
+    if name and mask_numbers(name, sender="") != name:
+        raise fields.invalid("name", "must not contain a phone number: the audit log shows it")
     _check_owner(unit, business)
     wanted = _check_scopes(business, scopes)
     unit.actor.must_have(wanted, "scopes")
@@ -33,7 +43,7 @@ def make_key(
         raise fields.invalid("expires_at", "must be in the future")
     _check_end(unit, expires_at)
     _check_count(unit, business)
-    key, text = add_key(unit, business, wanted, expires_at)
+    key, text = add_key(unit, business, wanted, expires_at, name)
     unit.audit("key.make", key.id, business=business, details={"scopes": sorted(wanted), "expires_at": expires_at})
     return key, text
 
@@ -47,7 +57,7 @@ def rotate(unit: UnitOfWork, key_id: str, overlap_s: int = 0) -> tuple[ApiKey, s
     _check_end(unit, old.expires_at)
     if overlap_s:
         _check_count(unit, old.business)
-    key, text = add_key(unit, old.business, old.scopes, old.expires_at)
+    key, text = add_key(unit, old.business, old.scopes, old.expires_at, old.name)
     set_expiry(unit, old.id, unit.now_ms + 1000 * overlap_s)
     unit.audit("key.rotate", old.id, business=old.business, details={"new": key.id, "overlap_s": overlap_s})
     return key, text

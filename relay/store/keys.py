@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from relay.errors import Refused
+from relay.errors import Refused, StoreError
 from relay.store.connection import Connection
 from relay.store.proven_reads import proven_row
 from relay.store.sealing.rows import SealedRows
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 
-_COLUMNS = "id, business, scopes, hash, sealed, created_at, created_by, expires_at, revoked_at"
+_COLUMNS = "id, business, scopes, hash, sealed, created_at, created_by, expires_at, revoked_at, name"
 _FIND = f"SELECT {_COLUMNS} FROM api_key WHERE id = ?"
 _OWNER = "SELECT state, updated_at FROM business WHERE id = ?"
 _LIST = f"SELECT {_COLUMNS} FROM api_key WHERE id > ?2 {{own}} ORDER BY id LIMIT ?3"
@@ -36,7 +36,7 @@ SELECT count(*) FROM api_key WHERE business = ? AND revoked_at IS NULL AND (expi
 _COUNT_EXPIRING = """
 SELECT count(*) FROM api_key WHERE revoked_at IS NULL AND expires_at > ?2 AND expires_at <= ?3 {own}
 """
-_ADD = f"INSERT INTO api_key ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)"
+_ADD = f"INSERT INTO api_key ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, ?)"
 
 
 class ApiKey(NamedTuple):
@@ -51,10 +51,16 @@ class ApiKey(NamedTuple):
     created_by: str
     expires_at: int | None
     revoked_at: int | None
+    name: str | None = None  # of the program or person that has it
 
     def is_good(self, now_ms: int) -> bool:
         """Whether the key is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now_ms)
+
+    @property
+    def actor_name(self) -> str:
+        """What the audit log calls the key."""
+        return f"key:{self.id}"
 
     @property
     def access_key_secret(self) -> str:
@@ -70,16 +76,17 @@ class ApiKey(NamedTuple):
 
 
 def add_key(
-    unit: UnitOfWork, business: str | None, scopes: frozenset[str], expires_at: int | None
+    unit: UnitOfWork, business: str | None, scopes: frozenset[str], expires_at: int | None, name: str | None = None
 ) -> tuple[ApiKey, str]:
     """Create a key. Return it and its text for the owner, which has 256 random bits."""
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     signing_key = hashlib.sha256(secret.encode()).digest()
     hash_ = unit.sealer.lookup_hash(secret)
-    key = ApiKey(key_id, business, scopes, hash_, signing_key, unit.now_ms, unit.actor.name, expires_at, None)
+    key = ApiKey(key_id, business, scopes, hash_, signing_key, unit.now_ms, unit.actor.name, expires_at, None, name)
     words = " ".join(sorted(scopes))
     sealed = unit.sealer.seal(signing_key, _context(key_id, business, words, hash_))
-    unit.connection.execute(_ADD, (key_id, business, words, hash_, sealed, key.created_at, key.created_by, expires_at))
+    row = (key_id, business, words, hash_, sealed, key.created_at, key.created_by, expires_at, name)
+    unit.connection.execute(_ADD, row)
     return key, f"rk_{key_id}_{secret}"
 
 
@@ -96,6 +103,16 @@ def find_key(connection: Connection, sealer: Sealer, key_id: str) -> ApiKey | No
         return key
     owner = proven_row(connection, sealer, "business", key.business, _OWNER, (key.business,))
     return key if owner is None or owner[0] != "revoked" else key._replace(revoked_at=owner[1])
+
+
+def name_of_actor(connection: Connection, sealer: Sealer, actor: str) -> str | None:
+    """The name of the key "key:ID"; None for other actors, and for a key without name or proof."""
+    kind, _, key_id = actor.partition(":")
+    try:
+        key = find_key(connection, sealer, key_id) if kind == "key" else None
+    except StoreError:
+        return None
+    return key.name if key else None
 
 
 def list_keys(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[ApiKey]:

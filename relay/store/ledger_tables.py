@@ -66,7 +66,13 @@ TABLES: Final = {
             " updated_at max_binds_per_s max_binds_per_day",
         ),
         _table("business_change", "business at# seq#", "state by sealed* sealed_terms*"),
-        _table("api_key", "id", "business scopes hash* sealed* created_at created_by expires_at revoked_at"),
+        _table("api_key", "id", "business scopes hash* sealed* created_at created_by expires_at revoked_at name"),
+        _table(
+            "user_account",
+            "name",
+            "role business sealed* must_change password_at created_at created_by disabled_at failures locked_until"
+            " last_step",
+        ),
         _table("pool", "id", "business area max_bindings warn_percent created_at"),
         _table("prefix", "prefix", "operator platform peer state cool_down_ms created_at"),
         _table("number", "number", "locked legacy | prefix pool"),

@@ -40,6 +40,7 @@ from relay.store.sealing.keys import follow_key, sealing_keys
 from relay.store.sealing.rows import SealedRows
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, UnitOfWork
+from relay.store.users import SEALED_USERS
 from relay.store.webhooks import SEALED_WEBHOOKS
 from relay.store.writer import Writer
 
@@ -75,6 +76,7 @@ _COUNT_BUSINESSES = f"SELECT count(*) FROM business WHERE {_IS_OLD_BUSINESS}"
 _OF_BUSINESS = (
     "DELETE FROM business_change WHERE business = ?1",
     "DELETE FROM api_key WHERE business = ?1",
+    "DELETE FROM user_account WHERE business = ?1",
     "DELETE FROM group_member WHERE group_id IN (SELECT id FROM party_group WHERE business = ?1)",
     "DELETE FROM party_group WHERE business = ?1",
     "DELETE FROM list_entry WHERE owner = 'business ' || ?1",
@@ -209,7 +211,7 @@ def _count(connection: Connection, query: str, parameters: dict[str, str | int])
 # -- Resealing
 
 RESEALED: Final = (
-    *(SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS, SEALED_KEYS),
+    *(SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS, SEALED_KEYS, SEALED_USERS),
     *(SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS),
     *(SEALED_BINDINGS, SEALED_CHANGES, SEALED_ENTRIES, SEALED_CALLERS, SEALED_WEBHOOKS, SEALED_HOOKS),
     *(SEALED_FILINGS, SEALED_DOCUMENTS, SEALED_FILING_CHANGES, SEALED_ARMS, SEALED_CONFIGURATIONS),

@@ -289,7 +289,13 @@ def add_business(disk: Disk, business: str, state: str, days_ago: int) -> None:
         at,
         state,
     )
-    execute(disk, "INSERT INTO api_key VALUES (?, ?, '', x'', x'', 0, '', NULL, NULL)", f"k-{business}", business)
+    execute(disk, "INSERT INTO api_key VALUES (?, ?, '', x'', x'', 0, '', NULL, NULL, NULL)", f"k-{business}", business)
+    execute(
+        disk,
+        "INSERT INTO user_account (name, role, business, sealed, password_at, created_at, created_by)"
+        " VALUES (?, '', ?, x'', 0, 0, '')",
+        *(f"u-{business}", business),
+    )
     execute(disk, "INSERT INTO party_group VALUES (?, ?, 1, 1, 0, x'')", f"g-{business}", business)
     execute(disk, "INSERT INTO group_member VALUES (?, x'01', x'', 0)", f"g-{business}")
     execute(
@@ -317,6 +323,7 @@ def test_only_long_revoked_businesses_are_deleted(disk: Disk, writer: Writer) ->
     columns = {
         "business_change": "business",
         "api_key": "business",
+        "user_account": "business",
         "party_group": "business",
         "group_member": "substr(group_id, 3)",
         "webhook": "business",

@@ -44,7 +44,7 @@ BEHIND = {
     "a row whose change is taken back": (
         "AFTER UPDATE ON api_key",
         "INSERT OR REPLACE INTO api_key SELECT id, business, scopes, hash, sealed, created_at, created_by, expires_at,"
-        " NULL FROM api_key",
+        " NULL, name FROM api_key",
         "api_key text0",
     ),
     "audit lines deleted": ("AFTER INSERT ON webhook", "DELETE FROM audit WHERE seq = 1", "audit 1"),

@@ -33,6 +33,7 @@ from relay.service.hooks import set_hook
 from relay.service.keys import make_key, revoke
 from relay.service.numbers import load_prefix, make_pool, new_pool, new_prefix
 from relay.service.placement import BindRules
+from relay.service.users import add_user, note_failure
 from relay.store.audit import purge_audit
 from relay.store.bindings import all_bindings
 from relay.store.captures import Captures
@@ -99,7 +100,9 @@ def _numbers(unit: UnitOfWork) -> None:
 
 def _firm(unit: UnitOfWork, firm: str) -> None:
     set_state(unit, firm, "approve", "papers complete")
-    make_key(unit, firm, ["calls:read"])
+    make_key(unit, firm, ["calls:read"], name=f"{firm} app")
+    user, _ = add_user(unit, f"{firm}.boss", "business_admin", firm)
+    note_failure(unit, user)
 
 
 def _service(unit: UnitOfWork, firm: str) -> list[str]:

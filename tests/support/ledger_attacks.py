@@ -37,6 +37,7 @@ CHECKED: dict[tuple[str, str], list[object]] = {
     ("sealing_key", "id"): [200],
     ("sealing_key", "proof"): [b"\x00"],
     ("sealing_key", "used_at"): [None],
+    ("user_account", "must_change"): [0, 1],
 }
 TRUTHS = {("binding", "white_only"), ("binding", "record"), ("business", "white_only"), ("business", "live_events")}
 INTEGERS: dict[str, tuple[str, ...]] = {
@@ -48,6 +49,7 @@ INTEGERS: dict[str, tuple[str, ...]] = {
     "binding": ("version",),
     "recording": ("size",),
     "complaint": ("count",),
+    "user_account": ("must_change", "failures", "locked_until", "last_step"),
     "checkpoint": ("seq", "at"),
     "binding_change": ("at",),
 }

@@ -96,10 +96,27 @@ CREATE TABLE api_key (
     created_at INTEGER NOT NULL,
     created_by TEXT NOT NULL,
     expires_at INTEGER,
-    revoked_at INTEGER
+    revoked_at INTEGER,
+    name       TEXT           -- of the program or person that has it; NULL: none
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX api_key_business ON api_key (business, id);
+
+-- People who log in to the console.
+CREATE TABLE user_account (
+    name         TEXT PRIMARY KEY,
+    role         TEXT NOT NULL,
+    business     TEXT, -- NULL: an operator's
+    sealed       BLOB NOT NULL, -- password hash and secret of the codes; bound to name, role, business
+    must_change  INTEGER NOT NULL DEFAULT 1 CHECK (must_change IN (0, 1)), -- 1: the password is the first one
+    password_at  INTEGER NOT NULL, -- sessions begun before it are over
+    created_at   INTEGER NOT NULL,
+    created_by   TEXT NOT NULL,
+    disabled_at  INTEGER,
+    failures     INTEGER NOT NULL DEFAULT 0, -- failed log-ins in a row
+    locked_until INTEGER,
+    last_step    INTEGER -- half-minute since 1970 of the last code: none is taken twice
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE pool (
     id           TEXT PRIMARY KEY,

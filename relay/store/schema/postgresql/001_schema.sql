@@ -118,10 +118,27 @@ CREATE TABLE api_key (
     created_at bigint NOT NULL,
     created_by text COLLATE "C" NOT NULL,
     expires_at bigint,
-    revoked_at bigint
+    revoked_at bigint,
+    name       text COLLATE "C" -- of the program or person that has it; NULL: none
 );
 
 CREATE INDEX api_key_business ON api_key (business, id);
+
+-- People who log in to the console.
+CREATE TABLE user_account (
+    name         text COLLATE "C" PRIMARY KEY,
+    role         text COLLATE "C" NOT NULL,
+    business     text COLLATE "C", -- NULL: an operator's
+    sealed       bytea NOT NULL, -- password hash and secret of the codes; bound to name, role, business
+    must_change  bigint NOT NULL DEFAULT 1 CHECK (must_change IN (0, 1)), -- 1: the password is the first one
+    password_at  bigint NOT NULL, -- sessions begun before it are over
+    created_at   bigint NOT NULL,
+    created_by   text COLLATE "C" NOT NULL,
+    disabled_at  bigint,
+    failures     bigint NOT NULL DEFAULT 0, -- failed log-ins in a row
+    locked_until bigint,
+    last_step    bigint -- half-minute since 1970 of the last code: none is taken twice
+);
 
 CREATE TABLE pool (
     id           text COLLATE "C" PRIMARY KEY,
