@@ -30,7 +30,7 @@ from tests.test_metrics import read
 
 PAGES = [Path(name) for name in ("README.md", "README.zh-CN.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")]
 DOCUMENTS = [*PAGES, *Path("docs").rglob("*.md")]
-MOST_WORDS = {"README.zh-CN.md": 1_400, "CHANGELOG.md": 1_500, "CONTRIBUTING.md": 700}
+MOST_WORDS = {"README.zh-CN.md": 1_400, "CHANGELOG.md": 1_500, "CONTRIBUTING.md": 780}
 MOST_WORDS_OF_A_CELL = 25
 RULES = Path("docs/RULES.md")
 
