@@ -50,6 +50,7 @@ from relay.policy.fraud import Watch
 from relay.reports.explain import PolicyConfiguration
 from relay.service.complaints import ComplaintRate, high_complaints
 from relay.service.filings import EXPIRING_MS
+from relay.service.phase import PhaseNow, phase_now
 from relay.store.capture_arms import Arms
 from relay.store.captures import Captures
 from relay.store.chain import AnchorFile
@@ -222,6 +223,7 @@ class BackendProcess:
         self.leads = leader_lock is None
         self._stored_lately, self._stored_until_s = _StoreFigures({}, {}, {}), 0.0
         self._complained: set[str] = set()  # business users whose high rate of complaints was logged
+        self._phase_warning: tuple[int | None, int | None] = (None, None)  # end, and the days last warned of
         self._servers: dict[str, HttpServer] = {}  # by the name of its part
         self.path: Place = config.store.path
         self.sealer = sealer or open_store(config.store.path, config.store.key_file)
@@ -330,6 +332,10 @@ class BackendProcess:
             kept = self.captures.sizes()
             counts |= {"captures_stored": kept.rows, "captures_stored_bytes": kept.size}
         self._log_complaints(complaints)
+        phase = phase_now(self.settings.rules, now)
+        self._log_end_of_phase(phase, now)
+        if (days := phase.days_left(now)) is not None:
+            counts["phase_days_left"] = days
         return _StoreFigures(counts, short, complaints)
 
     def _seen_by_a_standby(self) -> _StoreFigures:
@@ -348,6 +354,13 @@ class BackendProcess:
             figures = {"complaints": rate.complaints, "answered": rate.answered, "percent": rate.percent}
             self._log.warning("complaints.high", business=business, **figures)
         self._complained = set(complaints)
+
+    def _log_end_of_phase(self, phase: PhaseNow, at_ms: int) -> None:
+        """Warn once 30, 7 and 1 days before a phase ends."""
+        warning = (phase.ends_ms, phase.warned_days(at_ms))
+        if warning[1] is not None and warning != self._phase_warning:
+            self._log.warning("phase.ends", phase=phase.phase, days=phase.days_left(at_ms))
+        self._phase_warning = warning
 
     async def run(self, stop: asyncio.Event) -> int:
         """Run all parts, those of the leader once it is this one. Returns 0 after `stop`, 1 if a part failed."""

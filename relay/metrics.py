@@ -55,6 +55,7 @@ _GAUGES = {
     "pools_short": "number pools whose usage has reached the warning level (`relay700 pools usage`)",
     "complaints_high": "approved business users whose complaints have reached `[policy] complaint_rate`",
     "filings_expiring": "approved filings of A numbers that end within 30 days (`relay700 filings list --expiring`)",
+    "phase_days_left": "days until the phase of the pilot ends (`relay700 phase`); missing while it has no end",
     "captures_held": "calls under way whose SIP messages the relay holds until it is known whether they are kept",
     "captures_held_bytes": "memory that these messages take",
     "captures_pending": "calls whose SIP messages the backend has, to be stored",

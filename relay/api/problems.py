@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "business_not_approved": (403, N_("The business user is not approved")),
     "mode_not_allowed": (403, N_("The business user may not use this binding mode")),
     "not_filed": (403, N_("An A number is not filed with the carriers")),
+    "phase_over": (403, N_("The pilot is over")),
     "not_found": (404, N_("The resource does not exist")),
     "number_unknown": (404, N_("The number does not exist")),
     "method_not_allowed": (405, N_("The method is not allowed on this path")),

@@ -39,6 +39,7 @@ OF_REFUSAL: Final = {
     "no_callee": "unreachable",
     "number_unknown": "unknown",
     "legacy_ended": "unknown",
+    "phase_over": "out_of_service",
     "no_binding": "not_bound",
     "expired": "not_bound",
     "direction_barred": "not_bound",

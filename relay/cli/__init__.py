@@ -45,6 +45,7 @@ _COMMANDS = {
     "groups": "relay.cli.groups",
     "lists": "relay.cli.groups",
     "filings": "relay.cli.filings",
+    "phase": "relay.cli.phase",
     "calls": "relay.cli.calls",
     "explain": "relay.cli.explain",
     "recordings": "relay.cli.calls",

@@ -186,7 +186,8 @@ def _config(tables: Tables, problems: list[str]) -> Config:
     built = build_settings(tables, problems)
     recorded = recordings(tables.recording, tables.media, tables.api, problems)
     recording = bool(recorded.spools)
-    numbers = bind_rules(tables.numbers, tables.quotas, recording, tables.hooks is not None, problems)
+    hooks_on = tables.hooks is not None
+    numbers = bind_rules(tables.numbers, tables.pilot, tables.quotas, recording, hooks_on, problems)
     hooks = hooks_config(tables.hooks)
     probe, settings = probe_settings(tables.probe, built, numbers.parties, api=tables.api.enabled, problems=problems)
     verify = verify_config(tables.verify, problems)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from relay.config.tables import (
     HooksTable,
     NumbersTable,
     OtlpTable,
+    PilotTable,
     PolicyTable,
     QuotasTable,
     RetentionTable,
@@ -37,7 +39,7 @@ from relay.model.numbers import normalise_party
 from relay.model.settings import Transport
 from relay.net.hosts import is_loopback
 from relay.policy.fraud import Signal, Signals
-from relay.policy.rules import NO_LIMIT, Cap, Hours, Quotas, RefusalCaps, Rules, parse_hours
+from relay.policy.rules import NEVER_MS, NO_LIMIT, Cap, Hours, PilotDates, Quotas, RefusalCaps, Rules, parse_hours
 from relay.service.fields import CHINA, parse_duration_ms
 from relay.service.placement import BindRules
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Retention
@@ -86,7 +88,12 @@ class HooksConfig:
 
 
 def bind_rules(
-    table: NumbersTable, quotas: QuotasTable, recording: bool, hooks: bool, problems: list[str]
+    table: NumbersTable,
+    pilot: PilotTable,
+    quotas: QuotasTable,
+    recording: bool,
+    hooks: bool,
+    problems: list[str],
 ) -> BindRules:
     """`recording`: whether calls can be recorded. `hooks`: whether business users may have hooks."""
     return BindRules(
@@ -99,6 +106,22 @@ def bind_rules(
         parties=read_parties(table, problems),
         quotas=Quotas(**{name: NO_LIMIT if most == "none" else most for name, most in asdict(quotas).items()}),
         filing=table.filing,
+        dates=pilot_dates(pilot, problems),
+    )
+
+
+def pilot_dates(table: PilotTable, problems: list[str]) -> PilotDates:
+    """The pilot's dates; each must be later than the one before it."""
+    days = {name: day for name, day in asdict(table).items() if isinstance(day, date)}
+    for (earlier, first), (later, then) in pairwise(days.items()):
+        if then <= first:
+            fix = f"write a later day, or move pilot.{earlier}"
+            problems.append(f"pilot.{later}: {then} is not after pilot.{earlier}, {first}; {fix}")
+    return PilotDates(
+        _midnight_ms(table.preparation),
+        _midnight_ms(table.transition),
+        _midnight_ms(table.pilot),
+        NEVER_MS if table.ends is None else _midnight_ms(table.ends),
     )
 
 
@@ -161,6 +184,7 @@ def call_rules(
         international_allowed=table.international == "allow",
         hours=_hours(table.hours, problems),
         phase=numbers.phase,
+        dates=numbers.dates,
         legacy_until_ms=numbers.legacy_until_ms,
         max_calls_per_number=table.max_calls_per_number,
         verify=verify is not None,
@@ -345,7 +369,12 @@ def _end_of_day(path: str, text: str, problems: list[str]) -> int | None:
     except ValueError:
         problems.append(f'{path}: {text!r} is not a day; write one such as "2027-03-31", or ""')
         return None
-    return round(datetime.combine(day, time(), CHINA).timestamp() * 1000) + DAY_MS
+    return _midnight_ms(day) + DAY_MS
+
+
+def _midnight_ms(day: date) -> int:
+    """The first millisecond of the day in China, as Unix time."""
+    return round(datetime.combine(day, time(), CHINA).timestamp() * 1000)
 
 
 def _caps(path: str, texts: Sequence[str], problems: list[str]) -> tuple[Cap, ...]:

@@ -7,6 +7,7 @@ config/relay.toml.
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,7 @@ from relay.model.capture import CaptureRules, HepRules, Keep
 from relay.model.numbers import Kind
 from relay.model.settings import Account, LoginAlgorithm, Peer, Settings, StreamLimits, Target, TlsFiles
 from relay.policy.fraud import Signals
-from relay.policy.rules import Phase, RefusalCaps
+from relay.policy.rules import PhaseSetting, RefusalCaps
 from relay.service.complaints import USUAL_PPM
 from relay.service.fields import format_duration
 from relay.service.placement import BindRules, Filing
@@ -51,6 +52,7 @@ _Quota = Annotated[
     Annotated[int, Meta(ge=0)] | Literal["none"], expect('a number, such as 1000, or "none" for no limit')
 ]
 _Flag = Annotated[bool, expect("true or false")]
+_Day = Annotated[date, expect("a day without quotes, such as 2028-01-01")]
 _Certificate = Annotated[str, expect("the path of a PEM file, our certificate first", min_length=1)]
 _Key = Annotated[str, expect("the path of a PEM file without a password", min_length=1)]
 _Authorities = Annotated[str, expect("the path of a PEM file with the peers' authorities", min_length=1)]
@@ -93,7 +95,7 @@ class NumbersTable(Struct, frozen=True):
         tuple[Annotated[str, Meta(pattern="^700[0-9]{8}$")], ...],
         expect('the 11 managed digits of each range, such as ["70010000001"]', min_length=1),
     ] = ("70010000001",)
-    phase: Annotated[Phase, expect('"preparation", "transition" or "pilot"')] = _BIND.phase
+    phase: Annotated[PhaseSetting, expect('"auto", "preparation", "transition" or "pilot"')] = "auto"
     cool_down: Annotated[str, expect(_DURATION)] = format_duration(_BIND.cool_down_ms)
     max_bindings: Annotated[int, expect("a number, 1 to 5000, such as 200", ge=1, le=5000)] = _BIND.max_bindings
     legacy: Annotated[_Texts, expect('the old middle numbers, such as ["95013000001", "17000000001"]')] = ()
@@ -104,6 +106,15 @@ class NumbersTable(Struct, frozen=True):
     extensions: Annotated[_Texts, expect('ranges of digits, such as ["1000-1999"]')] = ()
     filing: Annotated[Filing, expect('"off", "warn" or "require"')] = _BIND.filing
     legacy_until: Annotated[str, expect('the last day of their service, such as "2027-03-31", or ""')] = ""
+
+
+class PilotTable(Struct, frozen=True):
+    """The first days of the phases, and the first day after the pilot, in China."""
+
+    preparation: _Day = date(2025, 7, 1)
+    transition: _Day = date(2025, 10, 1)
+    pilot: _Day = date(2026, 1, 1)
+    ends: _Day | None = None
 
 
 class MediaTable(Struct, frozen=True):
@@ -389,6 +400,7 @@ class Tables(Struct, frozen=True):
     sip: SipTable = SipTable()
     store: StoreTable = StoreTable()
     numbers: NumbersTable = NumbersTable()
+    pilot: PilotTable = PilotTable()
     media: MediaTable = MediaTable()
     announcements: AnnouncementsTable = AnnouncementsTable()
     recording: RecordingTable = RecordingTable()

@@ -9,6 +9,7 @@ from relay.console.outcomes import OUTCOMES
 from relay.console.page import ConsolePage
 from relay.events.follower import BEHIND_S
 from relay.service.filings import EXPIRING_MS as FILING_EXPIRING_MS
+from relay.service.phase import phase_now
 from relay.store.call_counts import PeriodCounts
 from relay.store.filings import count_expiring as count_expiring_filings
 from relay.store.keys import count_expiring
@@ -17,6 +18,7 @@ from relay.translation import N_
 DAY_MS: Final = 86_400_000
 EXPIRING_MS: Final = 14 * DAY_MS
 PROVEN_MIN: Final = 120  # minutes since the probe's last proof after which it is late
+_PHASES: Final = {"preparation": N_("preparation"), "transition": N_("transition"), "pilot": N_("pilot")}
 LAG_S: Final = 0.5  # of the relay's loop
 UNUSUAL: Final = 20  # refusals in ten minutes below which nothing is unusual
 TIMES: Final = 3.0  # more than the share of the day
@@ -51,6 +53,7 @@ async def attention(
     if page.may("operator"):
         statistics = await page.backend.statistics()
         items += _service(page, statistics)
+        items += _phase(page)
         items += _targets(page, peers)
         items += _proofs(page, statistics)
         items += _complaints(page, statistics)
@@ -80,6 +83,16 @@ def _service(page: ConsolePage, statistics: Mapping[str, Any]) -> Iterator[Item]
         yield Item("bad", page.words(N_("Records are followed late: caps over hours count too few calls")))
     if statistics.get("loop_lag_seconds", 0) > LAG_S:
         yield Item("bad", page.words(N_("The relay is slow: calls wait for more than half a second")))
+
+
+def _phase(page: ConsolePage) -> Iterator[Item]:
+    """The end of the pilot's phase, once it is near."""
+    now_ms = int(page.now_s * 1000)
+    phase = phase_now(page.backend.settings.rules, now_ms)
+    if (warned := phase.warned_days(now_ms)) is not None:
+        text = N_("The phase %(phase)s ends in %(days)s days: relay700 phase says what is left to do")
+        values = {"phase": page.words(_PHASES[phase.phase]), "days": phase.days_left(now_ms)}
+        yield Item("bad" if warned == 1 else "calm", page.words(text) % values)
 
 
 def _complaints(page: ConsolePage, statistics: Mapping[str, Any]) -> Iterator[Item]:

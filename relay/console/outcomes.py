@@ -120,6 +120,12 @@ OUTCOMES: Final[dict[str, OutcomeText]] = {
         N_("The old middle numbers are no longer in service."),
         N_("Give the parties their 700 number."),
     ),
+    "phase_over": OutcomeText(
+        "refused",
+        N_("pilot over"),
+        N_("The pilot has ended, and the binding has no expiry of its own."),
+        N_("Move `[pilot] ends` if the pilot goes on; otherwise end the binding."),
+    ),
     "own_number": OutcomeText("refused", N_("own number"), N_("The caller dialled a number that leads back."), _NONE),
     "no_callee": OutcomeText(
         "refused",

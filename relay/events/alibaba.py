@@ -36,7 +36,7 @@ _CAUSES: Final = {
         *("business_busy", "business_rate", "business_revoked", "business_suspended", "caller_anonymous"),
         *("caller_international", "caller_not_listed", "direction_barred", "frequency_caller", "frequency_number"),
         *("legacy_ended", "not_filed", "number_busy", "number_in_text", "number_locked", "outside_hours"),
-        *("own_number", "party_not_allowed", "verification_refused"),
+        *("own_number", "party_not_allowed", "phase_over", "verification_refused"),
     ),
 }
 UNCONNECTED: Final = {outcome: cause for cause, outcomes in _CAUSES.items() for outcome in outcomes}

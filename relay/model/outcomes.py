@@ -62,6 +62,7 @@ CALLER_ANONYMOUS: Final = _refusal("caller_anonymous", 433, 21)  # RFC 5079
 CALLER_INTERNATIONAL: Final = _refusal("caller_international", 403, 21)
 NO_BINDING: Final = _refusal("no_binding", 403, 21)
 EXPIRED: Final = _refusal("expired", 403, 21)
+PHASE_OVER: Final = _refusal("phase_over", 410, 22)
 BUSINESS_SUSPENDED: Final = _refusal("business_suspended", 403, 21)
 BUSINESS_REVOKED: Final = _refusal("business_revoked", 403, 21)
 DIRECTION_BARRED: Final = _refusal("direction_barred", 403, 21)

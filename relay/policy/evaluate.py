@@ -33,6 +33,7 @@ from relay.model.outcomes import (
     OUTSIDE_HOURS,
     OWN_NUMBER,
     PARTY_NOT_ALLOWED,
+    PHASE_OVER,
 )
 from relay.policy.rules import MEMORY_S, Cap, Recent, Rules, parse_hours, quota
 
@@ -165,8 +166,8 @@ def _number(found: LookupResult, asked: DialledCall, rules: Rules) -> Refusal | 
 def _legacy(found: LookupResult, asked: DialledCall, rules: Rules) -> Refusal | None:
     if not found.legacy:
         return None
-    until_ms = rules.legacy_until_ms
-    over = rules.phase == "pilot" or (until_ms is not None and asked.unix_s * 1000 >= until_ms)
+    until_ms, at_ms = rules.legacy_until_ms, int(asked.unix_s * 1000)
+    over = rules.phase_at(at_ms) == "pilot" or (until_ms is not None and at_ms >= until_ms)
     return LEGACY_ENDED if over else None
 
 
@@ -192,7 +193,10 @@ _OF_NUMBER: Final = tuple(OF_NUMBER.values())
 def _in_force(bound: BindingContext, asked: DialledCall, rules: Rules) -> Refusal | None:
     if bound.ended_at is not None:
         return NO_BINDING
-    if bound.expires_at is not None and bound.expires_at <= asked.unix_s * 1000:
+    if bound.expires_at is None:
+        if asked.unix_s * 1000 >= rules.dates.ends_ms:  # it has no end of its own, so it ends with the pilot
+            return PHASE_OVER
+    elif bound.expires_at <= asked.unix_s * 1000:
         return EXPIRED
     return None if bound.in_force else NO_BINDING
 

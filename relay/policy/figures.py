@@ -28,9 +28,10 @@ def _number(found: LookupResult, asked: DialledCall, rules: Rules) -> str:
 def _legacy(found: LookupResult, asked: DialledCall, rules: Rules) -> str:
     if not found.legacy:
         return "no"
+    phase = rules.phase_at(int(asked.unix_s * 1000))
     if rules.legacy_until_ms is None:
-        return f"yes; phase {rules.phase}"
-    return f"yes; phase {rules.phase}, until {format_second(rules.legacy_until_ms)}"
+        return f"yes; phase {phase}"
+    return f"yes; phase {phase}, until {format_second(rules.legacy_until_ms)}"
 
 
 def _caller(found: LookupResult, asked: DialledCall, rules: Rules) -> str:
@@ -45,6 +46,8 @@ def _in_force(bound: BindingContext, asked: DialledCall, rules: Rules) -> str:
     if bound.ended_at is not None:
         return f"unbound at {format_second(bound.ended_at)}"
     if bound.expires_at is None:
+        if rules.dates.ends_ms <= asked.unix_s * 1000:
+            return f"no expiry; the pilot ended at {format_second(rules.dates.ends_ms)}"
         return "no expiry" if bound.in_force else "a former route"
     at = format_second(bound.expires_at)
     return f"expires {at}" if bound.expires_at > asked.unix_s * 1000 else f"expired {at}"

@@ -80,6 +80,25 @@ def quota(business: str, own: int | None, configured: int) -> int | None:
 # -- The operator's rules for calls as plain values
 
 Phase = Literal["preparation", "transition", "pilot"]
+PhaseSetting = Phase | Literal["auto"]
+NEVER_MS: Final = 1 << 62
+
+
+class PilotDates(NamedTuple):
+    """The dates of the pilot: midnights in China, as Unix milliseconds. A phase ends where the next one begins."""
+
+    preparation_ms: int = 0
+    transition_ms: int = 0
+    pilot_ms: int = 0
+    ends_ms: int = NEVER_MS
+
+    def phase_at(self, at_ms: int) -> Phase:
+        """The phase at a time; before all dates, preparation."""
+        if at_ms < self.transition_ms:
+            return "preparation"
+        return "transition" if at_ms < self.pilot_ms else "pilot"
+
+
 MEMORY_S: Final = 900  # granted calls this recent are counted in memory, older ones in the store
 
 
@@ -106,7 +125,8 @@ class Rules(NamedTuple):
     anonymous_allowed: bool = False  # on routes for any caller; a party is never anonymous
     international_allowed: bool = False  # on routes for any caller; for parties, `parties` decides
     hours: Hours | None = None
-    phase: Phase = "pilot"
+    phase: PhaseSetting = "pilot"  # "auto": by `dates`
+    dates: PilotDates = PilotDates()
     legacy_until_ms: int | None = None  # end of service of legacy numbers, in phases that allow them
     max_calls_per_number: int = 0  # concurrent; 0: no limit
     verify: bool = False  # the verification hook checks each call
@@ -115,6 +135,10 @@ class Rules(NamedTuple):
     parties: Parties = MOBILES_ALONE  # numbers that may be a party
     quotas: Quotas = Quotas()  # of business users without their own
     filing_required: bool = False  # refuse calls of A numbers that their business has not filed
+
+    def phase_at(self, at_ms: int) -> Phase:
+        """The phase at a time, in Unix milliseconds."""
+        return self.dates.phase_at(at_ms) if self.phase == "auto" else self.phase
 
     @property
     def caller_windows_s(self) -> tuple[int, ...]:

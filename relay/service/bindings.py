@@ -19,7 +19,7 @@ from relay.defence.limits import Rates
 from relay.errors import Refused
 from relay.model.binding import LATE_MODES, TWO_NUMBER_MODES, Binding, BindingChange, after_use
 from relay.model.call import PROBE_BUSINESS
-from relay.policy.rules import DEFAULT_BUSINESS, quota
+from relay.policy.rules import DEFAULT_BUSINESS, NEVER_MS, quota
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.businesses import raised_by
@@ -156,11 +156,21 @@ def _allowed(unit: UnitOfWork, wanted: PlacementRequest, rules: BindRules, busin
     )
     if binding.idle_ttl_s is not None:
         binding = after_use(binding._replace(max_expires_at=binding.expires_at), unit.now_ms)
+    if business.id != PROBE_BUSINESS:
+        check_pilot(unit, rules)
     _check_recording(binding.record, rules)
     check_parties(unit, binding, late=wanted.late)
     check_filing(unit, binding, rules)
     _check_order(unit, binding, rules)
     return binding
+
+
+def check_pilot(unit: UnitOfWork, rules: BindRules) -> None:
+    """Refuse after the pilot's end what would be new. Raises Refused."""
+    if unit.now_ms >= rules.dates.ends_ms:
+        ended = fields.format_moment(rules.dates.ends_ms)
+        problem = f"the pilot ended at {ended}: nothing new is bound, unless an operator moves pilot.ends"
+        raise Refused("phase_over", "", problem)
 
 
 def _check_recording(wanted: bool, rules: BindRules) -> None:
@@ -192,7 +202,7 @@ def _check_rate(unit: UnitOfWork, business: Business, rules: BindRules, rates: R
 def _check_order(unit: UnitOfWork, binding: Binding, rules: BindRules) -> None:
     """Require an order in the pilot phase, except for trials of `default` on the command line. Raises Refused."""
     by_hand = unit.actor.name.startswith("cli:") and binding.business == DEFAULT_BUSINESS
-    if binding.order_id is None and rules.phase == "pilot" and not by_hand:
+    if binding.order_id is None and rules.phase_at(unit.now_ms) == "pilot" and not by_hand:
         raise invalid("order_id", "required: in the pilot phase every binding belongs to an order")
 
 
@@ -241,6 +251,8 @@ def change_live(unit: UnitOfWork, old: Binding, asked: BindingChange, rules: Bin
     if changed == old:
         return old
     check_parties(unit, changed)
+    if _outlasts(changed, old) or (old.a, old.b, old.group_id) != (changed.a, changed.b, changed.group_id):
+        check_pilot(unit, rules)
     other_a = (old.a, old.group_id) != (changed.a, changed.group_id)
     if other_a:
         check_filing(unit, changed, rules)
@@ -256,6 +268,13 @@ def change_live(unit: UnitOfWork, old: Binding, asked: BindingChange, rules: Bin
     if other_a:
         note_unfiled(unit, new, rules)
     return new
+
+
+def _outlasts(changed: Binding, old: Binding) -> bool:
+    """Whether a change gives a binding a later end, or none."""
+    latest = [each.expires_at if each.idle_ttl_s is None else each.max_expires_at for each in (changed, old)]
+    until, before = [NEVER_MS if each is None else each for each in latest]
+    return until > before
 
 
 def _with_expiry(old: Binding, asked: BindingChange, now_ms: int) -> Binding:

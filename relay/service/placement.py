@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from relay.errors import Refused, StoreError
 from relay.model.binding import GROUP_MODES, LATE_MODES, TWO_NUMBER_MODES, Binding
 from relay.model.numbers import MOBILES_ALONE, Parties, is_700, normalise_700
-from relay.policy.rules import Phase, Quotas, Rules, quota
+from relay.policy.rules import NEVER_MS, Phase, PhaseSetting, PilotDates, Quotas, Rules, quota
 from relay.service.businesses import raised_by
 from relay.service.fields import format_moment, invalid, parsed
 from relay.store.allocation import (
@@ -52,7 +52,7 @@ MOST_ROUTES = 1_000
 class BindRules(NamedTuple):
     """The configured rules of bindings."""
 
-    phase: Phase = Rules().phase
+    phase: PhaseSetting = Rules().phase  # "auto": by `dates`
     cool_down_ms: int = 24 * 3_600_000  # of numbers whose prefix sets none
     max_bindings: int = 200  # per number; its pool may allow fewer
     legacy_until_ms: int | None = None  # legacy numbers are bound until this time only, and never in the pilot phase
@@ -61,6 +61,16 @@ class BindRules(NamedTuple):
     quotas: Quotas = Quotas()  # of business users that set none
     hooks: bool = False  # business users may have hooks
     filing: Filing = "off"  # an unfiled A number is bound (off), bound with a warning (warn), or refused (require)
+    dates: PilotDates = PilotDates()
+
+    def phase_at(self, at_ms: int) -> Phase:
+        """The phase at a time, in Unix milliseconds."""
+        return self.dates.phase_at(at_ms) if self.phase == "auto" else self.phase
+
+    def legacy_ends_ms(self) -> int:
+        """The end of service of legacy numbers by date, in Unix milliseconds; NEVER_MS without a date."""
+        ends = [self.dates.pilot_ms] if self.phase == "auto" else []
+        return min([*ends, *([] if self.legacy_until_ms is None else [self.legacy_until_ms])], default=NEVER_MS)
 
 
 class PlacementRequest(NamedTuple):
@@ -306,7 +316,7 @@ def _given(unit: UnitOfWork, field: str, number: str | None, rules: BindRules) -
     if found is None or not found.legacy:
         return parsed(field, number, normalise_700)
     over = rules.legacy_until_ms is not None and rules.legacy_until_ms <= unit.now_ms
-    if rules.phase == "pilot" or over:
+    if rules.phase_at(unit.now_ms) == "pilot" or over:
         raise invalid(field, "must be a 700 number: legacy numbers are no longer bound")
     return number
 

@@ -35,6 +35,11 @@ ON CONFLICT (owner, span, at, name) DO UPDATE SET count = call_count.count + ?5
 """
 _DROP: Final = "DELETE FROM call_count WHERE owner = ? AND span = ? AND at < ?"
 _READ: Final = "SELECT at, name, count FROM call_count WHERE owner = ? AND span = ? AND at >= ? AND at < ?"
+_LEGACY: Final = "legacy "  # the owner of calls to old middle numbers, followed by the business user
+_CALLS: Final = "calls"
+_LEGACY_CALLS: Final = """
+SELECT owner, at, count FROM call_count WHERE owner >= 'legacy ' AND owner < 'legacy!' AND span = ? AND at > ?
+"""
 _ANSWERED: Final = """
 SELECT owner, CAST(sum(count) AS bigint) FROM call_count
 WHERE owner >= ? AND owner < ? AND span = ? AND at >= ? GROUP BY owner
@@ -109,8 +114,8 @@ def count_calls(connection: Connection, records: Iterable[CallRecord], now_ms: i
 
 
 _Key = tuple[str, int, int, str]  # owner, span, at, name
-# business, peer from, peer to, outcome, ringing, minute, prefix
-_Kind = tuple[str | None, str, str | None, str, str | None, int, str]
+# business, peer from, peer to, outcome, ringing, minute, prefix, whether to an old middle number
+_Kind = tuple[str | None, str, str | None, str, str | None, int, str, bool]
 
 
 def _kind(record: CallRecord) -> _Kind | None:
@@ -121,11 +126,12 @@ def _kind(record: CallRecord) -> _Kind | None:
     rang_at = record.ringing_at or record.answered_at
     rang = None if rang_at is None else _RANGES[bisect_left(_BOUNDS_MS, rang_at - record.received_at)]
     prefix = prefix_of(record.number_dialled) if business is not None and outcome == ANSWERED else ""
-    return business, record.peer_in, record.peer_out, outcome, rang, ended_at // 60_000, prefix
+    is_legacy = business is not None and not is_700(record.number_dialled)
+    return business, record.peer_in, record.peer_out, outcome, rang, ended_at // 60_000, prefix, is_legacy
 
 
 def _keys(kind: _Kind) -> Iterator[_Key]:
-    business, sender, peer, outcome, rang, minute, prefix = kind
+    business, sender, peer, outcome, rang, minute, prefix, is_legacy = kind
     owners = [ALL]
     if business is not None:
         owners.append(owner_of_business(business))
@@ -139,8 +145,10 @@ def _keys(kind: _Kind) -> Iterator[_Key]:
                 yield owner, span, ended_s - ended_s % span, name
         if sender:
             yield owner_of_sender(sender), span, ended_s - ended_s % span, outcome
+    day_s = ended_s - (ended_s + _CHINA_S) % DAY_S
+    if is_legacy:
+        yield f"{_LEGACY}{business}", DAY_S, day_s, _CALLS
     if business is not None and outcome == ANSWERED:
-        day_s = ended_s - (ended_s + _CHINA_S) % DAY_S
         yield f"{_owner_of_answered(business)}{prefix}", DAY_S, day_s, ANSWERED
 
 
@@ -159,6 +167,16 @@ def answered_calls(connection: Connection, business: str, since_s: int) -> dict[
     owner = _owner_of_answered(business)
     rows = connection.execute(_ANSWERED, (owner, f"{owner[:-1]}!", DAY_S, since_s)).fetchall()
     return {of.removeprefix(owner): count for of, count in rows}
+
+
+def legacy_calls(connection: Connection, now_s: int, days: int) -> dict[str, list[int]]:
+    """The calls to old middle numbers by business user: of each of the last `days` days in China, today last."""
+    today_s = now_s - (now_s + _CHINA_S) % DAY_S
+    found: dict[str, list[int]] = {}
+    for owner, at, count in connection.execute(_LEGACY_CALLS, (DAY_S, today_s - days * DAY_S)).fetchall():
+        if at <= today_s:
+            found.setdefault(owner.removeprefix(_LEGACY), [0] * days)[(at - today_s) // DAY_S - 1] += count
+    return found
 
 
 def read_counts(connection: Connection, owner: str, span: int, since_s: int, until_s: int) -> dict[int, PeriodCounts]:

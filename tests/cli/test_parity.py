@@ -71,6 +71,7 @@ SAME: dict[str, str] = {
     "GET /v1/lists/{whose}/{owner_id}/entries": "lists show",
     "PUT /v1/lists/{whose}/{owner_id}/entries": "lists black, lists white",
     "DELETE /v1/lists/{whose}/{owner_id}/entries": "lists remove",
+    "GET /v1/phase": "phase",
     "GET /v1/filings": "filings list",
     "POST /v1/filings": "filings add, filings import",
     "DELETE /v1/filings": "filings remove",

@@ -10,7 +10,8 @@ import pytest
 from relay.config import VerifyConfig, load_config
 from relay.model.numbers import MOBILES_ALONE
 from relay.policy.fraud import Signal
-from relay.policy.rules import NO_LIMIT, Cap, Hours, Quotas
+from relay.policy.rules import NEVER_MS, NO_LIMIT, Cap, Hours, Quotas
+from relay.service.fields import CHINA
 from tests.config.support import config, problem, problems
 
 DAY_MS = 86_400_000
@@ -74,6 +75,42 @@ def test_the_rules_are_built_from_all_tables() -> None:
     assert (rules.phase, rules.anonymous_allowed, rules.verify) == ("transition", True, True)
     assert rules.legacy_until_ms == datetime(2027, 3, 31, 16, tzinfo=UTC).timestamp() * 1000
     assert rules.hours == Hours(22 * 60, 6 * 60)
+
+
+def midnight_ms(year: int, month: int, day: int) -> int:
+    return round(datetime(year, month, day, tzinfo=CHINA).timestamp() * 1000)
+
+
+def test_the_phase_follows_the_dates_in_the_time_of_china() -> None:
+    made = config("[pilot]\nends = 2028-01-01")
+    for rules in (made.rules, made.numbers):
+        for phase, first in (("transition", (2025, 10, 1)), ("pilot", (2026, 1, 1))):
+            assert rules.phase_at(midnight_ms(*first)) == phase != rules.phase_at(midnight_ms(*first) - 1)
+        assert rules.phase_at(midnight_ms(2020, 1, 1)) == "preparation"
+        assert rules.phase_at(midnight_ms(2040, 1, 1)) == "pilot"
+        assert rules.dates.ends_ms == midnight_ms(2028, 1, 1)
+    assert made.numbers.legacy_ends_ms() == midnight_ms(2026, 1, 1)
+    assert config('[numbers]\nphase = "transition"').numbers.phase_at(midnight_ms(2040, 1, 1)) == "transition"
+
+
+def test_the_pilot_does_not_end_by_itself() -> None:
+    assert config("").rules.dates.ends_ms == NEVER_MS
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("transition = 2025-06-30", "pilot.transition: 2025-06-30 is not after pilot.preparation, 2025-07-01; write a"),
+        ("pilot = 2025-10-01", "pilot.pilot: 2025-10-01 is not after pilot.transition, 2025-10-01; write a later day,"),
+        (
+            "ends = 2025-12-31",
+            "pilot.ends: 2025-12-31 is not after pilot.pilot, 2026-01-01; write a later day, or",
+        ),
+        ('ends = "soon"', "pilot.ends: invalid RFC3339 encoded date; write a day without quotes, such as 2028-01-01"),
+    ],
+)
+def test_dates_that_overlap_or_run_backwards_are_named(text: str, fault: str) -> None:
+    assert fault in problem(f"[pilot]\n{text}")
 
 
 def test_an_empty_list_of_caps_is_no_limit() -> None:

@@ -31,12 +31,13 @@ def test_defaults_equal_those_of_engine_and_transports() -> None:
     empty = config("")
     assert empty.settings == Settings(empty.settings.listeners, (), (), empty.settings.prefixes)
     assert empty.streams == StreamLimits()
-    assert empty.numbers == BindRules(quotas=empty.numbers.quotas)
+    by_date = {"phase": "auto", "dates": empty.numbers.dates}
+    assert empty.numbers == BindRules(**by_date, quotas=empty.numbers.quotas)
     assert (empty.fraud, empty.webhooks, empty.retention) == (Signals(), DeliveryRules(), Retention())
     assert empty.capture == CaptureRules()
     assert (empty.settings.timings.t1, empty.settings.timings.t2, empty.settings.timings.t4) == (0.5, 4, 5)
     assert (empty.log.format, empty.log.level, empty.tls, empty.drain_s) == ("json", "info", None, 30)
-    assert (empty.settings.other_numbers, empty.numbers.phase) == ("reject", "pilot")
+    assert (empty.settings.other_numbers, empty.numbers.phase) == ("reject", "auto")
     assert (empty.settings.ring_timeout_s, empty.settings.max_call_s) == (90, 14_400)
 
 

@@ -16,7 +16,7 @@ from relay.model.outcomes import (
     NUMBER_BUSY,
 )
 from relay.policy.evaluate import CapCount
-from relay.policy.rules import NO_LIMIT, Cap, Hours, Quotas, Recent
+from relay.policy.rules import NO_LIMIT, Cap, Hours, PilotDates, Quotas, Recent
 from tests.policy.cases import BOUND, FOREIGN, ID, NOW_S, C, found, judged, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
 
@@ -246,6 +246,22 @@ def test_legacy_numbers_work_until_their_date_or_the_pilot(phase: str, until_ms:
     answer = judged(found(legacy=1), phase=phase, legacy_until_ms=until_ms)
     assert outcome(answer) == expected
     assert isinstance(answer, Refusal) or answer.legacy
+
+
+def test_by_the_dates_legacy_numbers_end_with_the_first_millisecond_of_the_pilot() -> None:
+    for dates, expected in (
+        (PilotDates(pilot_ms=NOW_MS + 1), "granted"),
+        (PilotDates(pilot_ms=NOW_MS), "legacy_ended"),
+    ):
+        assert outcome(judged(found(legacy=1), phase="auto", dates=dates)) == expected
+
+
+def test_after_the_pilot_live_bindings_work_until_their_expiry_and_those_without_one_are_refused() -> None:
+    over, soon = PilotDates(ends_ms=NOW_MS), PilotDates(ends_ms=NOW_MS + 1)
+    assert outcome(judged(found(expires_at=NOW_MS + 1), dates=over)) == "granted"
+    assert outcome(judged(found(expires_at=NOW_MS), dates=over)) == "expired"
+    assert outcome(judged(found(), dates=over)) == "phase_over"
+    assert outcome(judged(found(), dates=soon)) == "granted"
 
 
 def test_the_operator_s_hours_apply_to_all_bindings() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
 from relay.errors import Refused
-from relay.model.binding import Binding, number_of
+from relay.model.binding import Binding, BindingChange, number_of
 from relay.model.call import Route
+from relay.policy.rules import PilotDates
 from relay.service import bindings, placement
 from relay.service.bindings import end
 from relay.service.fields import format_moment
@@ -406,6 +408,31 @@ def test_a_legacy_number_is_bound_on_request_only_and_until_the_deadline(backend
         backend.bind("AXB", "8001", "17012345678", x="17012345678", rules=transition)
     backend.now_ms += 10
     assert refused(backend, "AXB", "8001", "8002", x="17012345678", rules=transition) == ("invalid", "x")
+
+
+def test_by_the_dates_a_legacy_number_is_bound_until_the_pilot_begins(backend: Backend) -> None:
+    backend.run(lambda unit: ensure_numbers(unit, (), ["8617012345678"]))
+    by_date = RULES._replace(phase="auto", dates=PilotDates(pilot_ms=NOW_MS + 10))
+    assert backend.bind(x="17012345678", rules=by_date).x == "8617012345678"
+    backend.now_ms += 10
+    assert refused(backend, "AXB", "8001", "8002", x="17012345678", rules=by_date) == ("invalid", "x")
+
+
+def test_after_the_pilot_nothing_new_is_bound_and_nothing_lasts_longer(backend: Backend) -> None:
+    made = backend.bind(x=X, expires_in="1h")
+    over = RULES._replace(dates=PilotDates(ends_ms=NOW_MS))
+    with pytest.raises(Refused, match=r"the pilot ended at .*pilot.ends") as refusal:
+        backend.bind("AXB", "8001", "8002", rules=over)
+    assert refusal.value.kind == "phase_over"
+    later: list[BindingChange] = [{"expires_at": NOW_MS + 7_200_000}, {"expires_at": None}, {"b": "8613900000009"}]
+    for wanted in later:
+        with pytest.raises(Refused) as refusal:
+            backend.run(partial(bindings.change, binding_id=made.binding_id, asked=wanted, rules=over))
+        assert refusal.value.kind == "phase_over"
+    backend.run(lambda unit: bindings.change(unit, made.binding_id, {"expires_at": NOW_MS + 500}, over))
+    backend.run(lambda unit: change(unit, made.binding_id, {"user_data": "u"}, over))
+    moved = over._replace(dates=PilotDates(ends_ms=NOW_MS + 1))
+    backend.bind("AXB", "8001", "8002", rules=moved)
 
 
 def test_bind_all_makes_each_binding_independently(backend: Backend) -> None:
