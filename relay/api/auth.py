@@ -22,18 +22,23 @@ from relay.api.problems import problem_response
 from relay.defence.bans import source_of
 from relay.defence.nonces import SeenNonces
 from relay.errors import Refused, StoreError
+from relay.service.users import LoggedIn
 from relay.store.keys import ApiKey, find_key
 from relay.store.unit_of_work import Actor
 from relay.translation import N_
 
+Identity = ApiKey | LoggedIn
 _PROXY_HEADERS = frozenset([b"forwarded", b"via", b"x-real-ip"])  # and X-Forwarded-…
+_READS = ("/search", "/explain")  # ends of paths whose POST only reads
+_ONLY_READS = N_("your role changes nothing: ask an operator for another role")
 _BAD_KEY = N_("the key is unknown, wrong, expired or revoked")
 
 
 class Authentication:
     """ASGI middleware that puts the authenticated `actor` into `scope["state"]`.
 
-    A request made in this process brings the `key` there (`relay.console`). No request from a socket has a state.
+    A request made in this process brings the `key` there, or a user (`relay.console`). No request from a socket has a
+    state.
     """
 
     def __init__(
@@ -65,13 +70,16 @@ class Authentication:
             headers = {"retry-after": str(allowance.retry_after_s)} | _rate_headers(allowance)
             await problem_response(state["request_id"], "rate_limited", headers=headers)(scope, receive, send)
             return
+        if isinstance(key, LoggedIn) and key.only_reads and not _only_reads(scope):
+            await problem_response(state["request_id"], "forbidden", _ONLY_READS)(scope, receive, send)
+            return
         if isinstance(shown, Signed):
             self._nonces.keep(shown)
         state["actor"] = actor_of(key)
         state["actor_name"] = state["actor"].name
         await self._app(scope, receive, _with_headers(send, _rate_headers(allowance)))
 
-    async def _authenticate(self, scope: Scope, receive: Receive) -> tuple[ApiKey, Bearer | Signed | None, Receive]:
+    async def _authenticate(self, scope: Scope, receive: Receive) -> tuple[Identity, Bearer | Signed | None, Receive]:
         """Return the key of the request, how it was shown, and a `receive` that still yields the body.
 
         The nonce is kept only once the request is within its limit: each takes memory for BEHIND_S. Raises Refused.
@@ -128,7 +136,7 @@ class RequestLimits:
         self._requests = Buckets(settings.requests_per_s, settings.burst)
         self._failures = Buckets(settings.failures_per_s, settings.failures_per_s)
 
-    def take(self, key: ApiKey, now_s: float) -> Allowance:
+    def take(self, key: Identity, now_s: float) -> Allowance:
         """Count a request with the key."""
         self._requests.apply_config(self._backend.settings.requests_per_s, self._backend.settings.burst)
         return self._requests.take(share_of(key), now_s)
@@ -148,8 +156,8 @@ def check_secret(backend: Backend, key: ApiKey | None, shown: Bearer, now_s: flo
     return _good(key, now_s, lambda key: key.is_secret(backend.sealer, shown.secret))
 
 
-def share_of(key: ApiKey) -> str:
-    """The rate-limit bucket of a key: one per business user, one per operator key."""
+def share_of(key: Identity) -> str:
+    """The rate-limit bucket of a key: one per business user, one per operator key or operator's user."""
     return key.id if key.business is None else f"business {key.business}"
 
 
@@ -169,9 +177,9 @@ def _source(scope: Scope) -> str:
     return source_of(client[0]) if client else ""
 
 
-def actor_of(key: ApiKey) -> Actor:
-    """The actor of changes made with the key."""
-    return Actor(f"key:{key.id}", key.business, key.scopes)
+def actor_of(key: Identity) -> Actor:
+    """The actor of changes made with the key, or by the user."""
+    return Actor(key.actor_name, key.business, key.scopes)
 
 
 def _good(key: ApiKey | None, now_s: float, shows: Callable[[ApiKey], bool]) -> ApiKey:
@@ -179,6 +187,10 @@ def _good(key: ApiKey | None, now_s: float, shows: Callable[[ApiKey], bool]) -> 
     if key is None or not shows(key) or not key.is_good(int(now_s * 1000)):
         raise Refused("unauthorised", "authorization", _BAD_KEY)
     return key
+
+
+def _only_reads(scope: Scope) -> bool:
+    return scope["method"] in ("GET", "HEAD") or scope["path"].endswith(_READS)
 
 
 def _needs_key(scope: Scope) -> bool:

@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relay.api.auth import RequestLimits, actor_of, check_secret, read_bearer, share_of, stored_key
+from relay.api.auth import RequestLimits, actor_of
 from relay.api.backend import Backend
 from relay.console import (
     bindings,
@@ -34,29 +34,30 @@ from relay.console import (
     oversight,
     overview,
     recordings,
+    users,
     webhooks,
 )
 from relay.console.ask import ApiError
-from relay.console.page import AT, ConsolePage, Viewer, get, post, starlette_route
+from relay.console.log_in import LogIn, stored_identity
+from relay.console.page import AT, ConsolePage, Viewer, starlette_route
 from relay.console.sessions import (
     COOKIE,
     LOGIN_COOKIE,
-    LONGEST_S,
     Sessions,
     is_private,
     is_same,
     is_tls,
-    new_token,
 )
 from relay.console.streams import EVENT_STREAM, LATER, OVER, Streams, stream
-from relay.errors import Refused, StoreError
-from relay.translation import LANGUAGES, N_
+from relay.errors import StoreError
+from relay.translation import LANGUAGES
 
 _CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _OPEN: Final = ("/login", "/view")  # pages without a session
+_OF_NEW: Final = ("/password", "/password/set", "/logout", "/view")  # pages until the first password is changed
 _MOST_FIELDS: Final = 100  # of a form
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _STATIC: Final = {
@@ -75,6 +76,7 @@ ROUTES: Final = (
     *numbers.ROUTES,
     *businesses.ROUTES,
     *filings.ROUTES,
+    *users.ROUTES,
     *webhooks.ROUTES,
     *oversight.ROUTES,
 )
@@ -88,7 +90,7 @@ def mount_console(api: FastAPI, backend: Backend, clock: Callable[[], float] = t
     make = partial(ConsolePage, backend=backend, api=api, clock=clock)
     log_in = LogIn(backend, sessions, limits, clock)
     pages = [
-        *(get("/login", log_in.show), post("/login/enter", log_in.enter), post("/logout", log_in.leave)),
+        *log_in.routes(),
         *(stream(streams, *each) for each in STREAMS),
         *ROUTES,
     ]
@@ -169,6 +171,8 @@ class Gate:
             return self._to_login(request)
         if viewer is not None and not self._limits.take(viewer.key, self._clock()).granted:
             return self._later(request, 429)
+        if viewer is not None and viewer.user is not None and viewer.user.must_change and path not in _OF_NEW:
+            return self._to_password(request)
         if request.method == "POST":
             scope["state"]["form"] = form = await _read_form(request)
             expected = viewer.session.csrf if viewer else request.cookies.get(LOGIN_COOKIE, "")
@@ -177,12 +181,12 @@ class Gate:
         return None
 
     def _viewer(self, token: str, *, used: bool) -> Viewer | None:
-        """The session of a token, as long as its key is good. Raises StoreError."""
+        """The session of a token, as long as its key or user is good. Raises StoreError."""
         now_s = self._clock()
         session = self._sessions.find(token, now_s, used=used) if token else None
         if session is None:
             return None
-        key = stored_key(self._backend, session.key_id)
+        key = stored_identity(self._backend, session)
         if key is None or not key.is_good(int(now_s * 1000)):
             self._sessions.end(token)
             return None
@@ -190,6 +194,11 @@ class Gate:
 
     def _later(self, request: Request, status: int) -> Response:
         return Response(LATER, media_type=EVENT_STREAM) if _is_stream(request) else self._make(request).error(status)
+
+    def _to_password(self, request: Request) -> Response:
+        if _is_stream(request):
+            return Response(OVER, media_type=EVENT_STREAM)
+        return RedirectResponse(self._make(request).link("/password"), 303)
 
     def _to_login(self, request: Request) -> Response:
         if _is_stream(request):
@@ -218,60 +227,6 @@ async def _read_form(request: Request) -> dict[str, str]:
     for name, value in fields:
         form.setdefault(name, value)
     return form
-
-
-# -- Log-in
-
-
-class LogIn:
-    """Begins and ends sessions."""
-
-    def __init__(self, backend: Backend, sessions: Sessions, limits: RequestLimits, clock: Callable[[], float]) -> None:
-        self._backend = backend
-        self._sessions = sessions
-        self._limits = limits
-        self._clock = clock
-
-    async def show(self, page: ConsolePage) -> Response:
-        """The form. It carries a token that its cookie has too: another site cannot log anybody in."""
-        if page.viewer is not None:
-            return page.redirect("/")
-        return self._form(page, 200, "")
-
-    def _form(self, page: ConsolePage, status: int, fault: str) -> Response:
-        token = new_token()
-        response = page.render("login.html", status, token=token, fault=fault, to=page.query.get("to", ""))
-        _set_cookie(page.request, response, LOGIN_COOKIE, token, 3600)
-        return response
-
-    async def enter(self, page: ConsolePage) -> Response:
-        """Check the key and begin a session."""
-        now_s = self._clock()
-        try:
-            shown = read_bearer(page.form.get("key", ""))
-            key = check_secret(self._backend, stored_key(self._backend, shown.key_id), shown, now_s)
-        except Refused:
-            if not self._limits.take_failure(page.request.scope, now_s).granted:
-                return self._form(page, 429, page.words(N_("Too many failed attempts: wait a second and try again.")))
-            return self._form(page, 401, page.words(N_("The key is unknown, wrong, expired or revoked.")))
-        to = page.form.get("to", "")
-        response = page.redirect(to if to.startswith("/") else "/")
-        _set_cookie(page.request, response, COOKIE, self._sessions.begin(key.id, share_of(key), now_s), int(LONGEST_S))
-        response.delete_cookie(LOGIN_COOKIE, path=AT)
-        return response
-
-    async def leave(self, page: ConsolePage) -> Response:
-        """End the session."""
-        self._sessions.end(page.request.cookies.get(COOKIE, ""))
-        response = page.redirect("/login")
-        response.delete_cookie(COOKIE, path=AT)
-        return response
-
-
-def _set_cookie(request: Request, response: Response, name: str, value: str, age_s: int) -> None:
-    response.set_cookie(
-        name, value, max_age=age_s, path=AT, secure=is_tls(request.scope), httponly=True, samesite="strict"
-    )
 
 
 # -- What needs no session

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relay.store.keys import ApiKey
+from relay.api.auth import Identity
 
 Query = Mapping[str, str | None]
 Json = Any
@@ -33,7 +33,7 @@ class ApiError(Exception):
 class ApiClient:
     """The API, asked with one key. Paths are written as `/v1/calls/{}`, and their parts given apart."""
 
-    def __init__(self, api: ASGIApp, key: ApiKey, request_id: str, words: Callable[[str], str] = str) -> None:
+    def __init__(self, api: ASGIApp, key: Identity, request_id: str, words: Callable[[str], str] = str) -> None:
         self._api = api
         self._words = words
         self._key = key

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from relay.api.auth import Identity
 from relay.api.backend import Backend
 from relay.api.context import RequestContext
 from relay.console.ask import ApiClient, ApiError, Json, Query, new_once
@@ -20,8 +21,9 @@ from relay.console.outcomes import NAMES, OUTCOMES, class_of
 from relay.console.sessions import Session
 from relay.console.words import language_of, length_of, local_time, with_zone, zone_of
 from relay.service.fields import format_moment
+from relay.service.users import LoggedIn
 from relay.store.connection import Connection
-from relay.store.keys import ApiKey
+from relay.store.users import UserAccount
 from relay.trace.ladder_html import make_environment
 from relay.translation import N_, Language, translation
 from relay.version import VERSION
@@ -50,6 +52,7 @@ PLACES: Final = (
     Place(N_("Businesses"), "/businesses", "operator"),
     Place(N_("Filings"), "/filings", "filings"),
     Place(N_("Webhooks"), "/webhooks", "webhooks"),
+    Place(N_("Users"), "/users", "operator"),
     Place(N_("Audit log"), "/audit", "operator"),
     Place(N_("Bans"), "/bans", "operator"),
 )
@@ -59,8 +62,13 @@ class Viewer(NamedTuple):
     """The viewer: the session and its key, read from the store for this request."""
 
     session: Session
-    key: ApiKey
+    key: Identity
     is_still_good: Callable[[], bool]  # whether the session goes on: for streams
+
+    @property
+    def user(self) -> UserAccount | None:
+        """The person; None if logged in with a key."""
+        return self.key.user if isinstance(self.key, LoggedIn) else None
 
 
 class ConsolePage:

@@ -1,6 +1,7 @@
-"""Sessions of the console: in this process's memory, begun with an API key, ended with it.
+"""Sessions of the console: in this process's memory, begun with an API key or by a user, ended with
+it.
 
-A session holds the id of its key, never its secret. A cookie holds the session's token, memory its hash.
+A session holds the id of its key or user, never a secret. A cookie holds the session's token, memory its hash.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ Notice = tuple[Literal["good", "bad"], str]
 class Session:
     """One person with one key. Times are Unix seconds."""
 
-    key_id: str
+    key_id: str  # or "user:NAME"
     owner: str  # whose share of sessions and streams it uses
     began_s: float
     used_s: float
+    password_at: int = 0  # of a user: when the password was set. A new one ends the session
     csrf: str = field(default_factory=new_token, repr=False)
     notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=MOST_NOTICES))  # for the next page
     streams: int = 0  # open streams of live figures
@@ -58,10 +60,10 @@ class Sessions:
     def __init__(self) -> None:
         self._by_hash: OrderedDict[bytes, Session] = OrderedDict()  # the one unused for longest first
 
-    def begin(self, key_id: str, owner: str, now_s: float) -> str:
+    def begin(self, key_id: str, owner: str, now_s: float, password_at: int = 0) -> str:
         """Begin a session and return its token."""
         token = new_token()
-        self._by_hash[_hash(token)] = Session(key_id, owner, now_s, now_s)
+        self._by_hash[_hash(token)] = Session(key_id, owner, now_s, now_s, password_at)
         of_owner = [hash_ for hash_, session in self._by_hash.items() if session.owner == owner]
         if len(of_owner) > MOST_OF_ONE:
             del self._by_hash[of_owner[0]]

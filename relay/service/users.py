@@ -45,6 +45,8 @@ LOCKED_MS: Final = 15 * 60_000
 STEP_MS: Final = 30_000  # of a code (RFC 6238)
 NAME_WORDS: Final = "must be 2 to 32 of a-z, 0-9, _ . or -, beginning with a letter, and no phone number"
 _NAME: Final = r"[a-z][a-z0-9._-]{1,31}"
+# A first password is random and needs no slow hash: it is made while a unit of work holds the store.
+_first_hasher: Final = PasswordHasher(time_cost=1, memory_cost=1_024, parallelism=1)
 _hasher: Final = PasswordHasher()  # argon2id, the second recommended option of RFC 9106
 _NOBODY: Final = "$argon2id$v=19$m=65536,t=3,p=4$bm9ib2R5bm9ib2R5bm9ib2R5$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
@@ -93,7 +95,7 @@ class LoggedIn(NamedTuple):
 
 def add_user(unit: UnitOfWork, name: str, role: Role, business: str | None = None) -> tuple[UserAccount, LogInSecrets]:
     """Add a user, with a first password that must be changed. Raises Refused."""
-    if not re.fullmatch(_NAME, name) or mask_numbers(name, sender="") != name:
+    if not is_user_name(name):
         raise fields.invalid("name", NAME_WORDS)
     if find_user(unit.connection, unit.sealer, name) is not None:
         raise Refused("state_conflict", "name", f"there is a user {name}: take another name, or `relay700 users reset`")
@@ -139,10 +141,27 @@ def reset_user(unit: UnitOfWork, name: str) -> tuple[UserAccount, LogInSecrets]:
 
 
 def check_password(user: UserAccount | None, password: str) -> bool:
-    """Whether the password is the user's. It takes as long for nobody."""
+    """Whether the password is the user's. It takes as long for nobody, and for a first password with its fast hash."""
+    shown = password[:LONGEST_PASSWORD]
+    if user is None or user.must_change:
+        _is_hashed(_NOBODY, shown)
+    return user is not None and _is_hashed(user.password_hash, shown)
+
+
+def _is_hashed(hash_: str, password: str) -> bool:
     with suppress(VerificationError, InvalidHashError):
-        return _hasher.verify(_NOBODY if user is None else user.password_hash, password[:LONGEST_PASSWORD])
+        return _hasher.verify(hash_, password)
     return False
+
+
+def hash_password(password: str) -> str:
+    """The argon2id hash of a password, which takes as long as `check_password`."""
+    return _hasher.hash(password)
+
+
+def is_user_name(name: str) -> bool:
+    """Whether a user may have this name."""
+    return re.fullmatch(_NAME, name) is not None and mask_numbers(name, sender="") == name
 
 
 def note_log_in(unit: UnitOfWork, checked: UserAccount | None, code: str, *, is_password: bool) -> UserAccount | None:
@@ -172,17 +191,17 @@ def note_failure(unit: UnitOfWork, user: UserAccount) -> None:
     put_user(unit, user._replace(failures=failures, locked_until=locked_until))
 
 
-def change_password(unit: UnitOfWork, checked: UserAccount, password: str, *, is_password: bool) -> UserAccount | None:
+def change_password(unit: UnitOfWork, checked: UserAccount, new_hash: str, *, is_password: bool) -> UserAccount | None:
     """Set a user's own password; other sessions end. None if the current one was wrong, which is counted as a log-in.
 
-    `is_password`: the result of `check_password`. Raises Refused for a new password that is not good enough.
+    `is_password`: the result of `check_password`; `new_hash`: `hash_password` of one that `check_new_password` allows.
     """
     user = _existing(unit, checked.name)
     if not is_password or user.password_hash != checked.password_hash:
         note_failure(unit, user)
         return None
     unit.audit("user.password", user.name, business=user.business)
-    changed = user._replace(password_hash=_hasher.hash(password), must_change=False, password_at=unit.now_ms)
+    changed = user._replace(password_hash=new_hash, must_change=False, password_at=unit.now_ms)
     return put_user(unit, changed)
 
 
@@ -206,7 +225,7 @@ def _step_of(user: UserAccount, code: str, now_ms: int) -> int | None:
 def _new_secrets(name: str) -> tuple[LogInSecrets, str, str]:
     password, secret = secrets.token_urlsafe(12), pyotp.random_base32()
     uri = pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name="relay700")
-    return LogInSecrets(password, uri), _hasher.hash(password), secret
+    return LogInSecrets(password, uri), _first_hasher.hash(password), secret
 
 
 def _existing(unit: UnitOfWork, name: str) -> UserAccount:

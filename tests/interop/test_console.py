@@ -29,6 +29,7 @@ async def test_wrong_expired_and_revoked_keys_are_refused_alike(room: Room) -> N
     said = set()
     for key in ("rk_000000000000_" + "x" * 43, "nonsense", seeds.expired, seeds.revoked):
         async with room.page("/login", None) as page:
+            await page.get_by_text("With an API key").click()
             await page.get_by_label("API key").fill(key)
             await page.get_by_role("button", name="Log in").click()
             said.add(await page.get_by_role("alert").inner_text())
@@ -38,6 +39,7 @@ async def test_wrong_expired_and_revoked_keys_are_refused_alike(room: Room) -> N
 
 async def test_a_page_that_was_asked_for_comes_after_log_in(room: Room) -> None:
     async with room.page("/businesses?state=applied", None) as page:
+        await page.get_by_text("With an API key").click()
         await page.get_by_label("API key").fill(room.ground.seeds.operator)
         await page.get_by_role("button", name="Log in").click()
         await page.wait_for_url(f"{room.url}/businesses?state=applied")

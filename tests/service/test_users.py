@@ -154,9 +154,10 @@ def test_own_password_changes_with_the_current_one_only(store: Acting) -> None:
     given = added(store, "li.na")
     user = found(store, "li.na")
     new = "correct horse battery"
-    assert store.run(lambda unit: users.change_password(unit, user, new, is_password=False)) is None
+    hash_ = users.hash_password(new)
+    assert store.run(lambda unit: users.change_password(unit, user, hash_, is_password=False)) is None
     assert (found(store, "li.na").failures, found(store, "li.na").must_change) == (1, True)
-    assert store.run(lambda unit: users.change_password(unit, user, new, is_password=True))
+    assert store.run(lambda unit: users.change_password(unit, user, hash_, is_password=True))
     assert not found(store, "li.na").must_change
     assert logs_in(store, "li.na", new, code_of(store, given))
     for bad in ("short", "li.na-li.na-li.na", "aaaaaaaaaaaaaaa", "x" * 300):
