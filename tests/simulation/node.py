@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -21,9 +21,10 @@ from relay.model.settings import Peer
 from relay.policy.call_policy import CallPolicy
 from relay.sip.message import Flow
 from relay.sip_service import SipService
-from relay.store.database import open_store
+from relay.store.database import connect_reader, open_store
 from relay.store.journal.attempts import AttemptFile, with_records
 from relay.store.journal.journal import Batch
+from relay.store.records import RecordFilter, live_calls, read_all
 from relay.store.sqlite.journal import sqlite_journal
 from relay.store.writer import Writer
 from tests.simulation.virtual import Disk, Machine, forever, use_disk
@@ -98,7 +99,7 @@ class Network:
 
 
 class Node:
-    """`granted(number, caller, answer)` is told each decision of the call policy, `sent` each message."""
+    """`granted(number, caller, answer)` is told each decision, `sent` each message, `kept` each attempt."""
 
     def __init__(
         self,
@@ -106,6 +107,7 @@ class Node:
         folder: Path,
         sent: Callable[[bytes, Flow], None],
         granted: Callable[[str, str, Route | Refusal], None],
+        kept: Callable[[], None],
     ) -> None:
         self.folder = folder
         self.path = folder / "relay.db"
@@ -119,6 +121,7 @@ class Node:
         self._machine = machine
         self._sent = sent
         self._granted = granted
+        self._kept = kept
         peers = "".join(_PEER.format(*it) for it in (("pbx", PBX), ("carrier", CARRIER), ("second", SECOND)))
         text = _CONFIG.format(relay=RELAY, folder=folder, prefix=PREFIX, peers=peers, ring=RING_S, most=MOST_S)
         (folder / "relay.toml").write_text(text)
@@ -127,12 +130,9 @@ class Node:
         """As `relay.server.Server.run` until it serves."""
         self.life, self.context = self._machine.new_life()
         use_disk(self.context, self.disk)
-        await self._machine_task(self._start())
+        await asyncio.get_running_loop().create_task(self._start(), context=self.context)
         self.starts += 1
         self.is_up = True
-
-    async def _machine_task(self, work: Any) -> None:
-        await asyncio.get_running_loop().create_task(work, context=self.context)
 
     async def _start(self) -> None:
         log = cast(FilteringBoundLogger, self.log)
@@ -143,9 +143,17 @@ class Node:
         journal.queue._acknowledgements._clock = lambda: self._machine.now
         attempts = self.attempts = AttemptFile(self.path.with_name("relay.db.attempts"), sealer, report)
         self._watch_disk()
+        keep = attempts.keep
+
+        def told_keep(record: CallRecord, state: bytes) -> None:
+            keep(record, state)
+            self._kept()
+
+        cast(Any, attempts).keep = told_keep
         with self._composed():
             service = self.service = SipService(config, sealer, journal.queue, attempts, log)
             await journal.open()
+            self._note_stored()
             live = journal.live()
             unwritten = [commit.record for commit in journal.queue.unwritten()]
             kept = with_records(self.path, sealer, attempts.open(), unwritten)
@@ -192,6 +200,12 @@ class Node:
         cast(Any, self.journal.writer).write = watched
         cast(Any, overflow).prepare, cast(Any, overflow).write = prepare_watched, write_watched
 
+    def _note_stored(self) -> None:
+        """Of what a life committed as it ended, it did not hear."""
+        with closing(connect_reader(self.path)) as connection:
+            for record in (*read_all(connection, self.sealer, RecordFilter()), *live_calls(connection, self.sealer)):
+                self._note(record)
+
     def _note(self, record: CallRecord) -> None:
         known = self.records.get(record.call_id)
         if known is not None and known.ended_at is not None:
@@ -220,6 +234,22 @@ class Node:
 
     def _send(self, data: bytes, flow: Flow) -> None:
         self._sent(data, flow)
+
+    async def reload(self) -> None:
+        config = load_config(self.folder / "relay.toml")
+        await asyncio.get_running_loop().create_task(self.service.reload(config, dict), context=self.context)
+
+    async def stop(self, limit_s: float) -> None:
+        """SIGTERM: drain, and end as `relay.server` does."""
+        await asyncio.get_running_loop().create_task(self._stop(limit_s), context=self.context)
+
+    async def _stop(self, limit_s: float) -> None:
+        await self.service.drain(limit_s, asyncio.Event())
+        await self.journal.close()
+        await self.service.close()
+        self.attempts.close()
+        self.is_up = False
+        self._machine.over.add(self.life)
 
     # -- its end
 

@@ -56,7 +56,7 @@ class Story(NamedTuple):
 
 
 class Happening(NamedTuple):
-    """Something that befalls everybody: see `tests.simulation.world.World.happens`."""
+    """Something that befalls everybody. `value`: how long it lasts; of a step of the clock, by how much; seconds."""
 
     at_s: float
     kind: str
@@ -121,5 +121,21 @@ def _answer(dice: random.Random) -> Answer:
     return Answer(dice.choice(KINDS), dice.choice(REFUSALS), dice.choice((0.0, 0.2, round(dice.uniform(0, 9), 1))))
 
 
+KILLS: Final = ("kill now", "kill at send", "kill at keep", "kill before commit", "kill after commit")
+DISKS: Final = ("disk slow", "disk fails", "disk in doubt")
+OTHERS: Final = ("step", "suspend", "reload", "drain")
+EVERY_S: Final = 12.0  # from happening to happening, on average
+
+
 def _happenings(dice: random.Random, lasts_s: float) -> tuple[Happening, ...]:
-    return ()
+    """Half of the worlds have none: there the records are held to what the phones saw, without exception."""
+    found: list[Happening] = []
+    if dice.random() < 0.5:
+        return ()
+    at_s = dice.expovariate(1 / EVERY_S)
+    while at_s < lasts_s + 20:
+        kind = dice.choice((*KILLS, *KILLS, *DISKS, *OTHERS))
+        value = dice.choice((-7200.0, -3.0, 3.0, 90.0)) if kind == "step" else round(dice.uniform(0.1, 7), 1)
+        found.append(Happening(round(at_s, 2), kind, value))
+        at_s += dice.expovariate(1 / EVERY_S)
+    return tuple(found)

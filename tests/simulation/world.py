@@ -11,8 +11,9 @@ import re
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, suppress
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from relay.errors import ParseError, Refused, StoreError
 from relay.model.binding import Binding
 from relay.model.call import CallRecord, Refusal, Route
 from relay.service import bindings
+from relay.service.businesses import set_state
 from relay.service.placement import BindRules, release_due
 from relay.sip.message import Flow, Request, Response, parse_message
 from relay.store.audit import verify_audit
@@ -41,7 +43,7 @@ RULES = BindRules(cool_down_ms=0)
 UNKNOWN = PREFIX + "9998"
 ALL_HANG_UP_S, SETTLE_S = 60.0, 400.0
 _MARK = re.compile(rb"\b([ab])q(\d+)n\d+q")
-_NUMBER = re.compile(rb"1(3[789])(\d{8})")
+_NUMBER = re.compile(rb"(?<![0-9a-f])(?:86)?1(3[789])(\d{8})(?![0-9a-f])")
 _SIDE: dict[bytes, Letter] = {b"38": "a", b"37": "a", b"39": "b"}
 
 
@@ -102,17 +104,22 @@ class World:
         self.arrivals: dict[str, list[Arrival]] = defaultdict(list)  # at a node, by Call-ID
         self.finals: dict[str, int] = {}  # sent by the node, by branch
         self.invites: dict[str, float] = {}  # branch of an initial INVITE -> when it first arrived
-        self.kills: list[float] = []  # wall clock
-        self.steps: list[float] = []  # of the clock
-        self.trouble_until = 0.0  # monotonic: the disk has faults, so that calls may be refused
+        self.disturbed: list[float] = []  # when the node died, its disk failed or its clock was set
+        self.stepped_at = 0.0
+        self.suspended = False
         self.checks = Checks()
+        self._context = copy_context()  # not that of a node's life, in which a phone may be told something
+        self._graveyard: list[object] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self._letters: dict[str, tuple[Letter, int]] = {}  # by Call-ID: whose side, of which story
         self._bound: dict[int, Binding] = {}
-        self._in_doubt: set[int] = set()
+        self._numbers: dict[int, Binding] = {}  # what each story's phones know, also later
         self._fates: dict[int, Iterator[Fate]] = {story.index: iter(story.fates) for story in plan.stories}
         self._attempts: dict[tuple[int, Letter], list[Attempt]] = defaultdict(list)  # begun, by story and called side
-        self.node = Node(machine, folder, self._sent, self._decided)
-        self._kill_at: str | None = None
+        self._kill_at = ""  # the step at which the node dies
+        self._down_s = 1.0
+        self.node = Node(machine, folder, self._sent, self._decided, lambda: self._reach("keep"))
+        self.node.disk.on_commit = lambda when: self._reach(f"{when} commit")
 
     # -- as a phone's `Line`
 
@@ -127,13 +134,13 @@ class World:
         return 0
 
     def after(self, seconds: float, event: Callable[[], None]) -> None:
-        self.loop.call_later(seconds, self._safely, event)
+        self.loop.call_later(seconds, self._safely, event, context=self._context)
 
     def deliver(self, data: bytes, flow: Flow) -> None:
         """A phone sends."""
         story = self._story_of(data)
         for delay in self._delays(story):
-            self.loop.call_later(delay, self._safely, lambda: self._arrive(data, flow))
+            self.loop.call_later(delay, self._safely, lambda: self._arrive(data, flow), context=self._context)
 
     def _safely(self, event: Callable[[], None]) -> None:
         try:
@@ -178,8 +185,7 @@ class World:
     # -- the node sends
 
     def _sent(self, data: bytes, flow: Flow) -> None:
-        if self._kill_at == "send":
-            self._kill(in_step=True)
+        self._reach("send")
         self._trace("<-", flow.host, data)
         try:
             message = parse_message(data)
@@ -193,16 +199,16 @@ class World:
             self._fail(Violation(f"{error}\n{data.decode(errors='replace')}"))
             return
         for delay in self._delays(story):
-            self.loop.call_later(delay, self._safely, lambda: self._receive(data, flow))
+            self.loop.call_later(delay, self._safely, lambda: self._receive(data, flow), context=self._context)
 
     def _whose(self, message: Request | Response, flow: Flow) -> tuple[Letter, int]:
         known = self._letters.get(message.call_id)
-        if known is None and isinstance(message, Request) and message.method == "INVITE":
+        if known is None and isinstance(message, Request) and message.method in ("INVITE", "CANCEL"):
             found = _NUMBER.search(message.uri.encode())
             if found is None:
                 raise Violation(f"an INVITE to nobody: {message.uri}")
             known = self._letters[message.call_id] = (_SIDE[found[1]], int(found[2]))
-            self._callee_of(message, flow, *known)
+            self._callee_of(message, flow, *known)  # a CANCEL first: the node died before the INVITE
         if known is None:
             raise Violation(f"a message of no dialog that {flow.host} knows: {message.call_id}")
         return known
@@ -249,7 +255,11 @@ class World:
         """Whom the call reaches and what is shown to them, both without "86"; None: it must be refused."""
         story = int(caller[-8:]) if caller[-11:-8] in ("138", "139") else -1
         binding = self._bound.get(story)
-        if binding is None or (binding.expires_at is not None and self.machine.wall_ms >= binding.expires_at):
+        if (
+            binding is None
+            or self.suspended
+            or (binding.expires_at is not None and self.machine.wall_ms >= binding.expires_at)
+        ):
             return None
         x, y = binding.x, binding.y
         if caller == binding.a and number == x:
@@ -260,7 +270,7 @@ class World:
 
     def _decided(self, number: str, caller: str, answer: Route | Refusal) -> None:
         allowed = self.allows(number, caller)
-        if int(caller[-8:]) in self._in_doubt:
+        if self.now < self.stepped_at + 1.1:  # the engine looks at the clock once a second
             return
         if isinstance(answer, Route):
             if (answer.callee, answer.shown) != allowed:
@@ -271,16 +281,24 @@ class World:
     # -- operators
 
     def _operate(self, do: Callable[[UnitOfWork], Any]) -> Any:
-        return self.node.writer.run(operator_cli(), do)
+        try:
+            return self.node.writer.run(operator_cli(), do)
+        finally:  # each releases what has expired by now, and a clock that is set back brings none back
+            now_ms = self.machine.wall_ms
+            self._bound = {
+                story: it for story, it in self._bound.items() if it.expires_at is None or it.expires_at > now_ms
+            }
 
     def _bind(self, story: Story) -> None:
         asked = written(story.mode, number_of("a", story.index), number_of("b", story.index), order_id="order-1")
         if story.expires_in_s is not None:
             asked["expires_in"] = f"{story.expires_in_s}s"
         try:
-            self._bound[story.index] = self._operate(lambda unit: bind(unit, asked, RULES))
+            bound = self._operate(lambda unit: bind(unit, asked, RULES))
+            self._bound[story.index] = self._numbers[story.index] = bound
         except Refused as refused:
-            raise Violation(f"story {story.index} could not be bound: {refused}") from refused
+            if not (self.suspended and refused.kind == "business_not_approved"):
+                raise Violation(f"story {story.index} could not be bound: {refused}") from refused
 
     def _unbind(self, story: Story) -> None:
         binding = self._bound.get(story.index)
@@ -299,7 +317,7 @@ class World:
         for story in self.plan.stories:
             self.after(story.at_s, lambda story=story: self._begin(story))  # type: ignore[misc]
         for happening in self.plan.happenings:
-            self.loop.call_later(happening.at_s, self._happen, happening)
+            self.after(happening.at_s, lambda it=happening: self._run(self._happen(it)))  # type: ignore[misc]
         lasts = self.plan.ends_s + ALL_HANG_UP_S
         self.after(self.plan.ends_s, self._hang_up_all)
         self.after(self.plan.ends_s + 3.0, self._hang_up_all)
@@ -335,7 +353,7 @@ class World:
     def _call(self, story: Story, place: int, attempt: Attempt) -> None:
         host = PBX if attempt.by == "a" else CARRIER
         called: Letter = "b" if attempt.by == "a" else "a"
-        binding = self._bound.get(story.index)
+        binding = self._numbers.get(story.index)
         number = UNKNOWN if attempt.unknown or binding is None else binding.x
         if not attempt.unknown and binding is not None and attempt.by == "b":
             number = binding.y or binding.x
@@ -360,11 +378,83 @@ class World:
 
     # -- what befalls the node
 
-    def _happen(self, happening: Happening) -> None:
-        raise NotImplementedError(happening.kind)
+    async def _happen(self, happening: Happening) -> None:
+        kind, lasts_s = happening.kind, happening.value
+        if kind == "step":
+            self.machine.wall_offset_s += lasts_s
+            self.stepped_at = self.now
+            self.disturbed.append(self.now)
+        elif kind == "suspend":
+            await self._suspend(lasts_s)
+        elif kind.startswith("disk"):
+            await self._break_disk(kind, lasts_s)
+        elif self.node.is_up:
+            await self._befall(kind, lasts_s)
 
-    def _kill(self, *, in_step: bool = False) -> None:
-        raise NotImplementedError
+    async def _befall(self, kind: str, lasts_s: float) -> None:
+        """What only befalls a node that is up."""
+        if kind == "reload":
+            await self.node.reload()
+        elif kind == "drain":
+            await self._drain(lasts_s)
+        else:
+            self._kill_at, self._down_s = kind.removeprefix("kill ").removeprefix("at "), lasts_s
+            if self._kill_at == "now":
+                self._kill()
+
+    async def _suspend(self, lasts_s: float) -> None:
+        if self.suspended:
+            return
+        self.suspended = True
+        self._operate(lambda unit: set_state(unit, "default", "suspend", "simulated"))
+        await asyncio.sleep(lasts_s)
+        self._operate(lambda unit: set_state(unit, "default", "resume", "simulated"))
+        self.suspended = False
+
+    async def _break_disk(self, kind: str, lasts_s: float) -> None:
+        disk = self.node.disk
+        disk.fault = kind.split()[-1]
+        self.disturbed.append(self.now)
+        await asyncio.sleep(lasts_s)
+        self.disturbed.append(self.now)
+        disk.fault = ""
+
+    async def _drain(self, lasts_s: float) -> None:
+        life = self.node.life
+        self.disturbed.append(self.now)
+        await self.node.stop(lasts_s)
+        if self.node.life == life and not self.node.is_up:
+            self.disturbed.append(self.now)
+            await self._start_again()
+
+    def _reach(self, step: str) -> None:
+        """Raises Killed if the node is to die at this step."""
+        if self._kill_at == step and self.node.is_up:
+            self._kill()
+            raise Killed
+
+    def _kill(self) -> None:
+        self._kill_at = ""
+        self.disturbed.append(self.now)
+        self._graveyard.append(asyncio.all_tasks(self.loop))  # what is left of a life is not to be collected
+        self.node.kill()
+        self.after(self._down_s, lambda: self._run(self._start_again()))
+
+    async def _start_again(self) -> None:
+        self.checks.restarted = True
+        self.disturbed.append(self.now)
+        await self.node.start()
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        async def safely() -> None:
+            try:
+                await work
+            except Killed:
+                pass
+            except Exception as error:
+                self._fail(error)
+
+        self._tasks.append(self.loop.create_task(safely(), context=self._context))
 
     # -- at the end
 
@@ -394,8 +484,9 @@ class World:
             self.checks.check_records(records)
         except AssertionError as error:
             raise Violation(f"{error}") from error
-        unanswered = [branch for branch in self.invites if branch not in self.finals]
-        _require(bool(self.kills) or not unanswered, f"INVITEs without a final response: {unanswered}")
+        begun = self.checks._provisional if self.disturbed else self.invites
+        unanswered = [branch for branch in begun if branch not in self.finals]
+        _require(not unanswered, f"INVITEs without a final response: {unanswered}")
         for record in records:
             self._check_record(record)
 
@@ -453,10 +544,11 @@ class World:
 
     def _was_disturbed(self, record: CallRecord) -> bool:
         """Whether it lived through a restart, or a step of the clock."""
-        return any(
-            record.received_at - 1000 <= at_ms <= (record.ended_at or 0) + 40_000
-            for at_ms in (*self.kills, *self.steps)
-        )
+        came = self.arrivals[record.caller_leg_call_id]
+        if not came or not self.disturbed:
+            return not came
+        until_s = came[0].at_s + ((record.ended_at or 0) - record.received_at) / 1000 + 40.0
+        return any(came[0].at_s - 1.0 <= at_s <= until_s for at_s in self.disturbed)
 
     def result(self) -> Result:
         digest = hashlib.sha256(repr(self.trace).encode()).hexdigest()
