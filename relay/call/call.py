@@ -412,8 +412,11 @@ class Call(OpenRecord):
     def probe(self, now: float) -> None:
         """Ask both peers by OPTIONS whether their dialog still exists (RFC 3261 11); end the call if not.
 
-        A peer that owes an ACK is not asked: the ACK proves its dialog.
+        A peer that owes an ACK is not asked: the ACK proves its dialog. The CSeqs now in use are committed: from
+        the former state the next restart could continue below them, if the clock is set back meanwhile.
         """
+        self._is_stale = True
+        self._save()
         for leg in (self.caller, self.callee):
             if leg is not None and leg.answer is None:
                 leg.probe(now)

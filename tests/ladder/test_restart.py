@@ -100,6 +100,21 @@ def test_cseq_increases_over_two_restarts_without_a_commit(ladder: Ladder, by: s
     ladder.settle()
 
 
+@EITHER
+def test_cseq_increases_over_two_restarts_although_the_clock_is_set_back(ladder: Ladder, by: str) -> None:
+    """The step of each restart grows with the age of the call: by the clock, the second one is the smaller."""
+    _, asked = connected(ladder, by)
+    ladder.run(60)
+    ladder.restart()
+    first = asked.expects("OPTIONS").cseq.number
+    sides(ladder, by)[0].expects("OPTIONS")
+    ladder.set_clock(-7200.0)
+    ladder.restart()
+    assert asked.expects("OPTIONS").cseq.number > first
+    sides(ladder, by)[0].expects("OPTIONS")
+    hang_up(ladder)
+
+
 def test_moved_target_survives_a_restart(ladder: Ladder) -> None:
     connect(ladder)
     ladder.callee.contact = "<sip:bob-moved@127.0.0.22:5080>"
