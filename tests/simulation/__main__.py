@@ -8,6 +8,7 @@ import sys
 import time
 
 from tests.simulation.plan import Plan, draw
+from tests.simulation.shrink import Shrinker, kind_of, ladder_of
 from tests.simulation.world import Violation, play
 
 
@@ -37,7 +38,13 @@ def main() -> int:
 
 
 def _report(plan: Plan, violation: Violation) -> None:
-    print(f"seed {plan.seed}, {plan.calls} calls: {violation}")
+    print(f"seed {plan.seed}, {plan.calls} calls: {violation}", flush=True)
+    shrinker = Shrinker(kind_of)
+    least = shrinker.shrink(plan)
+    try:
+        play(least)
+    except Violation as left:
+        print(f"\ncut in {shrinker.plays} plays to:\n{least!r}\n\n{ladder_of(left.trace)}\n\n{left}")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ _SIDE: dict[bytes, Letter] = {b"38": "a", b"37": "a", b"39": "b"}
 
 
 class Violation(AssertionError):
-    """An invariant did not hold. `story`: the one that it is about, if known."""
+    """An invariant did not hold."""
+
+    trace: list[tuple[float, str, str, bytes]] = []  # noqa: RUF012 - of the wire; set as it leaves the world
 
 
 class Arrival(NamedTuple):
@@ -84,7 +86,7 @@ def play(plan: Plan) -> Result:
             loop.run_until_complete(world.play())
             return world.result()
     except Violation as violation:
-        violation.trace = world.trace if world else []  # type: ignore[attr-defined]
+        violation.trace = world.trace if world else []
         raise
     finally:
         if world is not None:
@@ -547,7 +549,8 @@ class World:
         came = self.arrivals[record.caller_leg_call_id]
         if not came or not self.disturbed:
             return not came
-        until_s = came[0].at_s + ((record.ended_at or 0) - record.received_at) / 1000 + 40.0
+        legs = [*came, *self.arrivals[record.callee_leg_call_id or ""]]
+        until_s = max(arrival.at_s for arrival in legs) + 40.0
         return any(came[0].at_s - 1.0 <= at_s <= until_s for at_s in self.disturbed)
 
     def result(self) -> Result:
