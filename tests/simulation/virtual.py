@@ -74,6 +74,9 @@ def in_force(machine: Machine) -> Iterator[VirtualLoop]:
         replace(patch.object(random, "_urandom", machine.random_bytes))
         replace(patch.object(journal, "aiosqlite", SimpleNamespace(Connection=InlineConnection)))
         loop = VirtualLoop(machine)
+        replace(
+            patch.object(os, "_exit", lambda status: loop.faults.append(f"the process ended itself, status {status}"))
+        )
         try:
             yield loop
         finally:

@@ -541,7 +541,9 @@ class World:
         _require(min((abs(took - (it - came[0])) for it in answers), default=9) < 0.1, f"answered after {took} s{told}")
         lasted = (record.ended_at - record.received_at) / 1000
         if record.end_reason == "bye":
-            _require(min(abs(lasted - (it - came[0])) for it in byes) < 0.1, f"ended after {lasted} s{told}")
+            _require(
+                min((abs(lasted - (it - came[0])) for it in byes), default=9) < 0.1, f"ended after {lasted} s{told}"
+            )
         _require(record.duration_ms == record.ended_at - record.answered_at, f"duration{told}")
 
     def _was_disturbed(self, record: CallRecord) -> bool:
