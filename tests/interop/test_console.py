@@ -111,7 +111,10 @@ async def test_a_live_call_is_hung_up_by_the_keyboard_alone(room: Room) -> None:
     call = await (await LiveCall(ground).ring()).answer()
     call_id = (await room.api("/v1/calls/live"))["items"][0]["call_id"]
     async with room.page("/", None) as page:
-        await expect(page.get_by_label("API key")).to_be_focused()  # the browser may set the focus after the load event
+        await expect(page.get_by_label("Name")).to_be_focused()  # the browser may set the focus after the load event
+        await tab_to(page, "With an API key")
+        await page.keyboard.press("Enter")
+        await page.keyboard.press("Tab")
         await page.keyboard.insert_text(ground.seeds.operator)
         await page.keyboard.press("Enter")
         await page.wait_for_url(f"{room.url}/")
