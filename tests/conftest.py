@@ -37,6 +37,7 @@ ON_BOTH = (
             "hooks",
             "lookup_at",
             "numbers",
+            "papers",
             "recent_changes",
             "webhooks",
         )

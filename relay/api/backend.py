@@ -33,6 +33,7 @@ class ApiSettings(NamedTuple):
     failures_per_s: int = 20  # failed authentications per address
     max_body: int = MIB  # bytes
     max_batch_body: int = 2 * MIB  # of POST /v1/bindings/batch
+    max_paper_body: int = 27 * MIB  # of POST /v1/papers: 20 MB in Base64
     rules: BindRules = BindRules()
     peers: tuple[str, ...] | None = None  # names of the configured peers; None: unknown
     complaint_ppm: int = USUAL_PPM  # limit of the rate of complaints

@@ -12,6 +12,7 @@ from relay.events.webhooks import KINDS, TEST, UNDER_WAY
 from relay.operations.shapes import Moment, ResponseModel, one_of
 from relay.privacy.records import FIELDS
 from relay.store.filings import State as FilingState
+from relay.store.papers import PAPER_KINDS, PaperState
 
 _LEFT_OUT: Final = "left out if the webhook's `parties` is none"
 
@@ -81,6 +82,18 @@ class FilingExpiringEvent(_Event):
     kind: Literal["filing.expiring"]
     count: int
     expires_at: Moment = Field(description="of the first of them")
+
+
+class PaperAnsweredEvent(_Event):
+    """An operator has accepted or rejected a paper, or asked for a supplement."""
+
+    kind: Literal["paper.answered"]
+    paper_id: str
+    paper_kind: Annotated[str, one_of(*PAPER_KINDS)]
+    version: int
+    state: Annotated[str, one_of(*get_args(PaperState))]
+    due: str | None = Field(description="last day for the supplement")
+    valid_until: str | None = Field(description="last day; null: without end")
 
 
 class ComplaintsHighEvent(_Event):
@@ -157,6 +170,7 @@ EVENTS: Final[dict[str, type[_Event]]] = {kind: _of_calls(kind, when) for kind, 
     "number.cooling": NumberCoolingEvent,
     "filing.answered": FilingAnsweredEvent,
     "filing.expiring": FilingExpiringEvent,
+    "paper.answered": PaperAnsweredEvent,
     "complaints.high": ComplaintsHighEvent,
     "recording.ready": RecordingReadyEvent,
     "probe.leak": ProbeLeakEvent,

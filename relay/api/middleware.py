@@ -27,6 +27,7 @@ from relay.net.spans import RequestSpan, Spans
 from relay.translation import N_, accepted_language
 
 BATCH = "/v1/bindings/batch"
+PAPERS = "/v1/papers"
 SMALL = 1 << 16  # bytes of each body that do not count against ROOM
 ROOM = 1 << 26  # bytes of all large bodies together
 _PROBLEM = MEDIA_TYPE.encode()
@@ -87,7 +88,9 @@ class HttpMiddleware:
             await problems(message)
 
         problems = _ProblemLanguage(scope, send)
-        most = self._settings.max_batch_body if scope["path"] == BATCH else self._settings.max_body
+        settings = self._settings
+        larger = {BATCH: settings.max_batch_body, PAPERS: settings.max_paper_body}
+        most = larger.get(scope["path"], settings.max_body)
         body = _Body(receive, most, self._room, partial(self._named, scope))
         try:
             if _declared_length(scope) > most:

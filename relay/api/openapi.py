@@ -36,6 +36,7 @@ from relay.store.filings import State as FilingState
 from relay.store.groups import Kind as ListKind
 from relay.store.numbers import Lock, PrefixState
 from relay.store.numbers import State as NumberState
+from relay.store.papers import PaperKind
 from relay.store.recordings import Channels
 from relay.store.unit_of_work import Scope
 from relay.version import VERSION
@@ -278,6 +279,7 @@ _NAMED: Final[dict[str, Any]] = {
         "PartiesForm": PartiesForm,
         "PrefixState": PrefixState,
         "RecordingChannels": Channels,
+        "PaperKind": PaperKind,
         "Scenario": Scenario,
         "Scope": Scope,
         "WebhookFormat": Format,

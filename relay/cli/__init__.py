@@ -46,6 +46,7 @@ _COMMANDS = {
     "lists": "relay.cli.groups",
     "filings": "relay.cli.filings",
     "phase": "relay.cli.phase",
+    "papers": "relay.cli.papers",
     "calls": "relay.cli.calls",
     "explain": "relay.cli.explain",
     "recordings": "relay.cli.calls",

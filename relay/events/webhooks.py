@@ -47,6 +47,7 @@ Kind = Literal[
     "number.cooling",
     "filing.answered",
     "filing.expiring",
+    "paper.answered",
     "recording.ready",
     "complaints.high",  # only for `default`, the operator's own
     "probe.leak",  # only for the probe's own business user

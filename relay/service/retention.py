@@ -36,6 +36,7 @@ from relay.store.maintenance import (
     purge_records,
     purge_routes,
 )
+from relay.store.papers import purge_papers
 from relay.store.recordings import (
     RecordingWalk,
     count_recordings,
@@ -198,6 +199,7 @@ def _purge_uncounted(sweep: _Sweep, before: _PurgeTimes, now_ms: int) -> None:
     sweep.all(purge_members, before.bindings)
     sweep.all(purge_filings, before.audit)
     sweep.all(purge_changes, before.audit)
+    sweep.all(purge_papers, before.businesses, FILES_CHUNK)
     sweep.all(purge_arms, now_ms)
     sweep.all(purge_configurations, before.audit)
     sweep.all(purge_answers, now_ms - KEPT_MS)

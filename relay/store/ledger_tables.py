@@ -97,6 +97,12 @@ TABLES: Final = {
             " answered_at answered_by",
         ),
         _table("filing_change", "business hash* at#", "sealed*"),
+        _table(
+            "paper",
+            "id",
+            "owner kind version state valid_from valid_until due_at sha256 size media_type sealed* submitted_at"
+            " submitted_by answered_at answered_by withdrawn_at withdrawn_by",
+        ),
         _table("capture_arm", "id", "kind sealed* expires_at | armed_at armed_by"),
         _table("hook", "business", "sealed* parties unknown_callers disabled_at created_at changed_at"),
         _table("webhook", "id", "business sealed* kinds parties disabled_at created_at"),
@@ -151,6 +157,7 @@ NOT_COVERED: Final = {
     "schema_version": "the scripts that the store has seen",
     "node": "the relays that use the store; altering it ends them, and gives no right",
     "node_count": "counts, compared with limits",
+    "paper_part": "files of papers, each part sealed to its place; the proven paper has the hash of the whole",
     "capture": "on a server; captures are no evidence, and each is sealed to its call",
     "ledger": "the proofs; their sum is in the sealed head",
     "ledger_touch": "rows changed and not yet proven",

@@ -33,6 +33,7 @@ from relay.store.groups import SEALED_ENTRIES, SEALED_GROUPS, SEALED_MEMBERS, SE
 from relay.store.hooks import SEALED_HOOKS
 from relay.store.journal.rows import SEALED_CALLERS
 from relay.store.keys import SEALED_KEYS
+from relay.store.papers import DELETE_PAPERS_OF_BUSINESS, SEALED_PAPERS, SEALED_PARTS
 from relay.store.record_index import CURSOR, DELETE, IndexRow, index_rows
 from relay.store.record_rows import COLUMNS, SELECT
 from relay.store.records import LAST_MS, follow_link
@@ -81,6 +82,7 @@ _OF_BUSINESS = (
     "DELETE FROM party_group WHERE business = ?1",
     "DELETE FROM list_entry WHERE owner = 'business ' || ?1",
     *DELETE_OF_BUSINESS,
+    *DELETE_PAPERS_OF_BUSINESS,
     "DELETE FROM outbox WHERE webhook IN (SELECT id FROM webhook WHERE business = ?1)",
     "DELETE FROM webhook WHERE business = ?1",
     "DELETE FROM business WHERE id = ?1",
@@ -215,6 +217,7 @@ RESEALED: Final = (
     *(SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS),
     *(SEALED_BINDINGS, SEALED_CHANGES, SEALED_ENTRIES, SEALED_CALLERS, SEALED_WEBHOOKS, SEALED_HOOKS),
     *(SEALED_FILINGS, SEALED_DOCUMENTS, SEALED_FILING_CHANGES, SEALED_ARMS, SEALED_CONFIGURATIONS),
+    *(SEALED_PAPERS, SEALED_PARTS),
 )
 LEFT: Final = ("live_call", "call_event", "outbox", "idempotency")  # not resealed: their rows expire
 CHUNK: Final = 100  # rows per unit of work, about 3 ms

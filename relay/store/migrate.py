@@ -41,6 +41,7 @@ COPIED: Final = (
     *("audit", "audit_head", "checkpoint", "call_record", "chain_head", "call_event", "record_index", "cursor"),
     *("webhook", "outbox", "complaint", "recording", "sealing_key", "filing", "call_count", "capture_arm"),
     *("configuration", "filing_change", "hook", "business_count", "user_account"),
+    *("paper", "paper_part"),
 )
 LEFT_OUT: Final = ("key_check", "schema_least", "live_call", "ledger", "ledger_touch", "ledger_head", "ledger_change")
 _COUNTED: Final = ("call_event", "outbox")  # tables with a generated `seq`

@@ -38,6 +38,7 @@ BusinessScope = Literal[
     "hooks",
     "lists",
     "filings",
+    "papers",
     "reports",
     "keys",
 ]

@@ -13,10 +13,11 @@ from relay.service.groups import make_group, set_entry
 from relay.service.hooks import set_hook
 from relay.service.keys import BUSINESS_SCOPES, make_key
 from relay.service.numbers import load_prefix, make_pool, new_pool, new_prefix
+from relay.service.papers import submit_paper
 from relay.service.placement import BindRules
 from relay.store.unit_of_work import UnitOfWork
 from tests.api.conftest import PREFIX, A, B, C
-from tests.support.papers import PAPERS, apply
+from tests.support.papers import PAPERS, apply, permit
 from tests.support.written import bind, written
 
 CALL_ID = "a" * 32
@@ -40,6 +41,7 @@ def sow(unit: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds
     webhook, _ = make_webhook(unit, business, "https://platform.example/events")
     set_hook(unit, business, BindRules(hooks=True), url="https://platform.example/hook")
     armed = arm(unit, "number", A, 3_600_000, CaptureRules(), None)
+    paper = submit_paper(unit, f"business {business}", permit())
     return {
         "arm_id": armed.arm.id,
         "address": "192.0.2.1",
@@ -64,6 +66,7 @@ def sow(unit: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds
         "group_id": group.group_id,
         "binding_id": binding.binding_id,
         "webhook_id": webhook.id,
+        "paper_id": paper.id,
         "call_id": CALL_ID,
         "whose": "business",
         "owner_id": business,

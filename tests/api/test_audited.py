@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.api.test_explain import explained
 from tests.support.captured import captured
-from tests.support.papers import PAPERS
+from tests.support.papers import PAPERS, PDF
 from tests.support.recorded import keep
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
@@ -24,6 +25,7 @@ from tests.support.stored import ended_record
 WHY: Json = {"reason": "test"}
 SPAN: Json = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
 BINDING: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-9", "business_id": "acme"}
+PAPER: Json = {"kind": "commitment", "reference": "C-1", "file": b64encode(PDF).decode()}
 # Routes that change data or always show real numbers -> body. Names in braces are keys of the seeds.
 CHANGES: dict[str, Json | None] = {
     "POST /v1/businesses": {"name": "Another"},
@@ -63,6 +65,11 @@ CHANGES: dict[str, Json | None] = {
     "DELETE /v1/filings": {"number": A, "business_id": "acme"},
     "POST /v1/filings/answers": {"items": [{"number": A, "state": "revoked", "business_id": "acme"}]},
     "POST /v1/filings/forget": {"number": A, "business_id": "acme", "reason": "test"},
+    "POST /v1/papers": PAPER | {"business_id": "acme"},
+    "POST /v1/papers/{paper_id}/accept": {},
+    "POST /v1/papers/{paper_id}/supplement": WHY | {"due": "2099-01-01"},
+    "POST /v1/papers/{paper_id}/reject": WHY,
+    "POST /v1/papers/{paper_id}/withdraw": WHY,
     "POST /v1/capture/arms": {"number": A, "for_s": 60},
     "DELETE /v1/capture/arms/{arm_id}": None,
     "DELETE /v1/calls/live/{call_id}": None,

@@ -61,6 +61,9 @@ BY_ID: dict[str, Json | None] = {
     "DELETE /v1/calls/live/{call_id}": None,
     "GET /v1/calls/{call_id}/recording": None,
     "POST /v1/calls/{call_id}/recording/url": {},
+    "GET /v1/papers/{paper_id}": None,
+    "GET /v1/papers/{paper_id}/file": None,
+    "POST /v1/papers/{paper_id}/withdraw": REASON,
     "GET /v1/webhooks/{webhook_id}": None,
     "PATCH /v1/webhooks/{webhook_id}": {"enabled": False},
     "DELETE /v1/webhooks/{webhook_id}": None,
@@ -79,6 +82,7 @@ LISTS: dict[str, tuple[str, Json | None]] = {
     "GET /v1/groups": ("", None),
     "GET /v1/filings": ("", None),
     "POST /v1/filings/search": ("", {"party": A}),
+    "GET /v1/papers": ("", None),
     "GET /v1/calls": ("", None),
     "POST /v1/calls/search": ("", {"party": A}),
     "GET /v1/calls/live": ("", None),
@@ -101,6 +105,7 @@ MAKING: dict[str, list[Json]] = {
     "POST /v1/bindings/hand-over": [{"order_ids": ["order-1"], "to_a": A, "business_id": "acme"}],
     "POST /v1/groups": [{"name": "riders", "business_id": "acme"}],
     "POST /v1/filings": [{"number": A, "reference": "r", "business_id": "acme"}],
+    "POST /v1/papers": [{"kind": "other", "reference": "r", "file": "JVBERi0=", "business_id": "acme"}],
     "DELETE /v1/filings": [{"number": A, "business_id": "acme"}],
     "POST /v1/explain": [{"caller": A, "number_dialled": f"{PREFIX}0001"}],
     "POST /v1/webhooks": [{"url": "https://evil.example/", "business_id": "acme"}],
@@ -113,6 +118,7 @@ UNKNOWN: Seeds = {
     "group_id": "g" + "0" * 20,
     "binding_id": "0" * 24,
     "webhook_id": "w" + "0" * 12,
+    "paper_id": "0" * 24,
     "call_id": "0" * 32,
     "whose": "business",
     "owner_id": "nobody",
@@ -167,7 +173,9 @@ async def tenants(unchanging: tuple[Tenants, list[Any]]) -> AsyncIterator[Tenant
 async def _view(tenants: Tenants) -> list[Any]:
     """All resources of acme, as acme sees them."""
     seeds = tenants.seeds
-    paths = [f"/v1/{noun}" for noun in ("bindings", "groups", "webhooks", "filings?all=true", "numbers?limit=20")]
+    paths = [
+        f"/v1/{noun}" for noun in ("bindings", "groups", "webhooks", "filings?all=true", "papers", "numbers?limit=20")
+    ]
     paths += [f"/v1/groups/{seeds['group_id']}/members", "/v1/lists/business/acme/entries"]
     paths += [f"/v1/lists/binding/{seeds['binding_id']}/entries", "/v1/businesses/acme/keys"]
     return [await tenants.acme.get(path) for path in paths]

@@ -182,6 +182,7 @@ NEEDED = {
     "groups show": ("g1",),
     "lists show": ("business", "default"),
     "filings show": (A,),
+    "papers show": ("0" * 24,),
     "bindings show": ("b1",),
     "calls show": ("c1",),
     "calls ladder": ("c1",),

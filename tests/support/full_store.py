@@ -32,6 +32,7 @@ from relay.service.groups import make_group, remove_members, set_entry
 from relay.service.hooks import set_hook
 from relay.service.keys import make_key, revoke
 from relay.service.numbers import load_prefix, make_pool, new_pool, new_prefix
+from relay.service.papers import answer_paper, submit_paper
 from relay.service.placement import BindRules
 from relay.service.users import add_user, note_failure
 from relay.store.audit import purge_audit
@@ -43,6 +44,7 @@ from relay.store.journal.attempts import AttemptFile
 from relay.store.journal.journal import Journal
 from relay.store.keys import keep_answer, list_keys
 from relay.store.maintenance import purge_records
+from relay.store.papers import papers_of
 from relay.store.postgres.attempts import SharedAttempts
 from relay.store.postgres.journal import postgres_journal
 from relay.store.sealing import keys as rotation
@@ -52,7 +54,7 @@ from relay.store.writer import GroupWriter
 from tests.support.acting import Acting
 from tests.support.captured import captured
 from tests.support.look_ups import LookUps
-from tests.support.papers import PAPERS, apply
+from tests.support.papers import PAPERS, apply, permit
 from tests.support.recorded import keep
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, ended_record, live_record
 from tests.support.waiting import until
@@ -124,6 +126,7 @@ def _service(unit: UnitOfWork, firm: str) -> list[str]:
     set_entry(unit, "binding", made[0].binding_id, D, "black")
     add_filing(unit, firm, FilingWords(A, f"CT-{firm}", "Li Lei", document="11010519491231002X"))
     add_filing(unit, firm, FilingWords(C, f"CU-{firm}"), state="submitted")
+    submit_paper(unit, f"business {firm}", permit())
     make_webhook(unit, firm, "https://platform.example/events")
     set_hook(unit, firm, RULES, url="https://platform.example/hook")
     arm(unit, "business", firm, 24 * HOUR_MS, CaptureRules(), None)
@@ -141,6 +144,8 @@ def _changes(unit: UnitOfWork, made: list[list[str]]) -> None:
         bindings.end(unit, ids[2], RULES)
         answer_filing(unit, firm, AnswerWords(C, state="approved"))
         remove_filing(unit, firm, C)
+        (paper,) = papers_of(unit.connection, unit.sealer, f"business {firm}")
+        answer_paper(unit, paper.id, "accept")
     revoke(unit, make_key(unit, FIRMS[0], ["calls:read"])[0].id)
 
 

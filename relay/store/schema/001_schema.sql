@@ -485,6 +485,39 @@ CREATE TABLE filing_change (
     PRIMARY KEY (business, hash, at)
 ) STRICT, WITHOUT ROWID;
 
+-- Papers that the platform, the carriers and the business users present: one version of one paper each.
+CREATE TABLE paper (
+    id           TEXT NOT NULL PRIMARY KEY,
+    owner        TEXT NOT NULL,    -- 'platform', 'carrier NAME' or 'business ID'
+    kind         TEXT NOT NULL,
+    version      INTEGER NOT NULL, -- counted for each owner and kind
+    state        TEXT NOT NULL,    -- submitted, supplement_asked, accepted, rejected or withdrawn
+    valid_from   INTEGER,          -- NULL: since ever
+    valid_until  INTEGER,          -- from then on it is over; NULL: without end
+    due_at       INTEGER,          -- by when a supplement is due
+    sha256       TEXT NOT NULL,    -- of the file
+    size         INTEGER NOT NULL,
+    media_type   TEXT NOT NULL,
+    sealed       BLOB NOT NULL,    -- reference, issuer, scope, text of the answer
+    submitted_at INTEGER NOT NULL,
+    submitted_by TEXT NOT NULL,
+    answered_at  INTEGER,
+    answered_by  TEXT,
+    withdrawn_at INTEGER,
+    withdrawn_by TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE UNIQUE INDEX paper_owner ON paper (owner, kind, version);
+CREATE INDEX paper_end ON paper (valid_until) WHERE valid_until IS NOT NULL;
+
+-- The files of papers, in parts.
+CREATE TABLE paper_part (
+    paper_id TEXT NOT NULL,
+    part     INTEGER NOT NULL,
+    sealed   BLOB NOT NULL,
+    PRIMARY KEY (paper_id, part)
+) STRICT;
+
 -- Ended calls and messages by time, owner and name, for charts. The follower adds to it with its cursor.
 CREATE TABLE call_count (
     owner TEXT NOT NULL,    -- '' for all, 'business ID', 'peer NAME'

@@ -514,6 +514,39 @@ CREATE TABLE filing_change (
     PRIMARY KEY (business, hash, at)
 );
 
+-- Papers that the platform, the carriers and the business users present: one version of one paper each.
+CREATE TABLE paper (
+    id           text COLLATE "C" NOT NULL PRIMARY KEY,
+    owner        text COLLATE "C" NOT NULL, -- 'platform', 'carrier NAME' or 'business ID'
+    kind         text COLLATE "C" NOT NULL,
+    version      bigint NOT NULL,           -- counted for each owner and kind
+    state        text COLLATE "C" NOT NULL, -- submitted, supplement_asked, accepted, rejected or withdrawn
+    valid_from   bigint,                    -- NULL: since ever
+    valid_until  bigint,                    -- from then on it is over; NULL: without end
+    due_at       bigint,                    -- by when a supplement is due
+    sha256       text COLLATE "C" NOT NULL, -- of the file
+    size         bigint NOT NULL,
+    media_type   text COLLATE "C" NOT NULL,
+    sealed       bytea NOT NULL,            -- reference, issuer, scope, text of the answer
+    submitted_at bigint NOT NULL,
+    submitted_by text COLLATE "C" NOT NULL,
+    answered_at  bigint,
+    answered_by  text COLLATE "C",
+    withdrawn_at bigint,
+    withdrawn_by text COLLATE "C"
+);
+
+CREATE UNIQUE INDEX paper_owner ON paper (owner, kind, version);
+CREATE INDEX paper_end ON paper (valid_until) WHERE valid_until IS NOT NULL;
+
+-- The files of papers, in parts.
+CREATE TABLE paper_part (
+    paper_id text COLLATE "C" NOT NULL,
+    part     bigint NOT NULL,
+    sealed   bytea NOT NULL,
+    PRIMARY KEY (paper_id, part)
+);
+
 -- Ended calls and messages by time, owner and name, for charts. The follower adds to it with its cursor.
 CREATE TABLE call_count (
     owner text COLLATE "C" NOT NULL, -- '' for all, 'business ID', 'peer NAME'
