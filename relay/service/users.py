@@ -30,8 +30,8 @@ ROLES: Final[dict[Role, frozenset[str]]] = {
     "operator": OPERATOR,
     "on_duty": _READS | {"calls:hangup", "webhooks", "lists"},
     "support": _READS | {"bindings:write", "lists"},
-    "compliance": _READS | {"recordings:read", "parties:read", "filings", "lists", "reports", "trace"},
-    "auditor": _READS | {"operator", "filings", "lists", "webhooks", "reports"},
+    "compliance": _READS | {"recordings:read", "parties:read", "filings", "papers", "lists", "reports", "trace"},
+    "auditor": _READS | {"operator", "filings", "papers", "lists", "webhooks", "reports"},
     "business_admin": BUSINESS_SCOPES,
     "business_reader": _READS,
 }
