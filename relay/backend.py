@@ -50,6 +50,7 @@ from relay.policy.fraud import Watch
 from relay.reports.explain import PolicyConfiguration
 from relay.service.complaints import ComplaintRate, high_complaints
 from relay.service.filings import EXPIRING_MS
+from relay.service.papers import ENDING_MS
 from relay.service.phase import PhaseNow, phase_now
 from relay.store.capture_arms import Arms
 from relay.store.captures import Captures
@@ -60,6 +61,7 @@ from relay.store.database import Reader, open_store, reading
 from relay.store.files import StoreFiles, open_lock, try_lock
 from relay.store.filings import count_expiring
 from relay.store.numbers import usage
+from relay.store.papers import count_ends
 from relay.store.postgres.nodes import LeaderLock, nodes_up
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import RELAY, Actor, UnitOfWork
@@ -323,11 +325,15 @@ class BackendProcess:
             waiting, dead = count_events(connection)
             now = now_ms()
             expiring = count_expiring(connection, None, now, now + EXPIRING_MS)
+            papers = {
+                "papers_expiring": count_ends(connection, now, now + ENDING_MS),
+                "papers_expired": count_ends(connection, 0, now),
+            }
             complaints = high_complaints(connection, now, self.settings.complaint_ppm)
             short = {pool.pool_id: 100 - pool.percent for pool in usage(connection, now) if pool.warning}
             nodes = self._nodes(connection)
         counts = {"outbox_waiting": waiting, "outbox_dead": dead, "pools_short": len(short), **nodes}
-        counts |= {"filings_expiring": expiring, "complaints_high": len(complaints)}
+        counts |= {"filings_expiring": expiring, "complaints_high": len(complaints), **papers}
         with contextlib.suppress(StoreError):  # of the captures, which are in another file
             kept = self.captures.sizes()
             counts |= {"captures_stored": kept.rows, "captures_stored_bytes": kept.size}

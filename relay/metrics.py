@@ -56,6 +56,8 @@ _GAUGES = {
     "complaints_high": "approved business users whose complaints have reached `[policy] complaint_rate`",
     "filings_expiring": "approved filings of A numbers that end within 30 days (`relay700 filings list --expiring`)",
     "phase_days_left": "days until the phase of the pilot ends (`relay700 phase`); missing while it has no end",
+    "papers_expiring": "accepted papers that end within 30 days (`relay700 papers list --ending`)",
+    "papers_expired": "accepted papers that have ended and were not replaced (`relay700 papers list --state expired`)",
     "captures_held": "calls under way whose SIP messages the relay holds until it is known whether they are kept",
     "captures_held_bytes": "memory that these messages take",
     "captures_pending": "calls whose SIP messages the backend has, to be stored",

@@ -96,6 +96,13 @@ class PaperAnsweredEvent(_Event):
     valid_until: str | None = Field(description="last day; null: without end")
 
 
+class PaperExpiringEvent(PaperAnsweredEvent):
+    """An accepted paper has come within 30, 7 or 1 days of its end, or has ended. The platform's: to `default`."""
+
+    kind: Literal["paper.expiring"]  # type: ignore[assignment]  # another kind of event
+    days: int = Field(description="30, 7, 1; 0: it has ended")
+
+
 class ComplaintsHighEvent(_Event):
     """Complaints about a business user have reached the limit. Only the business user `default` gets it."""
 
@@ -171,6 +178,7 @@ EVENTS: Final[dict[str, type[_Event]]] = {kind: _of_calls(kind, when) for kind, 
     "filing.answered": FilingAnsweredEvent,
     "filing.expiring": FilingExpiringEvent,
     "paper.answered": PaperAnsweredEvent,
+    "paper.expiring": PaperExpiringEvent,
     "complaints.high": ComplaintsHighEvent,
     "recording.ready": RecordingReadyEvent,
     "probe.leak": ProbeLeakEvent,

@@ -187,7 +187,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
     recorded = recordings(tables.recording, tables.media, tables.api, problems)
     recording = bool(recorded.spools)
     hooks_on = tables.hooks is not None
-    numbers = bind_rules(tables.numbers, tables.pilot, tables.quotas, recording, hooks_on, problems)
+    numbers = bind_rules(tables.numbers, tables.pilot, tables.compliance, tables.quotas, recording, hooks_on, problems)
     hooks = hooks_config(tables.hooks)
     probe, settings = probe_settings(tables.probe, built, numbers.parties, api=tables.api.enabled, problems=problems)
     verify = verify_config(tables.verify, problems)

@@ -19,6 +19,7 @@ from relay.config.tables import (
     AlibabaTable,
     ApiTable,
     CaptureTable,
+    ComplianceTable,
     FraudTable,
     HepTable,
     HooksTable,
@@ -40,9 +41,11 @@ from relay.model.settings import Transport
 from relay.net.hosts import is_loopback
 from relay.policy.fraud import Signal, Signals
 from relay.policy.rules import NEVER_MS, NO_LIMIT, Cap, Hours, PilotDates, Quotas, RefusalCaps, Rules, parse_hours
+from relay.service.businesses import SCENARIOS
 from relay.service.fields import CHINA, parse_duration_ms
 from relay.service.placement import BindRules
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Retention
+from relay.store.papers import PAPER_KINDS
 
 LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted no further back
 
@@ -90,6 +93,7 @@ class HooksConfig:
 def bind_rules(
     table: NumbersTable,
     pilot: PilotTable,
+    compliance: ComplianceTable,
     quotas: QuotasTable,
     recording: bool,
     hooks: bool,
@@ -107,6 +111,8 @@ def bind_rules(
         quotas=Quotas(**{name: NO_LIMIT if most == "none" else most for name, most in asdict(quotas).items()}),
         filing=table.filing,
         dates=pilot_dates(pilot, problems),
+        papers=_papers(compliance, problems),
+        suspends_expired=compliance.expired == "suspend",
     )
 
 
@@ -123,6 +129,15 @@ def pilot_dates(table: PilotTable, problems: list[str]) -> PilotDates:
         _midnight_ms(table.pilot),
         NEVER_MS if table.ends is None else _midnight_ms(table.ends),
     )
+
+
+def _papers(table: ComplianceTable, problems: list[str]) -> tuple[str, ...]:
+    for each in table.papers:
+        scenario, _, kind = each.rpartition(":")
+        if kind not in PAPER_KINDS or scenario not in ("", *SCENARIOS):
+            kinds, scenarios = ", ".join(PAPER_KINDS), ", ".join(SCENARIOS)
+            problems.append(f'compliance.papers: "{each}": must be one of {kinds}; or after one of {scenarios} and ":"')
+    return table.papers
 
 
 def api_config(table: ApiTable, problems: list[str]) -> ApiConfig:

@@ -117,6 +117,11 @@ class PilotTable(Struct, frozen=True):
     ends: _Day | None = None
 
 
+class ComplianceTable(Struct, frozen=True):
+    papers: Annotated[_Texts, expect('kinds, such as ["business_licence", "express:scenario_permit"]')] = ()
+    expired: Annotated[Literal["warn", "suspend"], expect('"warn" or "suspend"')] = "warn"
+
+
 class MediaTable(Struct, frozen=True):
     mode: Annotated[Literal["direct", "rtpengine"], expect('"direct" or "rtpengine"')] = "direct"
     rtpengine: Annotated[str | _Texts | None, expect('an address such as "udp:127.0.0.1:2223", or a list')] = None
@@ -401,6 +406,7 @@ class Tables(Struct, frozen=True):
     store: StoreTable = StoreTable()
     numbers: NumbersTable = NumbersTable()
     pilot: PilotTable = PilotTable()
+    compliance: ComplianceTable = ComplianceTable()
     media: MediaTable = MediaTable()
     announcements: AnnouncementsTable = AnnouncementsTable()
     recording: RecordingTable = RecordingTable()

@@ -41,6 +41,7 @@ _ZERO: Final[tuple[tuple[str, str, str], ...]] = (
     ("bugs", N_("%(count)s errors in the engine since the start: the log has them"), ""),
     ("ledger_faults", N_("%(count)s rows of the store were changed by something else: run relay700 verify"), "/audit"),
     ("records_unreadable", N_("%(count)s call records were altered: run relay700 verify"), "/audit"),
+    ("papers_expired", N_("%(count)s papers have ended: relay700 papers list --state expired"), ""),
     ("outbox_dead", N_("%(count)s dead letters: events that no webhook took"), "/webhooks"),
 )
 
@@ -73,6 +74,8 @@ def _service(page: ConsolePage, statistics: Mapping[str, Any]) -> Iterator[Item]
             yield Item("bad", page.words(text) % {"count": count}, path)
     for node in [name for name, is_up in statistics.get("node_up", {}).items() if not is_up]:
         yield Item("bad", page.words(N_("Node %(node)s is missing: another carries its calls")) % {"node": node})
+    if count := statistics.get("papers_expiring", 0):
+        yield Item("calm", page.words(N_("%(count)s papers end within 30 days")) % {"count": count})
     if count := sum(statistics.get("hook_breaker_open", {}).values()):
         text = page.words(N_("%(count)s hooks do not answer: calls are refused, or let through unasked"))
         yield Item("bad", text % {"count": count})

@@ -22,6 +22,7 @@ from relay.errors import RelayError
 from relay.log import Outage
 from relay.model.capture import CaptureRules
 from relay.service.filings import tell_expiring
+from relay.service.papers import suspend_expired, tell_ending
 from relay.service.placement import SWEEP, BindRules, release_due
 from relay.service.retention import Retention, purge, purge_captures
 from relay.store.bindings import idle_due, note_used
@@ -257,6 +258,11 @@ class Timers:
     def _purge(self) -> None:
         with contextlib.closing(Writer(self._path, self._sealer, clock_ms=self._clock_ms)) as writer:
             writer.run(RELAY, tell_expiring)
+            for paper, days in writer.run(RELAY, tell_ending):
+                self._log.warning("paper.expiring", paper=paper.id, owner=paper.owner, kind=paper.kind, days=days)
+            if self._rules.suspends_expired:
+                for business in writer.run(RELAY, lambda unit: suspend_expired(unit, self._rules.papers)):
+                    self._log.warning("paper.expired", business=business, effect="the business user is suspended")
             now, going_on = self._clock_ms(), lambda: not self._ending.is_set()
             purged = purge(writer, self._retention, self._kept_in, now, going_on=going_on)
         self._log.info("purge.done", **purged._asdict())

@@ -48,6 +48,7 @@ Kind = Literal[
     "filing.answered",
     "filing.expiring",
     "paper.answered",
+    "paper.expiring",
     "recording.ready",
     "complaints.high",  # only for `default`, the operator's own
     "probe.leak",  # only for the probe's own business user
@@ -218,6 +219,7 @@ _OTHERS: Final = dict.fromkeys(
         *("user_data", "pool_id", "number", "cools_until", "expired_at", "peer", "leaks", "altered"),
         *("reference", "state", "code", "expires_at", "count", "about", "prefix", "percent", "answered"),
         *("recording_ms", "recording_sha256"),
+        *("paper_id", "paper_kind", "version", "due", "valid_until", "days"),
     ),
     _CLEAR,
 ) | {"party": Field("absent", "party")}

@@ -190,6 +190,7 @@ class BusinessEventResponse(ResponseModel):
     at: Moment
     version: int = Field(description="resulting version; of an approval: the `qualification` of call records")
     changed: list[BusinessChangedResponse]
+    papers: list[str] = Field(description="versions of papers that an approval rested on")
 
 
 class BusinessHistoryResponse(ResponseModel):
@@ -301,6 +302,7 @@ def _event(change: StateChange) -> BusinessEventResponse:
         "at": shown_moment(change.at),
         "reason": reason_form(change.reason, reveal=False),
         "changed": [_changed(each) for each in change.changed],
+        "papers": list(change.papers),
     }
     return BusinessEventResponse(**change._asdict() | shown)
 
@@ -314,7 +316,7 @@ def _changed(changed: TermChange) -> BusinessChangedResponse:
 
 def _step(step: Step, summary: str, words: str) -> Operation:
     def take(unit: UnitOfWork, asker: Asker, business_id: Name, asked: ReasonRequest) -> BusinessResponse:
-        return shown_business(set_state(unit, business_id, step, asked.reason))
+        return shown_business(set_state(unit, business_id, step, asked.reason, asker.rules.papers))
 
     take.__doc__ = words
     route = f"POST /v1/businesses/{{business_id}}/{step}"

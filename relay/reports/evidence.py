@@ -317,7 +317,7 @@ def _business_form(found: Qualification) -> dict[str, Any]:
     del terms["contact"]
     values: dict[str, Value] = {"id": found.business, "state": found.state, "qualification": found.version, **terms}
     values |= {"approved_at": approval and approval.at, "approved_by": approval and approval.by}
-    return with_moments(values, ("approved_at",))
+    return with_moments(values, ("approved_at",)) | {"papers": list(approval.papers) if approval else []}
 
 
 def _filing_form(filing: FilingRow) -> dict[str, Any]:

@@ -7,7 +7,7 @@ An approval covers the qualification as it is then, so any change of it needs a 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
 from relay.errors import AuditedRefusal, Refused
@@ -27,6 +27,7 @@ from relay.store.businesses import (
 )
 from relay.store.hooks import remove_hook
 from relay.store.keys import revoke_all
+from relay.store.papers import owner_of, papers_of
 from relay.store.unit_of_work import RELAY, UnitOfWork
 from relay.store.webhooks import disable_all
 
@@ -154,24 +155,25 @@ _NEW = Business(
 )
 
 
-def set_state(unit: UnitOfWork, business_id: str, step: Step, reason: str) -> Business:
+def set_state(unit: UnitOfWork, business_id: str, step: Step, reason: str, required: Sequence[str] = ()) -> Business:
     """Take a step, effective from the next call on all of its bindings. Raises Refused.
 
-    Approval requires the fields that the scenario needs. Revocation also ends all keys, disables all webhooks and
-    removes the hook. The audit log has a refused step, too.
+    Approval requires the fields that the scenario needs, and papers of the kinds in `required`. Revocation also ends
+    all keys, disables all webhooks and removes the hook. The audit log has a refused step, too.
     """
     reason = fields.reason(reason, required=True)
     business = get(unit, business_id)
     to_state = STEPS[step][1]
     try:
         _check_step(business, step)
+        papers = _papers(unit, business, required) if to_state == "approved" else []
     except Refused as refused:
         refused.attempt = AuditedRefusal(f"business.{step}", business_id, reason)
         raise
     wanted = business._replace(state=to_state)
     changed = _put(unit, wanted._replace(qualification=business.version + 1) if step == "approve" else wanted)
-    add_state_change(unit, business, changed, reason)
-    details: dict[str, object] = {"version": changed.version}
+    add_state_change(unit, business, changed, reason, papers)
+    details: dict[str, object] = {"version": changed.version} | ({"papers": papers} if papers else {})
     if to_state == "revoked":  # it loses access to the platform's records
         details["keys"] = revoke_all(unit, business_id)
         disable_all(unit, business_id)
@@ -188,6 +190,25 @@ def _check_step(business: Business, step: Step) -> None:
         raise Refused("state_conflict", "state", problem)
     if to_state == "approved":
         check_complete(business)
+
+
+def required_kinds(business: Business, required: Sequence[str]) -> list[str]:
+    """The kinds of papers that the business user needs: those without a scenario, or with its own."""
+    if business.id == DEFAULT_BUSINESS:
+        return []
+    asked = (each.rpartition(":") for each in required)
+    return [kind for scenario, _, kind in asked if scenario in ("", business.scenario)]
+
+
+def _papers(unit: UnitOfWork, business: Business, required: Sequence[str]) -> list[str]:
+    """The versions of papers that an approval rests on. Raises Refused with all kinds that are missing."""
+    kinds = required_kinds(business, required)
+    held = papers_of(unit.connection, unit.sealer, owner_of("business", business.id)) if kinds else []
+    found = {paper.kind: paper for paper in held if paper.is_in_force(unit.now_ms)}
+    if missing := [kind for kind in kinds if kind not in found]:
+        problem = f"papers missing, not accepted or not in force: {', '.join(missing)}. See `relay700 papers list`"
+        raise Refused("unqualified", "papers", problem)
+    return [f"{kind} version {found[kind].version}, sha256 {found[kind].sha256}" for kind in sorted(found)]
 
 
 def change(

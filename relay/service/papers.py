@@ -10,12 +10,15 @@ import binascii
 import hashlib
 import re
 from base64 import b64decode
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
 from relay.errors import Refused
+from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service import fields
 from relay.service.businesses import get as get_business
+from relay.service.businesses import required_kinds, set_state
 from relay.service.fields import CHINA, invalid
 from relay.store.papers import (
     KeptState,
@@ -25,6 +28,7 @@ from relay.store.papers import (
     add_paper,
     find_paper,
     papers_of,
+    papers_that_end,
     put_paper,
 )
 from relay.store.unit_of_work import UnitOfWork
@@ -43,6 +47,10 @@ PAPER_STEPS: Final[dict[Answer, tuple[tuple[KeptState, ...], KeptState]]] = {
     "reject": (("submitted", "supplement_asked"), "rejected"),
     "supplement": (("submitted",), "supplement_asked"),
 }
+WARN_DAYS: Final = (30, 7, 1, 0)  # before the end of a paper
+# How far the events `paper.expiring` go.
+_TOLD: Final = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'paper'), :default)"
+_SET_TOLD: Final = "INSERT INTO cursor (name, at) VALUES ('paper', ?1) ON CONFLICT (name) DO UPDATE SET at = ?1"
 _CAN_BE_WITHDRAWN: Final = ("submitted", "supplement_asked", "accepted")
 _SIGNATURES: Final[dict[bytes, MediaType]] = {
     b"%PDF-": "application/pdf",
@@ -131,6 +139,36 @@ def withdraw_paper(unit: UnitOfWork, paper_id: str, reason: str) -> PaperRow:
     put_paper(unit, gone)
     _audit(unit, "withdraw", gone, why)
     return gone
+
+
+def tell_ending(unit: UnitOfWork) -> list[tuple[PaperRow, int]]:
+    """Queue an event for each paper that has come within 30, 7 or 1 days of its end since the last time, or has ended.
+
+    Returns these papers with the days left. Those of the platform and the carriers go to the operator's own webhooks.
+    """
+    (told_ms,) = unit.connection.execute(_TOLD, {"default": unit.now_ms - DAY_MS}).fetchone()
+    told = []
+    for days in WARN_DAYS:
+        ahead = days * DAY_MS
+        for paper in papers_that_end(unit.connection, unit.sealer, told_ms + ahead, unit.now_ms + ahead):
+            data = paper_event(paper, unit) | {"days": days}
+            queue_event(unit, paper.business or DEFAULT_BUSINESS, "paper.expiring", f"{paper.id}.{days}", data)
+            told.append((paper, days))
+    unit.connection.execute(_SET_TOLD, (unit.now_ms,))
+    return told
+
+
+def suspend_expired(unit: UnitOfWork, required: Sequence[str]) -> list[str]:
+    """Suspend each approved business user with a required paper that has ended and was not replaced. Returns ids."""
+    suspended = []
+    for paper in papers_that_end(unit.connection, unit.sealer, 0, unit.now_ms):
+        if paper.business is None or paper.business in suspended:
+            continue
+        business = get_business(unit, paper.business)
+        if business.state == "approved" and paper.kind in required_kinds(business, required):
+            set_state(unit, business.id, "suspend", f"the paper {paper.kind}, version {paper.version}, has ended")
+            suspended.append(business.id)
+    return suspended
 
 
 def get_paper(unit: UnitOfWork, paper_id: str) -> PaperRow:

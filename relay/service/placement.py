@@ -72,6 +72,9 @@ class BindRules(NamedTuple):
         ends = [self.dates.pilot_ms] if self.phase == "auto" else []
         return min([*ends, *([] if self.legacy_until_ms is None else [self.legacy_until_ms])], default=NEVER_MS)
 
+    papers: tuple[str, ...] = ()  # kinds that an approval needs; "express:KIND" of one scenario only
+    suspends_expired: bool = False  # a business user whose required paper has ended is suspended
+
 
 class PlacementRequest(NamedTuple):
     """A binding to make (`fields.binding`), and how."""

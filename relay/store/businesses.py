@@ -5,6 +5,7 @@ Owns the SQL and the sealing of `business` and `business_change`. `relay.service
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Any, Literal, NamedTuple
 
@@ -77,6 +78,7 @@ class StateChange(NamedTuple):
     at: int
     version: int  # after the change
     changed: list[TermChange]
+    papers: Sequence[str] = ()  # versions that an approval rested on
 
 
 class Qualification(NamedTuple):
@@ -102,7 +104,7 @@ INSERT INTO business_change (business, at, seq, state, by, sealed, sealed_terms)
 """
 _HISTORY = "SELECT seq, state, by, at, sealed, sealed_terms FROM business_change WHERE business = ? ORDER BY seq"
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[dict[str, str], QualificationTerms, int]).decode
+_decode = msgspec.msgpack.Decoder(tuple[dict[str, str], QualificationTerms, int, list[str]]).decode
 
 
 def find_business(connection: Connection, sealer: Sealer, business_id: str) -> Business | None:
@@ -129,12 +131,16 @@ def put_business(unit: UnitOfWork, business: Business) -> None:
     unit.connection.execute(_CHANGE, _row(unit.sealer, business))
 
 
-def add_state_change(unit: UnitOfWork, old: Business | None, new: Business, reason: str) -> None:
-    """Add a change to the history: its author, its reason, and the terms that it changed."""
+def add_state_change(
+    unit: UnitOfWork, old: Business | None, new: Business, reason: str, papers: list[str] | None = None
+) -> None:
+    """Add a change to the history: author, reason, the terms that it changed, the papers that it rests on."""
     after = _terms(new)
     before = {} if old is None else dict(set(_terms(old)._asdict().items()) - set(after._asdict().items()))
     sealed = unit.sealer.seal(reason.encode(), _change_context(new.id, new.version))
-    sealed_terms = unit.sealer.seal(_encode((before, after, new.qualification)), _terms_context(new.id, new.version))
+    sealed_terms = unit.sealer.seal(
+        _encode((before, after, new.qualification, papers or [])), _terms_context(new.id, new.version)
+    )
     row = (new.id, unit.now_ms, new.version, new.state, unit.actor.name, sealed, sealed_terms)
     unit.connection.execute(_ADD_CHANGE, row)
 
@@ -176,15 +182,15 @@ def _history(connection: Connection, sealer: Sealer, business_id: str) -> list[_
     for seq, state, by, at, sealed, sealed_terms in rows:
         reason = sealer.open_(sealed, _change_context(business_id, seq)).decode()
         before: dict[str, str] = {}
-        after, qualification = None, 1
+        after, qualification, papers = None, 1, list[str]()
         if sealed_terms is not None:
-            before, after, qualification = _decode(sealer.open_(sealed_terms, _terms_context(business_id, seq)))
+            before, after, qualification, papers = _decode(sealer.open_(sealed_terms, _terms_context(business_id, seq)))
         named = [
             TermChange(name, before[name], getattr(after, name))
             for name in QualificationTerms._fields
             if name in before
         ]
-        found.append(_Kept(StateChange(state, reason, by, at, seq, named), before, after, qualification))
+        found.append(_Kept(StateChange(state, reason, by, at, seq, named, papers), before, after, qualification))
     return found
 
 

@@ -103,6 +103,11 @@ _OF_KIND = f"{_SELECT} WHERE owner = ? AND kind = ? ORDER BY version"
 _OF_OWNER = f"{_SELECT} WHERE owner = ? ORDER BY kind, version"
 _ENDED = "state = 'accepted' AND valid_until <= :now"
 _ENDING = "state = 'accepted' AND valid_until > :now AND valid_until <= :until"
+_REPLACED = """
+EXISTS (SELECT 1 FROM paper AS later WHERE later.owner = paper.owner AND later.kind = paper.kind
+    AND later.version > paper.version AND later.state = 'accepted')
+"""
+_ENDS = f"{_SELECT} WHERE state = 'accepted' AND valid_until > ? AND valid_until <= ? AND NOT {_REPLACED} ORDER BY id"
 _PAGE = f"{_SELECT} WHERE {{wanted}} ORDER BY id LIMIT :most"
 _ADD_PART = "INSERT INTO paper_part (paper_id, part, sealed) VALUES (?, ?, ?)"
 _PARTS = "SELECT part, sealed FROM paper_part WHERE paper_id = ? ORDER BY part"
@@ -180,6 +185,17 @@ def find_papers(
     values |= {"owner": query.owner, "kind": query.kind, "state": query.state}
     rows = connection.execute(_PAGE.format(wanted=" AND ".join(wanted)), values).fetchall()
     return [_opened(sealer, row) for row in rows]
+
+
+def papers_that_end(connection: Connection, sealer: Sealer, after_ms: int, until_ms: int) -> list[PaperRow]:
+    """Accepted papers that end after `after_ms` and until `until_ms`, and that no later version has replaced."""
+    rows = proven_rows(connection, sealer, "paper", _ENDS, (after_ms, until_ms))
+    return [_opened(sealer, row) for row in rows]
+
+
+def count_ends(connection: Connection, after_ms: int, until_ms: int) -> int:
+    """The number of papers that end then, as `papers_that_end`, for display: without a check of their proofs."""
+    return len(connection.execute(_ENDS, (after_ms, until_ms)).fetchall())
 
 
 def read_file(connection: Connection, sealer: Sealer, paper: PaperRow) -> bytes:

@@ -27,7 +27,7 @@ from relay.service.complaints import set_complaints
 from relay.service.fields import CHINA, format_moment
 from relay.service.filings import AnswerWords, FilingWords, add_filing, answer_filing, tell_expiring
 from relay.service.hooks import PARTIES
-from relay.service.papers import answer_paper, submit_paper
+from relay.service.papers import answer_paper, submit_paper, tell_ending
 from relay.service.placement import BindRules, release_due
 from relay.store.recordings import Recording
 from relay.store.writer import GroupWriter, now_ms
@@ -73,8 +73,10 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     soon = format_moment(now_ms() + 86_400_000)
     made.run(lambda unit: add_filing(unit, "shop", FilingWords(A, "CT-1", expires_at=soon)))
     made.run(lambda unit: answer_filing(unit, "shop", AnswerWords(A, state="approved", code="0", expires_at=soon)))
-    paper = made.run(lambda unit: submit_paper(unit, "business shop", permit()))
+    today = datetime.now(CHINA).date()
+    paper = made.run(lambda unit: submit_paper(unit, "business shop", permit(valid_until=today)))
     made.run(lambda unit: answer_paper(unit, paper.id, "accept"))
+    made.run(tell_ending)
     made.run(tell_expiring)
     made.run(lambda unit: set_complaints(unit, datetime.now(CHINA).date(), "shop", PREFIX, 3))
     recording = Recording("c1", "shop", 0, 1_500, 5, "ab" * 32)

@@ -19,8 +19,11 @@ from relay.service.papers import (
     is_credit_code,
     shown_day,
     submit_paper,
+    suspend_expired,
+    tell_ending,
     withdraw_paper,
 )
+from relay.store.businesses import state_changes
 from relay.store.papers import PLATFORM, PaperRow, find_paper, papers_of, read_file
 from relay.store.unit_of_work import Actor
 from tests.service.conftest import Backend
@@ -200,3 +203,73 @@ def test_a_paper_sent_in_base64_is_no_larger_than_its_file(backend: Backend) -> 
     largest = PDF + bytes(LARGEST_FILE - len(PDF))
     assert submit(backend, permit(largest)).size == LARGEST_FILE
     assert len(b64encode(largest)) <= 27 << 20
+
+
+def approve(backend: Backend, *required: str, business: str = "acme") -> Any:
+    return backend.run(lambda unit: set_state(unit, business, "approve", "checked", required))
+
+
+def test_an_approval_needs_each_required_paper_in_force(backend: Backend) -> None:
+    backend.business("acme", approved=False, scenario="express")
+    required = ("business_licence", "express:scenario_permit", "takeaway:commitment")
+    with pytest.raises(Refused, match="business_licence, scenario_permit") as refused:
+        approve(backend, *required)
+    assert (refused.value.kind, refused.value.field) == ("unqualified", "papers")
+    licence = submit(backend, permit(kind="business_licence", reference=CREDIT_CODE), "business acme")
+    answer(backend, licence, "accept")
+    ended = submit(backend, permit(valid_until=date(2026, 1, 31)), "business acme")
+    answer(backend, ended, "accept")
+    backend.now_ms = ended.valid_until or 0
+    with pytest.raises(Refused, match="not in force: scenario_permit"):
+        approve(backend, *required)
+    permit_ = submit(backend, permit(valid_from=date(2026, 2, 1)), "business acme")
+    with pytest.raises(Refused, match="not in force: scenario_permit"):
+        approve(backend, *required)
+    answer(backend, permit_, "accept")
+    approve(backend, *required)
+    approval = state_changes(backend.reader, backend.sealer, "acme")[-1]
+    assert approval.papers == [
+        f"business_licence version 1, sha256 {licence.sha256}",
+        f"scenario_permit version 2, sha256 {permit_.sha256}",
+    ]
+
+
+def test_the_operators_own_business_user_needs_no_papers(backend: Backend) -> None:
+    backend.run(lambda unit: set_state(unit, "default", "suspend", "test"))
+    backend.run(lambda unit: set_state(unit, "default", "resume", "test", ("commitment",)))
+
+
+def test_a_paper_warns_before_its_end_once_each(backend: Backend) -> None:
+    backend.run(tell_ending)
+    paper = accepted(backend, valid_until=date(2026, 3, 31))
+    own = submit(backend, permit(valid_until=date(2026, 3, 31)), PLATFORM)
+    answer(backend, own, "accept")
+    end = paper.valid_until or 0
+    told = []
+    for days_left in (40, 30, 29, 10, 7, 2, 1, 0, -1):
+        backend.now_ms = end - days_left * DAY_MS
+        told += [(one.id, days) for one, days in backend.run(tell_ending)]
+    assert told == [(each.id, days) for days in (30, 7, 1, 0) for each in (paper, own)]
+
+
+def test_a_paper_that_was_replaced_does_not_warn(backend: Backend) -> None:
+    backend.run(tell_ending)
+    old = accepted(backend, valid_until=date(2026, 3, 31))
+    accepted(backend, valid_from=date(2026, 4, 1))
+    backend.now_ms = old.valid_until or 0
+    assert backend.run(tell_ending) == []
+
+
+def test_a_business_user_whose_required_paper_has_ended_is_suspended(backend: Backend) -> None:
+    backend.business("acme")
+    backend.business("bolt")
+    for firm, kind in (("acme", "scenario_permit"), ("bolt", "commitment")):
+        paper = submit(backend, permit(kind=kind, valid_until=date(2026, 3, 31)), f"business {firm}")
+        answer(backend, paper, "accept")
+    backend.now_ms = (paper.valid_until or 0) - 1
+    assert backend.run(lambda unit: suspend_expired(unit, ["scenario_permit"])) == []
+    backend.now_ms += 1
+    assert backend.run(lambda unit: suspend_expired(unit, ["scenario_permit"])) == ["acme"]
+    assert backend.run(lambda unit: suspend_expired(unit, ["scenario_permit"])) == []
+    with pytest.raises(Refused, match="not in force: scenario_permit"):
+        backend.run(lambda unit: set_state(unit, "acme", "resume", "again", ("scenario_permit",)))
