@@ -36,7 +36,7 @@ from relay.store.filings import State as FilingState
 from relay.store.groups import Kind as ListKind
 from relay.store.numbers import Lock, PrefixState
 from relay.store.numbers import State as NumberState
-from relay.store.papers import PaperKind
+from relay.store.papers import PaperKind, PaperState
 from relay.store.recordings import Channels
 from relay.store.unit_of_work import Scope
 from relay.version import VERSION
@@ -280,6 +280,7 @@ _NAMED: Final[dict[str, Any]] = {
         "PrefixState": PrefixState,
         "RecordingChannels": Channels,
         "PaperKind": PaperKind,
+        "PaperState": PaperState,
         "Scenario": Scenario,
         "Scope": Scope,
         "WebhookFormat": Format,

@@ -48,6 +48,7 @@ INTEGERS: dict[str, tuple[str, ...]] = {
     "past_party": ("to_ms",),
     "binding": ("version",),
     "recording": ("size",),
+    "paper": ("version", "valid_from", "valid_until", "size"),
     "complaint": ("count",),
     "user_account": ("must_change", "failures", "locked_until", "last_step"),
     "checkpoint": ("seq", "at"),
