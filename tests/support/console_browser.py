@@ -44,7 +44,7 @@ class Room(NamedTuple):
 
     async def log_in(self, page: Page, secret: str) -> None:
         await page.goto(f"{self.url}/")
-        await page.get_by_text("With an API key").click()
+        await page.locator("details:has([name=key]) > summary").click()
         await page.locator("[name=key]").fill(secret)
         await page.keyboard.press("Enter")
         await page.wait_for_url(f"{self.url}/")
