@@ -15,6 +15,7 @@ from relay.service.keys import BUSINESS_SCOPES, make_key
 from relay.service.numbers import load_prefix, make_pool, new_pool, new_prefix
 from relay.service.papers import submit_paper
 from relay.service.placement import BindRules
+from relay.service.users import add_user
 from relay.store.unit_of_work import UnitOfWork
 from tests.api.conftest import PREFIX, A, B, C
 from tests.support.papers import PAPERS, apply, permit
@@ -41,6 +42,7 @@ def sow(unit: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds
     webhook, _ = make_webhook(unit, business, "https://platform.example/events")
     set_hook(unit, business, BindRules(hooks=True), url="https://platform.example/hook")
     armed = arm(unit, "number", A, 3_600_000, CaptureRules(), None)
+    user, _ = add_user(unit, f"{business}.boss", "business_admin", business)
     paper = submit_paper(unit, f"business {business}", permit())
     return {
         "arm_id": armed.arm.id,
@@ -67,6 +69,7 @@ def sow(unit: UnitOfWork, business: str = "acme", prefix: str = PREFIX) -> Seeds
         "binding_id": binding.binding_id,
         "webhook_id": webhook.id,
         "paper_id": paper.id,
+        "name": user.name,
         "call_id": CALL_ID,
         "whose": "business",
         "owner_id": business,

@@ -23,6 +23,8 @@ NAMES = {
     "arm_id": "0" * 12,
     "whose": "business",
     "owner_id": "default",
+    "paper_id": "0" * 12,
+    "name": "li.lei",
 }
 
 

@@ -83,6 +83,7 @@ LISTS: dict[str, tuple[str, Json | None]] = {
     "GET /v1/filings": ("", None),
     "POST /v1/filings/search": ("", {"party": A}),
     "GET /v1/papers": ("", None),
+    "GET /v1/phase": ("", None),
     "GET /v1/calls": ("", None),
     "POST /v1/calls/search": ("", {"party": A}),
     "GET /v1/calls/live": ("", None),

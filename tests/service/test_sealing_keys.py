@@ -17,7 +17,9 @@ from relay.service.capture import arm
 from relay.service.filings import FilingWords, add_filing
 from relay.service.groups import make_group, remove_members, set_entry
 from relay.service.keys import make_key
+from relay.service.papers import submit_paper
 from relay.service.retention import TWO_YEARS_MS, Retention, purge
+from relay.service.users import add_user
 from relay.store.audit import AuditQuery, newest_entries, verify_audit
 from relay.store.bindings import history
 from relay.store.businesses import find_business, state_changes
@@ -30,15 +32,18 @@ from relay.store.hooks import Hook, find_hook, put_hook
 from relay.store.journal.rows import caller_row, open_caller
 from relay.store.keys import list_keys
 from relay.store.maintenance import RESEALED, count_rows_by_key, reseal
+from relay.store.papers import papers_of, read_file
 from relay.store.sealing import keys as rotation
 from relay.store.sealing.keys import key_in_use, sealing_keys
 from relay.store.sealing.sealer import make_key as make_key_file
 from relay.store.sealing.sealer import read_key_file
 from relay.store.unit_of_work import UnitOfWork
+from relay.store.users import find_user
 from relay.store.webhooks import Webhook, put_webhook, webhooks_of
 from relay.store.writer import Writer
 from tests.service.conftest import RULES, Backend
 from tests.support.acting import Acting
+from tests.support.papers import permit
 from tests.support.stored import NOW_MS, A, B, X, Y
 from tests.support.written import change
 
@@ -84,6 +89,8 @@ def filled(backend: Backend) -> Binding:
     backend.run(lambda unit: put_webhook(unit, WEBHOOK))
     backend.run(lambda unit: put_hook(unit, HOOK))
     backend.run(lambda unit: put_configuration(unit, "", "[sip]"))
+    backend.run(lambda unit: add_user(unit, "acme.boss", "business_admin", "acme"))
+    backend.run(lambda unit: submit_paper(unit, "business acme", permit()))
     made: Binding = backend.bind(x=X, business="acme", order_id="o1")
     backend.bind("AXN", x=Y, business="acme", order_id="o2")
     change_ = {"b": "13500000007"}
@@ -110,7 +117,8 @@ def read(backend: Backend, made: Binding) -> list[Any]:
         find_filing(reader, sealer, "acme", A),
         filing_at(reader, sealer, "acme", A, backend.now_ms - 1),
         (webhooks_of(reader, sealer, "acme", "", 9), find_hook(reader, sealer, "acme")),
-        find_configuration(reader, sealer, "", backend.now_ms),
+        (find_configuration(reader, sealer, "", backend.now_ms), find_user(reader, sealer, "acme.boss")),
+        [(paper, read_file(reader, sealer, paper)) for paper in papers_of(reader, sealer, "business acme")],
         list_arms(reader, sealer, backend.now_ms, "", 9),
         open_caller(sealer, made.binding_id, number, sealed),
     ]
