@@ -257,7 +257,7 @@ async def test_unknown_source_and_unknown_number_have_their_own_outcomes(phones:
 
 
 async def test_a_slow_hook_delays_no_other_calls(phones: Strict) -> None:
-    """100 calls, half a second at 200 per second, each on a separate number."""
+    """100 calls, each on a separate number."""
     relay, held = phones.ends.relay, [number() for _ in range(100)]
     await asyncio.to_thread(relay.import_bindings, [(x, A, B) for x in held])
     free_number = number()
@@ -266,8 +266,10 @@ async def test_a_slow_hook_delays_no_other_calls(phones: Strict) -> None:
     phones.hook.refused.update(held)
     asked = len(phones.hook.asked)
     legs = [Leg.calling(phones.ends.left, relay.setup.relay, A, x) for x in held]
-    branches = [await leg.request("INVITE", body=SDP) for leg in legs]
-    await asyncio.to_thread(phones.hook.wait_until_asked, asked + len(held))
+    branches = []
+    for leg in legs:  # one by one: a burst would be shed by a relay that the machine has held up
+        branches.append(await leg.request("INVITE", body=SDP))
+        await asyncio.to_thread(phones.hook.wait_until_asked, asked + len(branches))
     assert (await call(phones.ends, A, free_number)).called == B
     phones.hook.release()
     for leg, branch in zip(legs, branches, strict=True):
