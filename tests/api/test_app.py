@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -31,8 +32,10 @@ from schemathesis.specs.openapi.checks import (
 
 from relay.api.app import openapi_document
 from relay.defence.bans import Bans
+from relay.errors import Refused
 from relay.model.settings import Limits
 from relay.net.control import BanAnswers
+from relay.service.capture import disarm
 from tests.api.conftest import A, Api, B, Client, Json, TestBackend
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
@@ -99,13 +102,15 @@ LOOSE = ("expires_in", "direction", "max_call_s", "ring_timeout_s", "user_data",
 
 
 @pytest.fixture
-def seeds(served: Served) -> Seeds:
+def seeds(served: Served) -> Iterator[Seeds]:
     """Resources for one operation, as other operations may have ended theirs."""
     number = next(NAMES)
     sown: Seeds = served.loop.run_until_complete(
         served.api.run(lambda unit: sow(unit, f"acme{number}", f"700{number:08d}"))
     )
-    return sown
+    yield sown
+    with suppress(Refused):  # ended; there may be fewer at once than operations
+        served.loop.run_until_complete(served.api.run(lambda unit: disarm(unit, sown["arm_id"])))
 
 
 @pytest.mark.hypothesis
