@@ -190,7 +190,8 @@ def _good(key: ApiKey | None, now_s: float, shows: Callable[[ApiKey], bool]) -> 
 
 
 def _only_reads(scope: Scope) -> bool:
-    return scope["method"] in ("GET", "HEAD") or scope["path"].endswith(_READS)
+    method = scope["method"]
+    return method in ("GET", "HEAD") or (method == "POST" and scope["path"].endswith(_READS))
 
 
 def _needs_key(scope: Scope) -> bool:

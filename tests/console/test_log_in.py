@@ -127,6 +127,16 @@ async def test_an_auditor_reads_and_changes_nothing(console: Console, operator: 
     assert [user["name"] for user in (await operator.get("/v1/users"))["items"]] == ["li.na"]
 
 
+async def test_a_user_named_like_a_reading_route_is_safe_from_an_auditor(console: Console, operator: Client) -> None:
+    """Some requests by POST only read: they are known by the end of their path."""
+    await operator.post("/v1/users", {"name": "search", "role": "auditor"}, 201)
+    who = await person(console, operator, "auditor")
+    await who.settle()
+    await who.browser.send(await who.browser.see("/users"), "/users/search/disable")
+    assert "your role changes nothing" in await who.browser.see("/users")
+    assert [user["disabled_at"] for user in (await operator.get("/v1/users"))["items"]] == [None, None]
+
+
 async def test_a_business_reader_sees_its_own_business_only(console: Console, operator: Client, api: Api) -> None:
     await api.company("acme", ["keys"])
     who = await person(console, operator, "business_reader", business_id="acme")
