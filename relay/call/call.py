@@ -412,8 +412,8 @@ class Call(OpenRecord):
     def probe(self, now: float) -> None:
         """Ask both peers by OPTIONS whether their dialog still exists (RFC 3261 11); end the call if not.
 
-        A peer that owes an ACK is not asked: the ACK proves its dialog. The CSeqs now in use are committed: from
-        the former state the next restart could continue below them, if the clock is set back meanwhile.
+        A peer that owes an ACK is not asked: the ACK proves its dialog. The CSeqs now in use are committed:
+        a restart after the clock was set back could otherwise continue below them.
         """
         self._is_stale = True
         self._save()

@@ -15,7 +15,7 @@ from relay.store.writer import now_ms
 
 
 class LegacyLeft(ResponseModel):
-    """What of a business user still uses old middle numbers."""
+    """A business user's bindings on old middle numbers, and its calls to them."""
 
     business_id: str
     bindings: int = Field(description="live bindings on old numbers")

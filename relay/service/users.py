@@ -52,7 +52,7 @@ _NOBODY: Final = "$argon2id$v=19$m=65536,t=3,p=4$bm9ib2R5bm9ib2R5bm9ib2R5$AAAAAA
 
 
 class LogInSecrets(NamedTuple):
-    """What a user needs for the first log-in. It is shown once."""
+    """The secrets of the first log-in, shown once."""
 
     password: str
     code_uri: str  # otpauth://, for an authenticator
@@ -65,12 +65,12 @@ class LoggedIn(NamedTuple):
 
     @property
     def id(self) -> str:
-        """What sessions and rates are counted by."""
+        """The name under which sessions and requests are counted."""
         return self.actor_name
 
     @property
     def actor_name(self) -> str:
-        """What the audit log calls the user."""
+        """The user's name in the audit log."""
         return f"user:{self.user.name}"
 
     @property

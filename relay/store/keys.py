@@ -59,7 +59,7 @@ class ApiKey(NamedTuple):
 
     @property
     def actor_name(self) -> str:
-        """What the audit log calls the key."""
+        """The key's name in the audit log."""
         return f"key:{self.id}"
 
     @property

@@ -21,7 +21,7 @@ LEAKY = (
 
 
 class Line(Protocol):
-    """What a phone has of the world, in the place of a ladder."""
+    """The part of the world that a phone uses, in the place of a ladder."""
 
     now: float
 
@@ -32,7 +32,7 @@ class Line(Protocol):
 
 
 class SeenByPhone(Phone):
-    """What both kinds have in common."""
+    """The base of callers and callees."""
 
     def set_up(self) -> None:
         self.bye_sent_at: float | None = None
@@ -44,7 +44,7 @@ class SeenByPhone(Phone):
 
     @property
     def seen(self) -> dict[str, object]:
-        """What it saw and did."""
+        """The final responses, and the times of what else it sent and received."""
         names = ("finals", "sent_finals", "up_at", "bye_sent_at", "bye_received_at", "cancelled_at")
         return {name: getattr(self, name) for name in names}
 

@@ -228,7 +228,7 @@ class Node:
 
     @property
     def writer(self) -> Writer:
-        """That of the operators, who live on when the node dies."""
+        """The operators' writer, which outlives the node."""
         if self._writer is None:
             self._writer = Writer(self.path, self.sealer)
         return self._writer
