@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import date
 from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
@@ -42,9 +42,9 @@ from relay.net.hosts import is_loopback
 from relay.policy.fraud import Signal, Signals
 from relay.policy.rules import NEVER_MS, NO_LIMIT, Cap, Hours, PilotDates, Quotas, RefusalCaps, Rules, parse_hours
 from relay.service.businesses import SCENARIOS
-from relay.service.fields import CHINA, parse_duration_ms
+from relay.service.fields import DAY_MS, midnight_ms, parse_duration_ms
 from relay.service.placement import BindRules
-from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Retention
+from relay.service.retention import HALF_YEAR_MS, TWO_YEARS_MS, Retention
 from relay.store.papers import PAPER_KINDS
 
 LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted no further back
@@ -124,10 +124,10 @@ def pilot_dates(table: PilotTable, problems: list[str]) -> PilotDates:
             fix = f"write a later day, or move pilot.{earlier}"
             problems.append(f"pilot.{later}: {then} is not after pilot.{earlier}, {first}; {fix}")
     return PilotDates(
-        _midnight_ms(table.preparation),
-        _midnight_ms(table.transition),
-        _midnight_ms(table.pilot),
-        NEVER_MS if table.ends is None else _midnight_ms(table.ends),
+        midnight_ms(table.preparation),
+        midnight_ms(table.transition),
+        midnight_ms(table.pilot),
+        NEVER_MS if table.ends is None else midnight_ms(table.ends),
     )
 
 
@@ -384,12 +384,7 @@ def _end_of_day(path: str, text: str, problems: list[str]) -> int | None:
     except ValueError:
         problems.append(f'{path}: {text!r} is not a day; write one such as "2027-03-31", or ""')
         return None
-    return _midnight_ms(day) + DAY_MS
-
-
-def _midnight_ms(day: date) -> int:
-    """The first millisecond of the day in China, as Unix time."""
-    return round(datetime.combine(day, time(), CHINA).timestamp() * 1000)
+    return midnight_ms(day) + DAY_MS
 
 
 def _caps(path: str, texts: Sequence[str], problems: list[str]) -> tuple[Cap, ...]:

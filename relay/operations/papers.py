@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from relay.errors import Refused
-from relay.operations.operation import Asker, Listing, found, operation
+from relay.operations.operation import Asker, Listing, operation
 from relay.operations.shapes import (
     FREE_TEXT,
     Day,
@@ -34,7 +34,6 @@ from relay.store.papers import (
     PaperQuery,
     PaperRow,
     PaperState,
-    find_paper,
     find_papers,
     owner_of,
     read_file,
@@ -91,7 +90,7 @@ class PaperAccepted(RequestModel, json_schema_extra={"examples": [{"reason": "ch
 class PaperSupplement(
     RequestModel, json_schema_extra={"examples": [{"reason": "the second page is missing", "due": "2027-01-31"}]}
 ):
-    """What is missing of a paper, and by when."""
+    """A request for a supplement: what the paper lacks, and the last day for it."""
 
     reason: Reason
     due: Annotated[Day, Option(metavar="DATE")] = Field(description="Last day for the supplement, in China.")
@@ -175,10 +174,8 @@ def _owner(asker: Asker, asked: PaperNew | PaperListRequest) -> str | None:
     return None if asked.business_id is None else owner_of("business", asked.business_id)
 
 
-def _visible(connection: Connection, asker: Asker, paper_id: str) -> PaperRow:
-    """A paper that the asker may see. Raises Refused."""
-    paper = find_paper(connection, asker.sealer, paper_id)
-    return found(paper if paper and asker.business in (None, paper.business) else None, "paper")
+def _paper_of(connection: Connection, asker: Asker, paper_id: str) -> PaperRow:
+    return service.get_paper(connection, asker.sealer, asker.business, paper_id)
 
 
 @operation("POST /v1/papers", name="submitPaper", summary="Submit a paper", scope="papers", status=201)
@@ -227,7 +224,7 @@ def list_papers(asker: Asker, asked: PaperListRequest) -> Listing[PaperRow, str]
 )
 def show_paper(connection: Connection, asker: Asker, paper_id: Name) -> Paper:
     """Show one paper, without its file. Phone numbers in its texts are masked for operators."""
-    return shown_paper(_visible(connection, asker, paper_id), now_ms(), asker)
+    return shown_paper(_paper_of(connection, asker, paper_id), now_ms(), asker)
 
 
 @operation(
@@ -239,7 +236,7 @@ def show_paper(connection: Connection, asker: Asker, paper_id: Name) -> Paper:
 )
 def read_paper(connection: Connection, asker: Asker, paper_id: Name) -> PaperFile:
     """Read the file of a paper. It may show people and numbers, so reading it requires a reason, which is audited."""
-    paper = _visible(connection, asker, paper_id)
+    paper = _paper_of(connection, asker, paper_id)
     file = b64encode(read_file(connection, asker.sealer, paper)).decode() if asker.clear else None
     return PaperFile(id=paper.id, media_type=paper.media_type, size=paper.size, sha256=paper.sha256, file=file)
 

@@ -92,8 +92,10 @@ class PilotDates(NamedTuple):
     pilot_ms: int = 0
     ends_ms: int = NEVER_MS
 
-    def phase_at(self, at_ms: int) -> Phase:
-        """The phase at a time; before all dates, preparation."""
+    def phase_at(self, at_ms: int, setting: PhaseSetting) -> Phase:
+        """The phase at a time, in Unix milliseconds, unless set by word; before all dates, preparation."""
+        if setting != "auto":
+            return setting
         if at_ms < self.transition_ms:
             return "preparation"
         return "transition" if at_ms < self.pilot_ms else "pilot"
@@ -138,7 +140,7 @@ class Rules(NamedTuple):
 
     def phase_at(self, at_ms: int) -> Phase:
         """The phase at a time, in Unix milliseconds."""
-        return self.dates.phase_at(at_ms) if self.phase == "auto" else self.phase
+        return self.dates.phase_at(at_ms, self.phase)
 
     @property
     def caller_windows_s(self) -> tuple[int, ...]:

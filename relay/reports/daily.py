@@ -10,12 +10,11 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable
-from datetime import date, datetime, time
+from datetime import date
 from typing import NamedTuple
 
 from relay.model.call import PROBE_BUSINESS, CallRecord
-from relay.service.fields import CHINA
-from relay.service.retention import DAY_MS
+from relay.service.fields import DAY_MS, midnight_ms
 from relay.store.businesses import complaints_of
 from relay.store.call_counts import prefix_of
 from relay.store.connection import Connection
@@ -99,7 +98,7 @@ def daily(connection: Connection, sealer: Sealer, day: date, business: str | Non
 
 def day_span(day: date) -> tuple[int, int]:
     """The first millisecond of a day in China, and that of the next day, as Unix time."""
-    begin_ms = round(datetime.combine(day, time(), CHINA).timestamp() * 1000)
+    begin_ms = midnight_ms(day)
     return begin_ms, begin_ms + DAY_MS
 
 

@@ -14,8 +14,7 @@ from relay.model.numbers import is_700, mask_number
 from relay.privacy.records import Value, mask_text, report_fields
 from relay.privacy.texts import mask_numbers
 from relay.service import fields
-from relay.service.fields import format_moment
-from relay.service.retention import DAY_MS
+from relay.service.fields import DAY_MS, format_moment
 from relay.store.bindings import bindings_between
 from relay.store.connection import Connection, Place
 from relay.store.database import reading

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service import fields
 from relay.service.businesses import get as get_business
-from relay.service.fields import CHINA
+from relay.service.fields import CHINA, midnight_ms
 from relay.store.businesses import complaints_between, put_complaints, unserved_businesses
 from relay.store.call_counts import answered_calls
 from relay.store.connection import Connection
@@ -73,7 +73,7 @@ def complaint_rates(connection: Connection, business: str | None, now_ms: int, l
     """The rates of a business user, or of all with complaints (None): of each over all prefixes, then by prefix."""
     today = datetime.fromtimestamp(now_ms / 1000, CHINA).date()
     first = today - timedelta(days=DAYS - 1)
-    since_s = int(datetime.combine(first, time(), CHINA).timestamp())
+    since_s = midnight_ms(first) // 1000
     counts: dict[str, Counter[str]] = {} if business is None else {business: Counter()}
     for (whose, prefix), count in complaints_between(connection, first, today, business).items():
         counts.setdefault(whose, Counter())[prefix] += count

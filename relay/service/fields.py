@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from functools import partial
 from typing import Any, Final
 
@@ -18,9 +18,15 @@ from relay.model.numbers import MOBILES_ALONE, Parties, normalise_700, normalise
 from relay.policy.rules import parse_hours
 
 CHINA = timezone(timedelta(hours=8), "Asia/Shanghai")  # without daylight saving time since 1991
+DAY_MS: Final = 86_400_000
 
 _DURATION = re.compile(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?", re.ASCII)
 _LONGEST = timedelta(days=36_500)
+
+
+def midnight_ms(day: date) -> int:
+    """The first millisecond of a day in China, as Unix time."""
+    return round(datetime.combine(day, time(), CHINA).timestamp() * 1000)
 
 
 def parse_duration_ms(text: str) -> int:

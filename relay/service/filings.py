@@ -18,7 +18,7 @@ from relay.model.numbers import MOBILES_ALONE, Parties, mask_number, normalise_p
 from relay.privacy.records import hide_number, mask_text
 from relay.service import fields
 from relay.service.businesses import get as get_business
-from relay.service.fields import parse_moment_ms
+from relay.service.fields import DAY_MS, parse_moment_ms
 from relay.service.keys import OPERATOR
 from relay.service.placement import BindRules
 from relay.store.connection import Connection
@@ -34,6 +34,7 @@ from relay.store.filings import (
     put_filing,
     unfiled_members,
 )
+from relay.store.record_index import SET_CURSOR, read_cursor
 from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import queue_event
@@ -46,13 +47,9 @@ LONGEST_CODE = 32
 DOCUMENT_TYPES: Final[tuple[DocumentType, ...]] = get_args(DocumentType)
 MOST_OF_REFERENCE = 1_000  # filings that one answer may be about
 LATEST_MS: Final = 7_258_118_400_000  # 2200-01-01, as of all times in requests
-DAY_MS: Final = 86_400_000
 EXPIRING_MS: Final = 30 * DAY_MS  # how long before its end a filing warns
 
-# How far the events `filing.expiring` go.
-_TOLD = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'filing'), :now)"
-_SET_TOLD = "INSERT INTO cursor (name, at) VALUES ('filing', ?1) ON CONFLICT (name) DO UPDATE SET at = ?1"
-
+_TOLD: Final = "filing"  # the row of `cursor` that says how far the events `filing.expiring` go
 Given = Literal["submitted", "approved"]
 _OF_ACT: Final = {"filed_at", "filed_by", "answered_at", "answered_by", "hash"}  # fields that say when and by whom
 ANSWERS: Final = ("approved", "rejected", "expired", "revoked")
@@ -180,10 +177,10 @@ def event_data(filing: FilingRow, now_ms: int) -> dict[str, object]:
 def tell_expiring(unit: UnitOfWork) -> None:
     """Queue an event for each business user with filings that have come within thirty days of their end."""
     until_ms = unit.now_ms + EXPIRING_MS
-    (told_ms,) = unit.connection.execute(_TOLD, {"now": unit.now_ms}).fetchone()
+    told_ms = read_cursor(unit.connection, _TOLD, unit.now_ms)
     for business, count, first_ms in expiring_by_business(unit.connection, told_ms, until_ms):
         queue_event(unit, business, "filing.expiring", _event_id(), {"count": count, "expires_at": first_ms})
-    unit.connection.execute(_SET_TOLD, (until_ms,))
+    unit.connection.execute(SET_CURSOR, (_TOLD, until_ms))
 
 
 def _event_id() -> str:

@@ -19,7 +19,8 @@ from relay.policy.rules import DEFAULT_BUSINESS
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.businesses import required_kinds, set_state
-from relay.service.fields import CHINA, invalid
+from relay.service.fields import CHINA, DAY_MS, invalid, midnight_ms
+from relay.store.connection import Connection
 from relay.store.papers import (
     KeptState,
     MediaType,
@@ -31,13 +32,14 @@ from relay.store.papers import (
     papers_that_end,
     put_paper,
 )
+from relay.store.record_index import SET_CURSOR, read_cursor
+from relay.store.sealing.sealer import Sealer
 from relay.store.unit_of_work import UnitOfWork
 from relay.store.webhooks import queue_event
 
 LARGEST_FILE: Final = 20_000_000  # bytes
 LONGEST_BASE64: Final = (LARGEST_FILE // 3 + 2) * 4
 LONGEST_PAPER_TEXT: Final = 128
-DAY_MS: Final = 86_400_000
 ENDING_MS: Final = 30 * DAY_MS  # how long before its end a paper warns
 
 Answer = Literal["accept", "reject", "supplement"]
@@ -48,9 +50,7 @@ PAPER_STEPS: Final[dict[Answer, tuple[tuple[KeptState, ...], KeptState]]] = {
     "supplement": (("submitted",), "supplement_asked"),
 }
 WARN_DAYS: Final = (30, 7, 1, 0)  # before the end of a paper
-# How far the events `paper.expiring` go.
-_TOLD: Final = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'paper'), :default)"
-_SET_TOLD: Final = "INSERT INTO cursor (name, at) VALUES ('paper', ?1) ON CONFLICT (name) DO UPDATE SET at = ?1"
+_TOLD: Final = "paper"  # the row of `cursor` that says how far the events `paper.expiring` go
 _CAN_BE_WITHDRAWN: Final = ("submitted", "supplement_asked", "accepted")
 _SIGNATURES: Final[dict[bytes, MediaType]] = {
     b"%PDF-": "application/pdf",
@@ -77,7 +77,8 @@ class PaperFields(NamedTuple):
 def submit_paper(unit: UnitOfWork, owner: str, given: PaperFields) -> PaperRow:
     """Submit a paper. One for which a supplement was asked is superseded by it. Raises Refused."""
     _check_owner(unit, owner)
-    file = _file(given.file, given.sha256)
+    file = _file(given.file)
+    sha256 = _checked_hash(file, given.sha256)
     begin, end = _period(given.valid_from, given.valid_until)
     earlier = papers_of(unit.connection, unit.sealer, owner, given.kind)
     paper = PaperRow(
@@ -89,7 +90,7 @@ def submit_paper(unit: UnitOfWork, owner: str, given: PaperFields) -> PaperRow:
         valid_from=begin,
         valid_until=end,
         due_at=None,
-        sha256=hashlib.sha256(file).hexdigest(),
+        sha256=sha256,
         size=len(file),
         media_type=_media_type(file),
         submitted_at=unit.now_ms,
@@ -110,7 +111,7 @@ def submit_paper(unit: UnitOfWork, owner: str, given: PaperFields) -> PaperRow:
 def answer_paper(unit: UnitOfWork, paper_id: str, step: Answer, reason: str = "", due: date | None = None) -> PaperRow:
     """Take a step of the review. `due`: the last day for the supplement. Raises Refused."""
     why = fields.reason(reason, required=step != "accept")
-    paper = get_paper(unit, paper_id)
+    paper = _paper_of(unit, paper_id)
     from_states, to_state = PAPER_STEPS[step]
     if paper.state not in from_states:
         raise _out_of_order(unit, paper, step, " or ".join(from_states))
@@ -132,7 +133,7 @@ def answer_paper(unit: UnitOfWork, paper_id: str, step: Answer, reason: str = ""
 def withdraw_paper(unit: UnitOfWork, paper_id: str, reason: str) -> PaperRow:
     """Withdraw a paper: it counts no longer. Raises Refused."""
     why = fields.reason(reason, required=True)
-    paper = get_paper(unit, paper_id)
+    paper = _paper_of(unit, paper_id)
     if paper.state not in _CAN_BE_WITHDRAWN:
         raise _out_of_order(unit, paper, "withdraw", " or ".join(_CAN_BE_WITHDRAWN))
     gone = _withdrawn(unit, paper)
@@ -146,7 +147,7 @@ def tell_ending(unit: UnitOfWork) -> list[tuple[PaperRow, int]]:
 
     Returns these papers with the days left. Those of the platform and the carriers go to the operator's own webhooks.
     """
-    (told_ms,) = unit.connection.execute(_TOLD, {"default": unit.now_ms - DAY_MS}).fetchone()
+    told_ms = read_cursor(unit.connection, _TOLD, unit.now_ms - DAY_MS)
     told = []
     for days in WARN_DAYS:
         ahead = days * DAY_MS
@@ -154,7 +155,7 @@ def tell_ending(unit: UnitOfWork) -> list[tuple[PaperRow, int]]:
             data = paper_event(paper, unit) | {"days": days}
             queue_event(unit, paper.business or DEFAULT_BUSINESS, "paper.expiring", f"{paper.id}.{days}", data)
             told.append((paper, days))
-    unit.connection.execute(_SET_TOLD, (unit.now_ms,))
+    unit.connection.execute(SET_CURSOR, (_TOLD, unit.now_ms))
     return told
 
 
@@ -171,12 +172,16 @@ def suspend_expired(unit: UnitOfWork, required: Sequence[str]) -> list[str]:
     return suspended
 
 
-def get_paper(unit: UnitOfWork, paper_id: str) -> PaperRow:
-    """The paper. Raises Refused if it does not exist or is not visible to the actor."""
-    paper = find_paper(unit.connection, unit.sealer, paper_id)
-    if paper is None or unit.actor.business not in (None, paper.business):
+def get_paper(connection: Connection, sealer: Sealer, business: str | None, paper_id: str) -> PaperRow:
+    """The paper, if it is visible to that business user, or to the operator (None). Raises Refused."""
+    paper = find_paper(connection, sealer, paper_id)
+    if paper is None or business not in (None, paper.business):
         raise Refused("not_found", "", "there is no such paper")
     return paper
+
+
+def _paper_of(unit: UnitOfWork, paper_id: str) -> PaperRow:
+    return get_paper(unit.connection, unit.sealer, unit.actor.business, paper_id)
 
 
 def paper_event(paper: PaperRow, unit: UnitOfWork) -> dict[str, object]:
@@ -222,7 +227,7 @@ def _check_owner(unit: UnitOfWork, owner: str) -> None:
         raise Refused("state_conflict", "business_id", "the business user is revoked and presents no papers")
 
 
-def _file(written: str, sha256: str) -> bytes:
+def _file(written: str) -> bytes:
     if len(written) > LONGEST_BASE64:
         raise _too_large()
     try:
@@ -234,9 +239,15 @@ def _file(written: str, sha256: str) -> bytes:
     _media_type(file)
     if file.startswith(b"%PDF-") and _ENCRYPTED_PDF.search(file):
         raise invalid("file", "the PDF is encrypted: save it without password and restrictions")
-    if sha256 and sha256.strip().lower() != (hash_ := hashlib.sha256(file).hexdigest()):
-        raise invalid("sha256", f"the file has another SHA-256, {hash_}: send the file that you meant")
     return file
+
+
+def _checked_hash(file: bytes, given: str) -> str:
+    """The SHA-256 of the file, which is that given, if one is."""
+    hash_ = hashlib.sha256(file).hexdigest()
+    if given and given.strip().lower() != hash_:
+        raise invalid("sha256", f"the file has another SHA-256, {hash_}: send the file that you meant")
+    return hash_
 
 
 def _too_large() -> Refused:
@@ -263,16 +274,12 @@ def _reference(kind: PaperKind, written: str) -> str:
 def _period(first: date | None, last: date | None) -> tuple[int | None, int | None]:
     if first is not None and last is not None and last < first:
         raise invalid("valid_until", f"must not be before valid_from, {first}: exchange the two, or mend one")
-    return _begin_ms(first), None if last is None else _end_ms(last)
-
-
-def _begin_ms(day: date | None) -> int | None:
-    return None if day is None else round(datetime(day.year, day.month, day.day, tzinfo=CHINA).timestamp() * 1000)
+    return None if first is None else midnight_ms(first), None if last is None else _end_ms(last)
 
 
 def _end_ms(day: date) -> int:
     """The end of a day in China."""
-    return round(datetime(day.year, day.month, day.day, tzinfo=CHINA).timestamp() * 1000) + DAY_MS
+    return midnight_ms(day) + DAY_MS
 
 
 def _due(due: date | None, now_ms: int) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final, Literal, NamedTuple
 
 from relay.policy.rules import NEVER_MS, Phase
+from relay.service.fields import DAY_MS
 from relay.service.placement import BindRules
 from relay.store.call_counts import legacy_calls
 from relay.store.connection import Connection
 from relay.store.legacy_use import LegacyBindings, legacy_bindings
 
-DAY_MS: Final = 86_400_000
 WEEK: Final = 7  # days
 WARNED_DAYS: Final = (30, 7, 1)  # before the end of a phase
 Trend = Literal["falling", "steady", "rising"]
@@ -44,7 +44,7 @@ def phase_now(rules: BindRules, now_ms: int) -> PhaseNow:
 
 
 class LegacyUse(NamedTuple):
-    """What of a business user still uses old middle numbers."""
+    """A business user's bindings on old middle numbers, and its calls to them."""
 
     business: str
     bindings: LegacyBindings

@@ -62,18 +62,17 @@ class BindRules(NamedTuple):
     hooks: bool = False  # business users may have hooks
     filing: Filing = "off"  # an unfiled A number is bound (off), bound with a warning (warn), or refused (require)
     dates: PilotDates = PilotDates()
+    papers: tuple[str, ...] = ()  # kinds that an approval needs; "express:KIND" of one scenario only
+    suspends_expired: bool = False  # a business user whose required paper has ended is suspended
 
     def phase_at(self, at_ms: int) -> Phase:
         """The phase at a time, in Unix milliseconds."""
-        return self.dates.phase_at(at_ms) if self.phase == "auto" else self.phase
+        return self.dates.phase_at(at_ms, self.phase)
 
     def legacy_ends_ms(self) -> int:
         """The end of service of legacy numbers by date, in Unix milliseconds; NEVER_MS without a date."""
         ends = [self.dates.pilot_ms] if self.phase == "auto" else []
         return min([*ends, *([] if self.legacy_until_ms is None else [self.legacy_until_ms])], default=NEVER_MS)
-
-    papers: tuple[str, ...] = ()  # kinds that an approval needs; "express:KIND" of one scenario only
-    suspends_expired: bool = False  # a business user whose required paper has ended is suspended
 
 
 class PlacementRequest(NamedTuple):

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from relay.errors import StoreError
 from relay.model.capture import CaptureRules
+from relay.service.fields import DAY_MS
 from relay.store.audit import count_audit, purge_audit
 from relay.store.capture_arms import purge_arms
 from relay.store.captures import Captures
@@ -55,7 +56,6 @@ T = TypeVar("T")
 CHUNK = 500  # rows per unit of work
 RECORDS_CHUNK = 50  # records per unit of work: each record's index rows are on pages of their own
 FILES_CHUNK = 10  # files per unit of work: deleting a large file takes milliseconds
-DAY_MS = 86_400_000
 HALF_YEAR_MS = 184 * DAY_MS  # the longest six months
 TWO_YEARS_MS = 731 * DAY_MS  # with a leap day
 

@@ -107,7 +107,9 @@ _REPLACED = """
 EXISTS (SELECT 1 FROM paper AS later WHERE later.owner = paper.owner AND later.kind = paper.kind
     AND later.version > paper.version AND later.state = 'accepted')
 """
-_ENDS = f"{_SELECT} WHERE state = 'accepted' AND valid_until > ? AND valid_until <= ? AND NOT {_REPLACED} ORDER BY id"
+_END_THEN = f"state = 'accepted' AND valid_until > ? AND valid_until <= ? AND NOT {_REPLACED}"
+_ENDS = f"{_SELECT} WHERE {_END_THEN} ORDER BY id"
+_COUNT_ENDS = f"SELECT count(*) FROM paper WHERE {_END_THEN}"
 _PAGE = f"{_SELECT} WHERE {{wanted}} ORDER BY id LIMIT :most"
 _ADD_PART = "INSERT INTO paper_part (paper_id, part, sealed) VALUES (?, ?, ?)"
 _PARTS = "SELECT part, sealed FROM paper_part WHERE paper_id = ? ORDER BY part"
@@ -195,7 +197,8 @@ def papers_that_end(connection: Connection, sealer: Sealer, after_ms: int, until
 
 def count_ends(connection: Connection, after_ms: int, until_ms: int) -> int:
     """The number of papers that end then, as `papers_that_end`, for display: without a check of their proofs."""
-    return len(connection.execute(_ENDS, (after_ms, until_ms)).fetchall())
+    (count,) = connection.execute(_COUNT_ENDS, (after_ms, until_ms)).fetchone()
+    return int(count)
 
 
 def read_file(connection: Connection, sealer: Sealer, paper: PaperRow) -> bytes:

@@ -40,6 +40,7 @@ FOLLOWED: Final = "followed"
 SET_CURSOR: Final = "INSERT INTO cursor (name, at) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET at = ?2"
 SELECT_CURSOR: Final = f"SELECT coalesce((SELECT at FROM cursor WHERE name = '{CURSOR}'), 0)"
 
+_READ_CURSOR: Final = "SELECT coalesce((SELECT at FROM cursor WHERE name = ?1), ?2)"
 _FOLLOWED: Final = f"SELECT coalesce((SELECT at FROM cursor WHERE name = '{FOLLOWED}'), 0)"
 
 _BESIDE: Final = (1 << 22) - 1  # last bits of beside_key; those of number_key are 0
@@ -110,6 +111,12 @@ def index_rows(sealer: Sealer, stored: StoredRecord) -> list[IndexRow]:
         keys.append(business_key(sealer, record.business))
     at, seq = record.received_at, stored.chain_seq
     return [(key, at, seq) for key in keys]
+
+
+def read_cursor(connection: Connection, name: str, default: int) -> int:
+    """The value of a row of `cursor`; `default` if there is none."""
+    (at,) = connection.execute(_READ_CURSOR, (name, default)).fetchone()
+    return int(at)
 
 
 def followed(connection: Connection) -> int:

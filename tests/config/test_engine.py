@@ -14,7 +14,7 @@ from relay.errors import ConfigError
 from relay.model.call import LANGUAGES, Language
 from relay.model.outcomes import OF_POLICY
 from relay.model.settings import Announcements, Listener, TlsFiles
-from relay.service.retention import DAY_MS
+from relay.service.fields import DAY_MS
 from relay.store.recordings import Recordings
 from tests.config.support import PEER, config, problem
 from tests.support.sounds import a_law_wav

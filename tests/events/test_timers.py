@@ -14,8 +14,9 @@ from relay.events.timers import DAY_MIN, Timers, TrimTask
 from relay.model.actions import Commit
 from relay.model.capture import CaptureRules
 from relay.service import placement
+from relay.service.fields import DAY_MS
 from relay.service.placement import BindRules
-from relay.service.retention import DAY_MS, Retention
+from relay.service.retention import Retention
 from relay.store.captures import Captures
 from relay.store.database import Reader
 from relay.store.filings import FilingRow, put_filing

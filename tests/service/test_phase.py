@@ -8,8 +8,9 @@ import pytest
 
 from relay.model.call import CallRecord
 from relay.policy.rules import PilotDates
+from relay.service.fields import DAY_MS
 from relay.service.numbers import ensure_numbers
-from relay.service.phase import DAY_MS, LegacyUse, legacy_use, phase_now
+from relay.service.phase import LegacyUse, legacy_use, phase_now
 from relay.service.placement import BindRules
 from relay.store.call_counts import count_calls
 from relay.store.legacy_use import LegacyBindings
