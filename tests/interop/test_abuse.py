@@ -106,6 +106,7 @@ async def test_a_flood_over_udp(start_relay: StartRelay, tmp_path: Path, flood: 
     assert await status_of(STRANGER, relay) is None
     assert relay.command("bans", "lift", STRANGER).returncode == 0
     assert await status_of(STRANGER, relay) == 403
+    await asyncio.to_thread(relay.wait_for_event, "source.unbanned")  # the log is written behind the answers
     events = [event["event"] for event in relay.events() if str(event.get("event", "")).startswith("source.")]
     assert events == ["source.banned", "source.unbanned"]
 
